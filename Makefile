@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo           see it work on a small data set"
+	@echo "make test           run the tests; ARGS='-k name -x' goes to pytest"
+	@echo "make lint           check code and formatting with ruff"
+	@echo "make clean          remove the virtual environment, caches and build output"
+
+demo: $(READY)
+	$(BIN)/nmf-features demo
+
+test: $(READY)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --clear removes the mark too, and it comes back last: an interrupted installation starts afresh next time.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@

@@ -1,0 +1,547 @@
+"""NMFFeatures, the scikit-learn transformer, and nnmf, the same for ``df.pipe``.
+
+A fit is: choose columns (frames) -> shift and scale (scaling) -> loadings H (factorize) -> scores W (projection).
+What is shown is the canonical pair: the loadings of a component sum to 1 and its scores take up the size.
+"""
+
+import warnings
+from numbers import Integral
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+
+from . import frames
+from .factorize import PARAMETERS as FIT_PARAMETERS
+from .factorize import fit_loadings, warn_of_outcome
+from .losses import Strengths, safe_scale, squared_residual
+from .projection import exact_scores, linear_scores
+from .scaling import PARAMETERS as SCALING_PARAMETERS
+from .scaling import Scaling
+
+
+class NMFFeatures(TransformerMixin, BaseEstimator):
+    """Replace numeric columns by a few non-negative, additive components.
+
+    The columns X, shifted and scaled to be non-negative, are factorised as X ~ W H with W, H >= 0: the scores W
+    become the columns ``NNMF1`` ... ``NNMFk``, the loadings H say what each is made of. Minimises
+
+        1/2 |X - W H|_F^2  +  penalty * l1_ratio       * (p * sum(W)  + n * sum(H))
+                           +  penalty * (1-l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
+
+    for n rows and p columns (constant ones not counted). Samples are rows here, so W belongs to rows and H to
+    columns; where the literature puts samples in columns the two change places.
+
+    Parameters
+    ----------
+    n_components : int, default 2
+        Number of components k. 0 leaves the data unchanged; more than the chosen columns is capped, with a
+        warning.
+    variables : str, int, list of them, or None, default None
+        Columns to factorise: names in frames, positions in arrays. None takes all numeric columns (booleans
+        are not). The other columns pass through untouched.
+    penalty : float, default 0.001
+        Strength of the penalty on scores and loadings; larger is sparser.
+    l1_ratio : float, default 1.0
+        Share of the penalty that is L1 (makes zeros); the rest is L2 (shrinks).
+    shift : {"min", "split"} or None, default "min"
+        How columns become non-negative; see :class:`NonNegativeScaler`.
+    scale : {"std", "max", "mean", "robust"} or None, default "std"
+        What the shifted columns are divided by; see :class:`NonNegativeScaler`.
+    out_of_range : {"clip", "warn", "raise"}, default "clip"
+        What happens to new values below the training minimum.
+    projection : {"nnls", "linear"}, default "nnls"
+        Scores of a row: the exact non-negative minimiser of the same objective as in the fit, or X H' (what
+        recipes' ``bake()`` computes).
+    drop_original : bool, default True
+        Whether the chosen columns are left out of the result.
+    prefix : str, default "NNMF"
+        Names are the prefix and the component's number, zero-padded so that they sort.
+    solver : {"auto", "hals"}, default "auto"
+        See :func:`factorize`.
+    init : {"nndsvd", "random"} or array-like of shape (n_components, n_columns), default "nndsvd"
+        Where the loadings start, on the shifted and scaled columns.
+    n_init : int, default 1
+        Number of starts, of which the best by objective is kept; all but the first are random.
+    max_iter : int, default 500
+        Most passes over the data for each start.
+    tol : float, default 1e-5
+        Relative fall of the objective per pass below which the fit stops.
+    random_state : int, RandomState instance or None, default None
+        Seed of random starts. The default, one deterministic start, uses none.
+    n_jobs : int or None, default None
+        Threads; None: as many as the process may use. The result does not depend on it.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_columns)
+        Loadings H; each row sums to 1 (or is zero, for a component that found nothing to explain). Largest
+        total amount first. Columns as in ``variables_``, doubled with ``shift="split"``.
+    component_scales_ : ndarray of shape (n_components,)
+        s: ``W / s`` and ``s[:, None] * H`` are the pair that minimises the objective.
+    variables_ : list
+        The columns that are factorised.
+    n_components_ : int
+        Number of components.
+    explained_ : ndarray of shape (n_components,)
+        <W H, w_t h_t> / |X|^2, each component's share of the sum of squares.
+    objective_ : float
+        Objective at the result, ``inf`` where squares of X overflow.
+    history_ : ndarray
+        Objective after each accepted pass.
+    n_iter_ : int
+        Number of passes over the data.
+    converged_ : bool
+        Whether ``tol`` was met within ``max_iter``.
+    scaling_ : dict
+        What shift and scale learned; as in :class:`NonNegativeScaler`.
+    column_means_ : ndarray
+        Training means of the shifted and scaled columns, what ``score`` compares with.
+    n_samples_fit_ : int
+        Number of rows seen in ``fit``.
+    n_features_in_, feature_names_in_
+        Number and (where all are strings) names of all columns seen in ``fit``.
+
+    Raises
+    ------
+    ValueError
+        In ``fit`` and ``transform``: for NaN, infinite values, negative values with ``shift=None``, columns that
+        are not numeric, unknown or duplicated names, no usable column or row, names that clash; parameters of
+        a wrong type or range (``InvalidParameterError``).
+
+    Warns
+    -----
+    ConvergenceWarning
+        If ``max_iter`` was reached.
+    UserWarning
+        For constant columns, more components than columns, components that stay zero.
+
+    Notes
+    -----
+    Where loadings are linearly dependent many scores fit equally well; the least-norm ones are returned.
+    A frame whose labels are not strings keeps them; where some remain beside the components, labels are mixed
+    and scikit-learn's next step refuses them: first do ``X.columns = X.columns.astype(str)``.
+
+    References
+    ----------
+    D. D. Lee and H. S. Seung (1999), Learning the parts of objects by non-negative matrix factorization, Nature
+    401; ``step_nnmf_sparse`` of the R package recipes.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from nmf_features import NMFFeatures
+    >>> X = load_diabetes(as_frame=True, scaled=False).data
+    >>> nmf = NMFFeatures(n_components=3).fit(X)
+    >>> nmf.transform(X).columns.tolist()
+    ['NNMF1', 'NNMF2', 'NNMF3']
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "variables": [str, Integral, "array-like", None],
+        "projection": [StrOptions({"nnls", "linear"})],
+        "drop_original": ["boolean"],
+        "prefix": [str],
+        **SCALING_PARAMETERS,
+        **FIT_PARAMETERS,
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        variables=None,
+        penalty=0.001,
+        l1_ratio=1.0,
+        shift="min",
+        scale="std",
+        out_of_range="clip",
+        projection="nnls",
+        drop_original=True,
+        prefix="NNMF",
+        solver="auto",
+        init="nndsvd",
+        n_init=1,
+        max_iter=500,
+        tol=1e-5,
+        random_state=None,
+        n_jobs=None,
+    ):
+        self.n_components = n_components
+        self.variables = variables
+        self.penalty = penalty
+        self.l1_ratio = l1_ratio
+        self.shift = shift
+        self.scale = scale
+        self.out_of_range = out_of_range
+        self.projection = projection
+        self.drop_original = drop_original
+        self.prefix = prefix
+        self.solver = solver
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+
+    def fit(self, X, y=None):
+        """Learn the components.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Training data.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._fit(X)
+        return self
+
+    def fit_transform(self, X, y=None):
+        """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does."""
+        X, Z, W = self._fit(X)
+        return self._result(X, linear_scores(Z, self.components_) if self.projection == "linear" else W)
+
+    def transform(self, X):
+        """Return X with components in place of (or beside) the chosen columns.
+
+        A row's scores depend on that row alone.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``.
+
+        Returns
+        -------
+        frame or array of shape (n_samples, n_features_out)
+            The kind that came in, with its index; other columns first, then the components.
+        """
+        check_is_fitted(self)
+        X = self._check(X, reset=False)
+        if self.n_components_ == 0:
+            return self._result(X, None)
+        Z = self._scaled(X)
+        return self._result(X, linear_scores(Z, self.components_) if self.projection == "linear" else self._scores(Z))
+
+    def inverse_transform(self, X):
+        """Return the chosen columns, rebuilt from scores, in original units.
+
+        Parameters
+        ----------
+        X : frame or array-like
+            What ``transform`` returned: the components are found by name and the chosen columns come back in
+            their place, the others are copied. Or the components alone, which gives the chosen columns alone.
+
+        Returns
+        -------
+        frame or array
+            The kind that came in. With ``projection="linear"``, the least-squares inverse of X H'.
+        """
+        check_is_fitted(self)
+        names_out = self.get_feature_names_out().tolist()
+        component_names = self._component_names()
+        if not frames.is_frame(X):
+            X = check_array(X, dtype=None, ensure_min_samples=0, ensure_min_features=0)
+        labels = frames.labels(X)
+        is_frame = frames.is_frame(X)
+        if self.n_components_ == 0:
+            return X
+        if is_frame:
+            missing = [name for name in component_names if name not in labels]
+            if missing:
+                raise ValueError(f"X lacks the components {missing}; wanted a frame as transform returns it.")
+            at = [labels.index(name) for name in component_names]
+        elif len(labels) in (len(names_out), self.n_components_):
+            at = range(len(labels) - self.n_components_, len(labels))
+        else:
+            raise ValueError(
+                f"X has {len(labels)} columns; wanted {len(names_out)} as transform returns them, or the "
+                f"{self.n_components_} components alone."
+            )
+        W = frames.to_matrix(X, list(at))[0]
+        H = np.linalg.pinv(self.components_).T if self.projection == "linear" else self.components_
+        chosen = Scaling(**self.scaling_).invert(W @ H.astype(W.dtype))
+        if len(labels) == self.n_components_:
+            return frames.make(chosen, self.variables_, like=X) if is_frame else chosen
+        positions = self._positions.tolist()
+        rest = [j for j in range(self.n_features_in_) if j not in set(positions)]
+        if not is_frame:
+            result = np.empty((len(X), self.n_features_in_), dtype=np.result_type(X, chosen))
+            kept = rest if self.drop_original else range(self.n_features_in_)
+            result[:, kept] = X[:, : len(kept)]
+            result[:, positions] = chosen
+            return result
+        missing = [self._labels[j] for j in rest if self._labels[j] not in labels]
+        if missing:
+            raise ValueError(f"X lacks the columns {missing}; wanted a frame as transform returns it.")
+        both = frames.beside(
+            frames.select(X, [labels.index(self._labels[j]) for j in rest]),
+            frames.make(chosen, [self._labels[j] for j in positions], like=X),
+        )
+        return frames.select(both, np.argsort(rest + positions).tolist())
+
+    def score(self, X, y=None):
+        """Return the share explained, 1 - |X - W H|^2 / |X - m|^2, with m the training means of the columns.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``.
+        y : ignored
+
+        Returns
+        -------
+        float
+            At most 1; negative where the means fit better; nan, with a warning, where both errors are 0.
+        """
+        check_is_fitted(self)
+        Z = self._scaled(self._check(X, reset=False))
+        W = self._scores(Z)
+        Z, e = safe_scale(Z)
+        means = np.ldexp(self.column_means_, -2 * e)
+        error = squared_residual(Z, np.ldexp(W, -2 * e), self.components_.astype(Z.dtype))
+        spread = squared_residual(Z, np.ones((len(Z), 1), Z.dtype), means[None].astype(Z.dtype))
+        if spread == 0:
+            if error == 0:
+                warnings.warn(
+                    "score is nan: X equals the training means, so there is nothing to explain.", stacklevel=2
+                )
+                return float("nan")
+            return float("-inf")
+        return 1 - error / spread
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns that ``transform`` returns, an object array of str."""
+        check_is_fitted(self)
+        names = _check_feature_names_in(self, input_features)
+        return np.asarray([*names[self._kept()], *self._component_names()], dtype=object)
+
+    def tidy(self):
+        """Return the loadings as a long frame ``terms, value, component``, sorted by component, then term."""
+        return self._long().sort_values(
+            ["component", "terms"], key=lambda c: c.astype(str), kind="stable", ignore_index=True
+        )
+
+    def top_features(self, m=5):
+        """Return the ``m`` largest loadings of each component, largest first, as a frame like :meth:`tidy`.
+
+        Loadings of zero are left out, so a component may have fewer.
+        """
+        if not isinstance(m, Integral) or m < 1:
+            raise ValueError(f"m is {m!r}; wanted a whole number of columns to show, 1 or more.")
+        table = self._long()
+        table = table[table["value"] > 0].sort_values(["component", "value"], ascending=[True, False], kind="stable")
+        return table.groupby("component").head(m).reset_index(drop=True)
+
+    def _long(self):
+        check_is_fitted(self)
+        k, p = self.components_.shape
+        terms = Scaling(**self.scaling_).names_out(self.variables_)
+        return pd.DataFrame(
+            {
+                "terms": terms * k,
+                "value": self.components_.ravel(),
+                "component": pd.Series(np.repeat(self._component_names(), p), dtype=object),
+            }
+        )
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit(self, X):
+        """Fit; return X as a table, the scaled matrix and its scores."""
+        X = self._check(X, reset=True)
+        self._labels = frames.labels(X)
+        self._positions = np.asarray(self._choose(X), dtype=int)
+        self.variables_ = [self._labels[j] for j in self._positions]
+        k = int(self.n_components)
+        if k > len(self.variables_):
+            warnings.warn(
+                f"n_components={k} is more than the {len(self.variables_)} columns that are factorised: capped.",
+                stacklevel=4,
+            )
+            k = len(self.variables_)
+        self.n_components_ = k
+        self._refuse_clash()
+
+        matrix, fresh = frames.to_matrix(X, self._positions)
+        learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_)
+        self._report_constant(learned.constant, len(matrix))
+        self.scaling_ = vars(learned)
+        Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
+        self.column_means_ = Z.mean(axis=0, dtype=np.float64)
+        self.n_samples_fit_ = len(Z)
+
+        alive = int((~learned.constant).sum()) * (2 if learned.split else 1)
+        strengths = Strengths.of(self.penalty, self.l1_ratio, len(Z), alive)
+        fit = fit_loadings(
+            Z,
+            k,
+            strengths,
+            Strengths.of(1.0, self.l1_ratio, len(Z), alive),
+            **{
+                name: getattr(self, name)
+                for name in ("solver", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
+            },
+        )
+        sums = fit.H.sum(axis=1)
+        self.component_scales_ = np.where(sums > 0, sums, 1.0)
+        self.components_ = fit.H / self.component_scales_[:, None]
+        self._sort(fit.totals * sums)
+        W = self._scores(Z)
+        if self._sort(W.sum(axis=0, dtype=np.float64)):  # the loop's own scores gave another order: rare
+            W = self._scores(Z)
+
+        unit_Z, e = safe_scale(Z)
+        unit_W = np.ldexp(W, -2 * e).astype(np.float64)
+        H = self.components_
+        squares = float(np.square(unit_Z, dtype=np.float64).sum())
+        self.explained_ = ((unit_W.T @ unit_W) * (H @ H.T)).sum(axis=1) / squares
+        with np.errstate(over="ignore"):
+            loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W.astype(Z.dtype), H.astype(Z.dtype)), 4 * e)
+        self.objective_ = float(loss) + strengths.cost(W / self.component_scales_, H * self.component_scales_[:, None])
+        self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
+        warn_of_outcome(fit, W, H, self.penalty, self.max_iter, self.tol, self._component_names(), 5)
+        return X, Z, W
+
+    def _sort(self, totals):
+        """Put components in order of total amount, ties by the column of the largest loading; whether any moved."""
+        order = np.lexsort((self.components_.argmax(axis=1), -totals))
+        self.components_, self.component_scales_ = self.components_[order], self.component_scales_[order]
+        return bool((order != np.arange(len(order))).any())
+
+    def _check(self, X, reset):
+        anything = self.variables is not None  # then other columns of an array may hold anything
+        return frames.check_table(self, X, reset, dtype=None if anything else [np.float64, np.float32])
+
+    def _choose(self, X):
+        """Positions of the columns to factorise."""
+        if self.variables is None:
+            positions = frames.numeric_positions(X)
+            if not positions:
+                raise ValueError("X has no numeric column to factorise; booleans do not count. Encode columns first.")
+            return positions
+        variables = [self.variables] if isinstance(self.variables, str | Integral) else list(self.variables)
+        unknown = [v for v in variables if v not in self._labels]
+        if unknown:
+            raise ValueError(
+                f"variables has {unknown}, not found in X; wanted names of columns (positions, for an array) "
+                f"among {self._labels}."
+            )
+        if not variables or len(set(variables)) < len(variables):
+            raise ValueError(f"variables is {variables}; wanted at least one column, each once.")
+        return [self._labels.index(v) for v in variables]
+
+    def _kept(self):
+        """Positions of the columns that stand before the components in the result."""
+        if not self.drop_original or self.n_components_ == 0:
+            return np.arange(self.n_features_in_)
+        return np.setdiff1d(np.arange(self.n_features_in_), self._positions)
+
+    def _component_names(self):
+        k = self.n_components_
+        return [f"{self.prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
+
+    def _refuse_clash(self):
+        kept = {self._labels[j] for j in self._kept()}
+        clash = [name for name in self._component_names() if name in kept]
+        if clash:
+            raise ValueError(f"X has columns {clash}, named like the components: pass another prefix, or rename them.")
+
+    def _report_constant(self, constant, n):
+        names = [name for name, c in zip(self.variables_, constant, strict=True) if c]
+        if len(names) == len(self.variables_):
+            raise ValueError(
+                f"X has nothing to factorise: every chosen column is constant (n_samples={n}, columns {names})."
+            )
+        if names:
+            warnings.warn(f"Constant columns carry nothing and get loading 0: {names}.", stacklevel=5)
+
+    def _scaled(self, X):
+        """Chosen columns, shifted and scaled."""
+        matrix, fresh = frames.to_matrix(X, self._positions)
+        return Scaling(**self.scaling_).apply(matrix, self.out_of_range, self.variables_, overwrite=fresh)
+
+    def _scores(self, Z):
+        """Exact scores: the balanced pair's objective, seen from the canonical one."""
+        alive = (~self.scaling_["constant"]).sum() * (2 if self.scaling_["split"] else 1)
+        strengths = Strengths.of(self.penalty, self.l1_ratio, self.n_samples_fit_, alive)
+        s = self.component_scales_
+        return exact_scores(Z, self.components_, strengths.l1_W / s, strengths.l2_W / s**2, self.n_jobs)
+
+    def _result(self, X, W):
+        """Other columns of X, then the components, in the kind of X."""
+        if not frames.is_frame(X):
+            if self.n_components_ == 0:
+                return X.copy()
+            kept = self._kept()
+            return np.hstack([X[:, kept], W]) if len(kept) else W
+        if self.n_components_ == 0:
+            return frames.as_configured(self, frames.select(X, range(self.n_features_in_)))
+        components = frames.make(W, self._component_names(), like=X)
+        return frames.as_configured(self, frames.beside(frames.select(X, self._kept().tolist()), components))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.positive_only = self.shift is None
+        return tags
+
+
+def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
+    """Return a frame with NMF components in place of its numeric columns, in one line.
+
+    Parameters
+    ----------
+    df : frame
+        The table; see :class:`NMFFeatures` for what happens to its columns.
+    n : int, default 2
+        Number of components.
+    target : str or list of str, optional
+        Numeric columns to leave out of the factorisation; they pass through.
+    return_transformer : bool, default False
+        Whether to return the fitted transformer too, for new rows.
+    **params
+        Any other parameter of :class:`NMFFeatures`.
+
+    Returns
+    -------
+    frame, or (frame, NMFFeatures) with ``return_transformer=True``
+
+    Raises
+    ------
+    ValueError
+        As :class:`NMFFeatures` does, and for a ``target`` that is no column or is among ``variables``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from nmf_features import nnmf
+    >>> df = load_wine(as_frame=True).frame
+    >>> df.pipe(nnmf, n=3, target="target").columns.tolist()
+    ['target', 'NNMF1', 'NNMF2', 'NNMF3']
+    """
+    if target is not None:
+        targets = [target] if isinstance(target, str | Integral) else list(target)
+        labels = frames.labels(df)
+        unknown = [name for name in targets if name not in labels]
+        if unknown:
+            raise ValueError(f"target has {unknown}, not found in df; wanted names of columns among {labels}.")
+        variables = params.get("variables")
+        if variables is None:
+            variables = [labels[j] for j in frames.numeric_positions(df) if labels[j] not in targets]
+            if not variables:
+                raise ValueError(f"df has no numeric column to factorise beside the target {targets}.")
+        elif both := [v for v in np.atleast_1d(np.asarray(variables, dtype=object)) if v in targets]:
+            raise ValueError(f"target and variables share {both}; wanted each column in one of them at most.")
+        params = {**params, "variables": variables}
+    transformer = NMFFeatures(n_components=n, **params)
+    result = transformer.fit_transform(df)
+    return (result, transformer) if return_transformer else result

@@ -1,0 +1,169 @@
+"""Frame <-> matrix, and back with index, names and dtypes. The only importer of narwhals.
+
+A table is a pandas or polars DataFrame (or another that narwhals knows) or a NumPy array. Columns are known
+by position; their labels serve for naming, in errors and in results. The caller's table is never changed.
+"""
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_array
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import validate_data
+
+CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
+
+
+def is_frame(X):
+    """Whether X is a dataframe; a lazy one is refused."""
+    if nw.dependencies.is_polars_lazyframe(X):
+        raise TypeError("X is a lazy frame; wanted an eager one: call .collect() first.")
+    return nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray)
+
+
+def check_table(estimator, X, reset, dtype=None):
+    """Check the form of X by scikit-learn's rules (names, number of columns, rows at fit); return it as a table.
+
+    An array becomes one of ``dtype`` (None: its own). What the cells hold is checked by :func:`to_matrix`.
+    """
+    if not is_frame(X):
+        return validate_data(
+            estimator, X, reset=reset, dtype=dtype, ensure_all_finite=False, ensure_min_samples=1 if reset else 0
+        )
+    columns = labels(X)
+    if not columns:
+        raise ValueError("X has no columns: found a frame of 0 feature(s) while a minimum of 1 is required.")
+    if reset and not len(X):
+        raise ValueError("X has no rows: found a frame of 0 sample(s) while a minimum of 1 is required.")
+    validate_data(estimator, X, reset=reset, skip_check_array=True)
+    seen = [*getattr(estimator, "_labels", [])]
+    if not reset and seen and not all(isinstance(name, str) for name in columns) and seen != columns:
+        raise ValueError(f"X has the columns {columns}; wanted the same names, in the same order, as in fit: {seen}.")
+    return X
+
+
+def labels(X):
+    """Return the column labels of a table, positions for an array; duplicated names are refused."""
+    if not is_frame(X):
+        return list(range(np.shape(X)[1]))
+    found = list(X.columns) if nw.dependencies.is_pandas_dataframe(X) else list(nw.from_native(X).columns)
+    if len(set(found)) < len(found):
+        twice = sorted({str(name) for name in found if found.count(name) > 1})
+        raise ValueError(f"X has duplicated column names: {twice}. Rename them, so that every column has its own name.")
+    return found
+
+
+def numeric_positions(X):
+    """Return the positions of the numeric columns; booleans are not numbers here. All columns of an array."""
+    if not is_frame(X):
+        return labels(X)
+    return [j for j in range(len(labels(X))) if _is_numeric(_column(X, j))]
+
+
+def _column(X, j):
+    return X.iloc[:, j] if nw.dependencies.is_pandas_dataframe(X) else nw.from_native(X)[:, j]
+
+
+def _is_numeric(column):
+    if isinstance(column, pd.Series):
+        test = pd.api.types
+        return test.is_numeric_dtype(column.dtype) and not (test.is_bool_dtype(column) or test.is_complex_dtype(column))
+    return column.dtype.is_numeric()
+
+
+def _is_single(column):
+    dtype = str(column.dtype).lower()
+    return any(name in dtype for name in ("float32", "float16", "float[pyarrow]", "halffloat"))
+
+
+def to_matrix(X, positions):
+    """Return the columns at ``positions`` as a finite float matrix, and whether it is a copy that may be changed.
+
+    float32 if every column is of single (or half) precision, else float64.
+    """
+    names = labels(X)
+    if is_frame(X):
+        matrix = _read(X, positions)
+    elif X.dtype in (np.float32, np.float64):
+        matrix = X if len(positions) == X.shape[1] else X[:, positions]
+    else:
+        matrix = check_array(X[:, positions], dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
+    for start in range(0, len(matrix), CHUNK_ROWS):  # first one quick look, then the search for the culprits
+        if not np.isfinite(matrix[start : start + CHUNK_ROWS].sum(dtype=np.float64)):
+            _refuse_nonfinite(matrix, [names[j] for j in positions])
+    return matrix, matrix is not X
+
+
+def _refuse_nonfinite(matrix, names):
+    for what, test, way_out in (
+        (
+            "NaN or missing",
+            np.isnan,
+            "Impute them first (for example feature-engine's MeanMedianImputer), or drop the rows.",
+        ),
+        ("infinite (inf)", np.isinf, "Replace them first."),
+    ):
+        bad = {name: int(count) for name, count in zip(names, test(matrix).sum(axis=0), strict=True) if count}
+        if bad:
+            raise ValueError(f"X has {what} values (column: how many) {bad}. {way_out}")
+
+
+def _read(X, positions):
+    """Return columns of a frame as a new C-ordered float array; missing cells become NaN."""
+    names = labels(X)
+    columns = [_column(X, j) for j in positions]
+    strange = {names[j]: str(c.dtype) for j, c in zip(positions, columns, strict=True) if not _is_numeric(c)}
+    if strange:
+        raise ValueError(
+            f"X has columns among variables that are not numeric: {strange}. Encode them first, or leave them out."
+        )
+    n = len(X)
+    matrix = np.empty((n, len(columns)), dtype=np.float32 if all(map(_is_single, columns)) else np.float64)
+    for start in range(0, n, CHUNK_ROWS):
+        rows = slice(start, start + CHUNK_ROWS)
+        for j, column in enumerate(columns):
+            matrix[rows, j] = _to_numpy(column.iloc[rows] if isinstance(column, pd.Series) else column[rows])
+    return matrix
+
+
+def _to_numpy(column):
+    if isinstance(column, pd.Series) and pd.api.types.is_extension_array_dtype(column.dtype):
+        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return column.to_numpy()
+
+
+def select(X, positions):
+    """Return the columns at ``positions``, in that order, as a frame of X's kind."""
+    if nw.dependencies.is_pandas_dataframe(X):
+        return X.iloc[:, list(positions)]
+    names = labels(X)
+    return nw.to_native(nw.from_native(X).select([names[j] for j in positions]))
+
+
+def make(matrix, names, like):
+    """Return a frame of the kind of ``like``, with its index."""
+    if nw.dependencies.is_pandas_dataframe(like):
+        return pd.DataFrame(matrix, columns=pd.Index(list(names), tupleize_cols=False), index=like.index)
+    return nw.to_native(nw.from_numpy(matrix, schema=list(names), backend=nw.get_native_namespace(like)))
+
+
+def beside(left, right):
+    """Return the columns of two frames with the same rows side by side."""
+    if nw.dependencies.is_pandas_dataframe(left):
+        both = pd.concat([left, right], axis=1)
+        both.columns = pd.Index([*left.columns, *right.columns], tupleize_cols=False, name=left.columns.name)
+        both.attrs = dict(left.attrs)
+        return both
+    if not labels(left):  # a polars frame without columns has forgotten how many rows it had
+        return right
+    return nw.to_native(nw.concat([nw.from_native(left), nw.from_native(right)], how="horizontal"))
+
+
+def as_configured(estimator, frame):
+    """Return a frame in the kind that ``set_output`` or ``set_config`` asks of the estimator (default: as it is)."""
+    kind = _get_output_config("transform", estimator)["dense"]
+    if kind == "pandas" and not nw.dependencies.is_pandas_dataframe(frame):
+        return nw.from_native(frame).to_pandas()
+    if kind == "polars" and not nw.dependencies.is_polars_dataframe(frame):
+        return nw.from_native(frame).to_polars()
+    return frame

@@ -1,0 +1,140 @@
+"""What is minimised: the loss, the penalties and their sum, each written once.
+
+    minimise over W, H >= 0:   1/2 |X - W H|_F^2
+                               +  penalty * l1_ratio         * ( p * sum(W)   + n * sum(H)   )
+                               +  penalty * (1 - l1_ratio)/2 * ( p * |W|_F^2  + n * |H|_F^2 )
+
+X is n x p, W (scores) n x k, H (loadings) k x p. This is the objective of scikit-learn's
+``NMF`` with ``alpha_W = alpha_H = penalty``: the factors p and n make it free of size.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
+
+
+class Strengths(NamedTuple):
+    """What one unit of |W|_1, |H|_1, |W|_F^2 / 2 and |H|_F^2 / 2 costs."""
+
+    l1_W: float
+    l1_H: float
+    l2_W: float
+    l2_H: float
+
+    @classmethod
+    def of(cls, penalty, l1_ratio, n, p):
+        """Return the strengths for an n x p table."""
+        l1, l2 = penalty * l1_ratio, penalty * (1 - l1_ratio)
+        return cls(l1 * p, l1 * n, l2 * p, l2 * n)
+
+    def cost(self, W, H):
+        """Return the penalty terms of the objective."""
+        total = 0.0
+        for F, l1, l2 in ((W, self.l1_W, self.l2_W), (H, self.l1_H, self.l2_H)):
+            if l1:
+                total += l1 * float(F.sum(dtype=np.float64))
+            if l2:
+                total += l2 / 2 * float(np.square(F, dtype=np.float64).sum())
+        return total
+
+
+def squared_residual(X, W, H):
+    """|X - W H|_F^2, from the residual itself, so that nothing cancels."""
+    n, p = X.shape
+    step = max(1, RESIDUAL_CELLS // max(p, 1))
+    total = 0.0
+    for start in range(0, n, step):
+        R = X[start : start + step] - W[start : start + step] @ H
+        total += float(np.vdot(R, R))
+    return total
+
+
+def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
+    """Evaluate the penalised objective that every solver here minimises.
+
+        1/2 |X - W H|_F^2 + penalty * l1_ratio         * (p * sum(W)  + n * sum(H))
+                          + penalty * (1 - l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
+
+    Parameters
+    ----------
+    X : array of shape (n, p)
+        The data, non-negative.
+    W : array of shape (n, k)
+        Scores: what each row takes of each component.
+    H : array of shape (k, p)
+        Loadings: what each component is made of.
+    penalty : float, default 0.001
+        Strength of the penalty on both factors.
+    l1_ratio : float, default 1.0
+        Share of the penalty that is L1 (sum of entries); the rest is L2 (sum of squares).
+
+    Returns
+    -------
+    float
+        The objective, in squared units of ``X``.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of ``X``, ``W`` and ``H`` do not fit together.
+
+    References
+    ----------
+    The scaling by n and p follows scikit-learn's ``NMF``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nmf_features import objective
+    >>> X = np.array([[2.0, 0.0], [0.0, 1.0]])
+    >>> objective(X, np.eye(2), X, penalty=0)
+    0.0
+    >>> objective(X, np.eye(2), X, penalty=0.1)   # 0.1 * (2 * 2 + 2 * 3)
+    1.0
+    """
+    X, W, H = (np.asarray(A, dtype=np.float64) for A in (X, W, H))
+    if not (X.ndim == W.ndim == H.ndim == 2 and X.shape == (W.shape[0], H.shape[1]) and W.shape[1] == H.shape[0]):
+        raise ValueError(
+            f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
+            "so that W @ H is like X."
+        )
+    return 0.5 * squared_residual(X, W, H) + Strengths.of(penalty, l1_ratio, *X.shape).cost(W, H)
+
+
+def safe_scale(X):
+    """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes."""
+    top = float(X.max(initial=0.0))
+    exponent = int(np.frexp(top)[1]) if top > 0 else 0
+    if abs(exponent) <= np.finfo(X.dtype).maxexp // 8:
+        return X, 0
+    return np.ldexp(X, -2 * (exponent // 2)), exponent // 2
+
+
+def balance(W_sums, W_squares, H, unit):
+    """Scales c > 0 that make each component's penalty least: W <- W * c, H <- H / c.
+
+    ``unit`` holds the strengths at penalty 1, since the penalty itself cancels. For each component
+    a1 c + b1 / c + (a2 c^2 + b2 / c^2) / 2 is least where its derivative in log c vanishes: in closed form
+    for pure L1 or L2, else by Newton steps (it is convex in log c). Dead components keep the scale 1.
+    """
+    a1, a2 = unit.l1_W * W_sums, unit.l2_W * W_squares
+    b1, b2 = unit.l1_H * H.sum(axis=1), unit.l2_H * np.square(H).sum(axis=1)
+    alive = (W_sums > 0) & (b1 + b2 > 0)
+    a1, a2, b1, b2 = (np.where(alive, v, 1.0) for v in (a1, a2, b1, b2))
+    if not unit.l2_W:
+        return np.where(alive, np.sqrt(b1 / a1), 1.0)
+    log_c = np.log(b2 / a2) / 4  # exact for pure L2
+    if unit.l1_W:
+        low, high = np.minimum(log_c, np.log(b1 / a1) / 2), np.maximum(log_c, np.log(b1 / a1) / 2)
+        for _ in range(50):  # the root lies between the two closed forms; Newton, kept between them
+            c = np.exp(log_c)
+            slope = a1 * c - b1 / c + a2 * c**2 - b2 / c**2
+            curvature = a1 * c + b1 / c + 2 * (a2 * c**2 + b2 / c**2)
+            new = np.clip(log_c - slope / curvature, low, high)
+            done = np.max(np.abs(new - log_c)) <= 1e-15
+            log_c = new
+            if done:
+                break
+    return np.where(alive, np.exp(log_c), 1.0)

@@ -1,0 +1,306 @@
+"""Shift and scale, so that data is non-negative and columns are comparable.
+
+    z = max(x - offset, 0) / factor          shift = "min" or None
+    z+ = max(x - offset, 0) / factor+,  z- = max(offset - x, 0) / factor-         shift = "split"
+
+Constant columns carry nothing: they become 0 and come back as their constant.
+"""
+
+import warnings
+from typing import ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+
+from . import frames
+
+QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
+CHUNK_CELLS = 1 << 18
+
+# What NonNegativeScaler and NMFFeatures accept, said once.
+PARAMETERS = {
+    "shift": [StrOptions({"min", "split"}), None],
+    "scale": [StrOptions({"std", "max", "mean", "robust"}), None],
+    "out_of_range": [StrOptions({"clip", "warn", "raise"})],
+}
+
+
+class Scaling:
+    """What was learned of the columns: plain arrays, in the order of the columns.
+
+    ``offset``, ``minimum``, ``maximum``, ``constant``: one entry per column; ``factor``: one per column of the
+    result, which has two (+ and -) for each column if ``split``. ``capped``: results are cut at 1 (robust).
+    """
+
+    def __init__(self, offset, minimum, maximum, constant, factor, split, bounded, capped):
+        self.offset, self.minimum, self.maximum, self.constant = offset, minimum, maximum, constant
+        self.factor, self.split, self.bounded, self.capped = factor, split, bounded, capped
+
+    @classmethod
+    def learn(cls, X, shift, scale, names):
+        """Learn offset and factor of every column of a finite matrix with at least one row."""
+        X64 = np.float64
+        minimum, maximum = X.min(axis=0).astype(X64), X.max(axis=0).astype(X64)
+        if shift is None and (minimum < 0).any():
+            bad = {names[j]: int((X[:, j] < 0).sum()) for j in np.flatnonzero(minimum < 0)}
+            raise ValueError(
+                f'X has negative values (column: how many) {bad}, and shift=None: pass shift="min" to subtract each '
+                'column\'s minimum, or shift="split" to part each column into what is above and below its mean.'
+            )
+        with np.errstate(over="ignore"):
+            spread = maximum - minimum
+        if not np.isfinite(spread).all():
+            wide = [names[j] for j in np.flatnonzero(~np.isfinite(spread))]
+            raise ValueError(f"X has columns whose range overflows a float64: {wide}. Divide them by a constant first.")
+        constant = minimum == maximum
+        unit = np.where(constant, 1.0, spread)
+        split = shift == "split"
+        if split:
+            offset = minimum + unit * _means(X, lambda x: (x - minimum) / unit)
+        else:
+            offset = minimum if shift == "min" else np.zeros_like(minimum)
+        offset = np.where(constant, minimum, offset)
+        top = np.stack([maximum - offset, offset - minimum], axis=1).ravel() if split else maximum - offset
+        doubled = np.repeat(constant, 2) if split else constant
+        top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
+        state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
+        factor = SCALES[scale](X, state)
+        state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
+        state.capped = scale == "robust"
+        return state
+
+    @property
+    def size(self):
+        """Number of columns of the result."""
+        return len(self.factor)
+
+    def unit(self, x):
+        """Shift and divide a slice of rows, in float64; nothing is cut off."""
+        z = x - self.offset
+        if self.split:
+            z = np.stack([z, -z], axis=2).reshape(len(x), -1)
+        return np.maximum(z, 0) / self.factor
+
+    def apply(self, X, out_of_range, names, overwrite=False):
+        """Return the scaled matrix; in place of X where ``overwrite`` allows and the width stays."""
+        bound = np.where(self.constant, self.minimum, self.offset)
+        if self.bounded and out_of_range != "clip":
+            below = np.zeros(X.shape[1], dtype=int)
+            for rows in _slices(X):
+                below += (X[rows] < bound).sum(axis=0)
+            if below.any():
+                found = {names[j]: int(below[j]) for j in np.flatnonzero(below)}
+                message = f"X has values below what was seen in training (column: how many cells): {found}."
+                if out_of_range == "raise":
+                    raise ValueError(f'{message} Pass out_of_range="clip" to raise them to the training minimum.')
+                warnings.warn(f"{message} They are raised to the training minimum.", stacklevel=4)
+        Z = X if overwrite and not self.split else np.empty((len(X), self.size), dtype=X.dtype)
+        constant = np.flatnonzero(np.repeat(self.constant, 2) if self.split else self.constant)
+        for rows in _slices(X):
+            z = self.unit(X[rows].astype(np.float64))
+            if self.capped:
+                np.minimum(z, 1, out=z)
+            z[:, constant] = 0
+            Z[rows] = z
+        return Z
+
+    def invert(self, Z):
+        """Return the matrix in original units."""
+        X = np.empty((len(Z), len(self.offset)), dtype=Z.dtype)
+        for rows in _slices(Z):
+            z = Z[rows] * self.factor
+            X[rows] = (z[:, 0::2] - z[:, 1::2] if self.split else z) + self.offset
+        return X
+
+    def names_out(self, names):
+        """Return the names of the resulting columns."""
+        return [f"{name}{sign}" for name in names for sign in "+-"] if self.split else list(names)
+
+
+def _slices(X):
+    step = max(1, CHUNK_CELLS // max(X.shape[1], 1))
+    return [slice(start, start + step) for start in range(0, len(X), step)]
+
+
+def _means(X, function):
+    return sum(function(X[rows].astype(np.float64)).sum(axis=0) for rows in _slices(X)) / len(X)
+
+
+# Factors are found on values divided by the largest (``state.unit``, in [0, 1]), so that no square overflows or vanishes.
+
+
+def _std(X, state):
+    mean = _means(X, state.unit)
+    return state.factor * np.sqrt(_means(X, lambda x: np.square(state.unit(x) - mean)))
+
+
+def _mean(X, state):
+    return state.factor * _means(X, state.unit)
+
+
+def _robust(X, state):
+    quantiles = np.empty(state.size)
+    width = 2 if state.split else 1
+    for j in range(X.shape[1]):
+        one = Scaling(
+            state.offset[[j]], None, None, None, state.factor[width * j : width * (j + 1)], state.split, None, None
+        )
+        quantiles[width * j : width * (j + 1)] = np.quantile(
+            one.unit(X[:, [j]].astype(np.float64)), QUANTILE, axis=0, method="inverted_cdf"
+        )
+    return state.factor * quantiles
+
+
+SCALES = {
+    "std": _std,
+    "max": lambda X, state: state.factor,
+    "mean": _mean,
+    "robust": _robust,
+    None: lambda X, state: np.ones(state.size),
+}
+
+
+class NonNegativeScaler(TransformerMixin, BaseEstimator):
+    """Shift and scale columns so that they are non-negative and comparable, as NMF needs them.
+
+    Parameters
+    ----------
+    shift : {"min", "split"} or None, default "min"
+        "min" subtracts each column's training minimum. "split" makes two columns of each, ``name+`` with what
+        is above the training mean and ``name-`` with what is below. None leaves columns as they are; negative
+        values are then an error.
+    scale : {"std", "max", "mean", "robust"} or None, default "std"
+        What the shifted columns are divided by: their standard deviation (ddof=0), largest value (with
+        ``shift="min"`` this is min-max scaling), mean, or 99 % quantile, where values above it are cut off
+        (for heavy tails; where that quantile is 0 the largest value serves). None divides by nothing.
+    out_of_range : {"clip", "warn", "raise"}, default "clip"
+        What happens to new values below the training minimum (below 0 with ``shift=None``; with
+        ``shift="split"`` there is no bound): raise them to it silently, with a warning that counts them, or
+        refuse them.
+
+    Attributes
+    ----------
+    scaling_ : dict
+        Arrays ``offset``, ``minimum``, ``maximum``, ``constant`` (per column), ``factor`` (per resulting
+        column), and the booleans ``split``, ``bounded``, ``capped``.
+    n_features_in_ : int
+        Number of columns seen in ``fit``.
+    feature_names_in_ : ndarray of str
+        Their names, where all are strings.
+
+    Raises
+    ------
+    ValueError
+        In ``fit`` and ``transform``: for columns that are not numeric, NaN, infinite values, negative values
+        with ``shift=None``, duplicated names, or (in ``transform``) other columns than in ``fit``.
+
+    Notes
+    -----
+    Constant columns carry nothing: they become 0, and ``inverse_transform`` gives their constant.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from nmf_features import NonNegativeScaler
+    >>> X = pd.DataFrame({"delta": [-1.0, 0, 3], "share": [0.0, 0.5, 1]}, index=["a", "b", "c"])
+    >>> NonNegativeScaler(scale="max").fit_transform(X)
+       delta  share
+    a   0.00    0.0
+    b   0.25    0.5
+    c   1.00    1.0
+    """
+
+    _parameter_constraints: ClassVar[dict] = PARAMETERS
+
+    def __init__(self, *, shift="min", scale="std", out_of_range="clip"):
+        self.shift = shift
+        self.scale = scale
+        self.out_of_range = out_of_range
+
+    def fit(self, X, y=None):
+        """Learn offset and factor of every column.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Training data, all numeric.
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        self._fit(X)
+        return self
+
+    def fit_transform(self, X, y=None):
+        """Fit to X and return it scaled, as ``fit(X).transform(X)`` does."""
+        return self._apply(self._fit(X))
+
+    def transform(self, X):
+        """Return X shifted and scaled.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``.
+
+        Returns
+        -------
+        frame or array of shape (n_samples, n_features), twice as wide with ``shift="split"``
+            The kind that came in, with its index; float32 where all columns were.
+        """
+        check_is_fitted(self)
+        return self._apply(frames.check_table(self, X, reset=False, dtype=[np.float64, np.float32]))
+
+    def inverse_transform(self, X):
+        """Return scaled data in original units, exact to rounding for values within the training range.
+
+        Parameters
+        ----------
+        X : frame or array-like
+            What ``transform`` returned.
+
+        Returns
+        -------
+        frame or array of shape (n_samples, n_features)
+        """
+        check_is_fitted(self)
+        scaling = Scaling(**self.scaling_)
+        Z = X if frames.is_frame(X) else check_array(X, dtype=[np.float64, np.float32], ensure_min_samples=0)
+        width = len(frames.labels(Z))
+        if width != scaling.size:
+            raise ValueError(f"X has {width} columns; wanted the {scaling.size} that transform returns.")
+        matrix = scaling.invert(frames.to_matrix(Z, range(width))[0])
+        return frames.make(matrix, self._labels, like=X) if frames.is_frame(X) else matrix
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the resulting columns, an object array of str."""
+        check_is_fitted(self)
+        names = _check_feature_names_in(self, input_features)
+        return np.asarray(Scaling(**self.scaling_).names_out(names), dtype=object)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit(self, X):
+        X = frames.check_table(self, X, reset=True, dtype=[np.float64, np.float32])
+        self._labels = frames.labels(X)
+        matrix, _ = frames.to_matrix(X, range(len(self._labels)))
+        self.scaling_ = vars(Scaling.learn(matrix, self.shift, self.scale, self._labels))
+        return X
+
+    def _apply(self, X):
+        scaling, columns = Scaling(**self.scaling_), frames.labels(X)
+        matrix, fresh = frames.to_matrix(X, range(len(columns)))
+        Z = scaling.apply(matrix, self.out_of_range, columns, overwrite=fresh)
+        if not frames.is_frame(X):
+            return Z
+        return frames.as_configured(self, frames.make(Z, scaling.names_out(columns), like=X))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.positive_only = self.shift is None
+        return tags

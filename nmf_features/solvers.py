@@ -1,0 +1,94 @@
+"""Solvers: improve W given H, then H given sums over the rows of W.
+
+    minimise  1/2 |X - W H|_F^2 + penalty(W) + penalty(H),   W >= 0, H >= 0
+
+Given H the rows of W are independent; given W, H depends on X only through W'X and W'W. That is why one pass
+over row blocks serves memory, disk and several machines. Both halves are the same problem,
+
+    minimise over F >= 0:   1/2 tr(F' A F) - tr(F' B),        A (k x k), B (k x m)
+
+with F = W', A = HH' + l2, B = HX' - l1 for the scores, and F = H, A = W'W + l2, B = W'X - l1 for the loadings.
+
+Reference: A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and
+tensor factorizations; N. Gillis and F. Glineur (2012) for several sweeps per product with X.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Statistics(NamedTuple):
+    """Sums over rows: all that the loadings need to know of X."""
+
+    WtW: np.ndarray  # k x k
+    WtX: np.ndarray  # k x p
+    W_sums: np.ndarray  # k
+
+    @classmethod
+    def total(cls, parts):
+        """Add the statistics of all blocks, in their order."""
+        first, *rest = parts
+        for part in rest:
+            for total, term in zip(first, part, strict=True):
+                total += term
+        return first
+
+
+class HALS:
+    """Hierarchical alternating least squares: each component is minimised exactly, in turn, in several sweeps.
+
+    The objective never rises. Sweeps cost little beside the product with X, so several are made per product.
+    """
+
+    enough = 0.01  # a sweep that changes less than this share of what the first one did is the last
+
+    def improve_scores(self, X_block, Wt_block, H, HHt, strengths, sweeps):
+        """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
+        HXt = H.astype(X_block.dtype) @ X_block.T
+        if strengths.l1_W:
+            HXt -= X_block.dtype.type(strengths.l1_W)
+        coordinate_descent(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
+        WtW, WtX = Wt_block @ Wt_block.T, Wt_block @ X_block
+        return Statistics(WtW.astype(np.float64), WtX.astype(np.float64), Wt_block.sum(axis=1, dtype=np.float64))
+
+    def improve_components(self, H, stats, strengths, sweeps=40):
+        """Return better loadings, and how far ``H`` was from stationary; touches no data."""
+        A, B = stats.WtW + strengths.l2_H * np.eye(len(H)), stats.WtX - strengths.l1_H
+        residual = stationarity(H, A, B)
+        H = H.copy()
+        coordinate_descent(H, A, B, sweeps, self.enough)
+        return H, residual
+
+
+def coordinate_descent(F, A, B, sweeps, enough):
+    """Sweep over the rows of F, in place: each row is minimised exactly, the others held."""
+    first = None
+    for _ in range(sweeps):
+        change = 0.0
+        for t in range(len(F)):
+            if A[t, t] <= 0:  # component t is zero on the other side: only its penalty is left
+                F[t][B[t] < 0] = 0
+                continue
+            step = (B[t] - A[t] @ F) / A[t, t]
+            step = np.maximum(step, -F[t])  # F[t] + step >= 0
+            F[t] += step
+            change += float(step @ step) * float(A[t, t])
+        if first is None:
+            first = change
+        if change <= enough**2 * first:
+            break
+
+
+def stationarity(F, A, B):
+    """Largest violation max |min(F, gradient / curvature)|, relative to max F: 0 where the KKT conditions hold."""
+    top = F.max(initial=0.0)
+    if top == 0:
+        return 0.0 if B.max(initial=0.0) <= 0 else np.inf
+    curvature = A.diagonal()
+    alive = curvature > 0
+    gradient = (A[alive] @ F - B[alive]) / curvature[alive, None]
+    return float(np.abs(np.minimum(F[alive], gradient)).max(initial=0.0) / top)
+
+
+SOLVERS = {"auto": HALS, "hals": HALS}
