@@ -4,7 +4,6 @@ A fit is: choose columns (frames) -> shift and scale (scaling) -> loadings H (fa
 What is shown is the canonical pair: the loadings of a component sum to 1 and its scores take up the size.
 """
 
-import warnings
 from numbers import Integral
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
+from ._warn import warn_user
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import fit_loadings, warn_of_outcome
 from .losses import Strengths, safe_scale, squared_residual
@@ -312,9 +312,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         spread = squared_residual(Z, np.ones((len(Z), 1), Z.dtype), means[None].astype(Z.dtype))
         if spread == 0:
             if error == 0:
-                warnings.warn(
-                    "score is nan: X equals the training means, so there is nothing to explain.", stacklevel=2
-                )
+                warn_user("score is nan: X equals the training means, so there is nothing to explain.")
                 return float("nan")
             return float("-inf")
         return 1 - error / spread
@@ -363,15 +361,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.variables_ = [self._labels[j] for j in self._positions]
         k = int(self.n_components)
         if k > len(self.variables_):
-            warnings.warn(
-                f"n_components={k} is more than the {len(self.variables_)} columns that are factorised: capped.",
-                stacklevel=4,
-            )
+            warn_user(f"n_components={k} is more than the {len(self.variables_)} columns that are factorised: capped.")
             k = len(self.variables_)
         self.n_components_ = k
         self._refuse_clash()
 
-        matrix, fresh = frames.to_matrix(X, self._positions)
+        matrix, fresh = frames.to_matrix(X, self._positions.tolist())
         learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_)
         self._report_constant(learned.constant, len(matrix))
         self.scaling_ = vars(learned)
@@ -408,7 +403,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W.astype(Z.dtype), H.astype(Z.dtype)), 4 * e)
         self.objective_ = float(loss) + strengths.cost(W / self.component_scales_, H * self.component_scales_[:, None])
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
-        warn_of_outcome(fit, W, H, self.penalty, self.max_iter, self.tol, self._component_names(), 5)
+        warn_of_outcome(fit, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
         return X, Z, W
 
     def _sort(self, totals):
@@ -462,11 +457,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
                 f"X has nothing to factorise: every chosen column is constant (n_samples={n}, columns {names})."
             )
         if names:
-            warnings.warn(f"Constant columns carry nothing and get loading 0: {names}.", stacklevel=5)
+            warn_user(f"Constant columns carry nothing and get loading 0: {names}.")
 
     def _scaled(self, X):
         """Chosen columns, shifted and scaled."""
-        matrix, fresh = frames.to_matrix(X, self._positions)
+        matrix, fresh = frames.to_matrix(X, self._positions.tolist())
         return Scaling(**self.scaling_).apply(matrix, self.out_of_range, self.variables_, overwrite=fresh)
 
     def _scores(self, Z):

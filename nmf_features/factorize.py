@@ -17,7 +17,6 @@ References: A. Cichocki and A.-H. Phan (2009), HALS; A. M. S. Ang and N. Gillis 
 matrix factorization algorithms using extrapolation.
 """
 
-import warnings
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -26,6 +25,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from ._warn import warn_user
 from .blocks import row_blocks, workers
 from .init import STARTS
 from .losses import Strengths, balance, objective, safe_scale
@@ -198,26 +198,23 @@ def factorize(
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history)
 
 
-def warn_of_outcome(fit, W, H, penalty, max_iter, tol, names, stacklevel=4):
+def warn_of_outcome(fit, W, H, penalty, max_iter, tol, names):
     """Say what a user must know of a fit: not converged, an empty model, components that stayed zero."""
     if not fit.converged:
-        warnings.warn(
+        warn_user(
             f"NMF stopped at max_iter={max_iter} passes, at objective {fit.objective:.6g}, before it met tol={tol:g}: "
             "raise max_iter (or tol, if a rougher fit will do).",
             ConvergenceWarning,
-            stacklevel=stacklevel,
         )
     dead = ~(W.any(axis=0) & H.any(axis=1))
     if dead.all() and len(dead) and penalty:
-        warnings.warn(
+        warn_user(
             f"penalty={penalty:g} empties the model: every score is zero. Lower the penalty.",
-            stacklevel=stacklevel,
         )
     elif dead.any():
-        warnings.warn(
+        warn_user(
             f"Components {[name for name, d in zip(names, dead, strict=True) if d]} are zero: the others explain all "
             "that they could at this penalty. Ask for fewer components or lower the penalty.",
-            stacklevel=stacklevel,
         )
 
 
@@ -238,8 +235,8 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
     X, e = safe_scale(X)
     wide = p > n
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
-        shrink = np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e])
-        strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e150).tolist())
+        shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
+        strengths = Strengths(*np.multiply(strengths, shrink).tolist())
     if wide:
         X, strengths, unit = X.T, _swap(strengths), _swap(unit)
     squared_norm = _squared_norm(X)
@@ -277,10 +274,12 @@ def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol,
     """From loadings H go down to a stationary point. See the top of this file."""
     n, p = X.shape
     k = len(H)
-    Wt = np.zeros((k, n), dtype=X.dtype)
+    # Exact scores at the start, or the first loadings would be fitted to poor ones and a good start spoilt.
+    Wt = np.ascontiguousarray(exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs).T)
     blocks = row_blocks(n, p, k)
     most_sweeps = int(np.clip(1 + p / max(k, 1), 2, 20))  # a sweep costs k/(2p) of the product with X
-    rounding = 1e-14 * squared_norm
+    # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
+    rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
 
     def one_pass(H, sweeps):
         HHt = H @ H.T + strengths.l2_W * np.eye(k)
@@ -296,7 +295,7 @@ def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol,
         return max(float(fit), 0.0) + float(scores) + strengths.cost(np.zeros(0), H)
 
     history, accepted, H_accepted, totals = [], np.inf, H, np.zeros(k)
-    momentum, rejected, sweeps, converged = 1.0, 0, 2, False
+    momentum, rejected, sweeps, converged = 1.0, 0, most_sweeps, False
     revivals = np.zeros(k, dtype=int)
     n_iter = 0
     if k == 0:
@@ -312,7 +311,7 @@ def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol,
                 if rejected > 1:
                     sweeps = min(2 * sweeps, 1000)
                 continue
-            rejected, sweeps = 0, max(sweeps, most_sweeps)
+            rejected = 0
             c = balance(stats.W_sums, stats.WtW.diagonal(), H_new, unit_penalty)[:, None]
             Wt *= c.astype(X.dtype)
             H_new, H_accepted = H_new / c, H_accepted / c
@@ -321,7 +320,7 @@ def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol,
             history.append(value)
 
             fall = (history[-6] - value) / 5 if len(history) > 5 else np.inf
-            converged = value <= rounding or (fall <= tol * value and residual <= np.sqrt(tol))
+            converged = value <= rounding or bool(fall <= tol * value and residual <= np.sqrt(tol))
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - H_accepted), 0)
             H_accepted, accepted, momentum = H_new, value, next_momentum

@@ -18,6 +18,8 @@ def nndsvd(X, n_components, rng=None):
     n, p = X.shape
     k = min(n_components, n, p)
     H = np.zeros((n_components, p))
+    if k == 0:
+        return H
     if p <= GRAM_COLUMNS:
         gram = np.asarray(X.T @ X, dtype=np.float64)
         squares, V = eigh(gram, subset_by_index=[p - k, p - 1])
@@ -26,9 +28,8 @@ def nndsvd(X, n_components, rng=None):
         _, singular, Vt = randomized_svd(X, k, random_state=0)
         squares, V = np.square(singular, dtype=np.float64), Vt.T.astype(np.float64)
     U = np.asarray(X @ V.astype(X.dtype), dtype=np.float64)  # columns are singular value times left vector
-    largest = squares[0] if k else 0.0
     for t in range(k):
-        if squares[t] <= largest * p * np.finfo(X.dtype).eps:  # beyond the rank of X
+        if squares[t] <= squares[0] * p * np.finfo(X.dtype).eps:  # beyond the rank of X
             break
         u, v = U[:, t], V[:, t]
         positive = np.linalg.norm(np.maximum(u, 0)) * np.linalg.norm(np.maximum(v, 0))

@@ -38,7 +38,7 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     unit_H = H[alive] / sums[:, None]  # rows sum to 1: no product of X and H can overflow
     l1, l2 = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] for v in (l1, l2))
     gram = unit_H @ unit_H.T
-    gram[np.diag_indices(len(sums))] += RIDGE * gram.diagonal().mean() + l2 / sums**2
+    gram[np.diag_indices(len(sums))] += RIDGE * gram.diagonal().mean() + l2 / sums / sums
     unit_Ht = np.ascontiguousarray(unit_H.T)
 
     def solve_tile(start):
@@ -68,7 +68,7 @@ def nnls_rows(gram, B):
     """
     m, k = B.shape
     W = np.zeros((m, k))
-    passive = np.ones((m, k), dtype=bool)
+    passive = B > 0  # gram has no negative entry, so b_t <= 0 means w_t = 0
     fewest, patience = np.full(m, k + 1), np.full(m, 3)
     open_rows = np.flatnonzero((B > 0).any(axis=1))  # elsewhere w = 0
     eye = np.eye(k)
@@ -79,7 +79,7 @@ def nnls_rows(gram, B):
         systems = np.where(P[:, :, None] & P[:, None, :], gram, eye)
         w = np.linalg.solve(systems, np.where(P, b, 0.0)[:, :, None])[:, :, 0]
         gradient = (w[:, None, :] @ gram)[:, 0] - b
-        rounding = 1e-13 * np.abs(b).max(axis=1, keepdims=True)
+        rounding = 1e-13 * b.max(axis=1, keepdims=True)
         infeasible = np.where(P, w < -1e-13 * np.abs(w).max(axis=1, keepdims=True), gradient < -rounding)
         count = infeasible.sum(axis=1)
         W[open_rows] = np.where(P, np.maximum(w, 0), 0.0)

@@ -6,7 +6,6 @@
 Constant columns carry nothing: they become 0 and come back as their constant.
 """
 
-import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
+from ._warn import warn_user
 
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 18
@@ -96,7 +96,7 @@ class Scaling:
                 message = f"X has values below what was seen in training (column: how many cells): {found}."
                 if out_of_range == "raise":
                     raise ValueError(f'{message} Pass out_of_range="clip" to raise them to the training minimum.')
-                warnings.warn(f"{message} They are raised to the training minimum.", stacklevel=4)
+                warn_user(f"{message} They are raised to the training minimum.")
         Z = X if overwrite and not self.split else np.empty((len(X), self.size), dtype=X.dtype)
         constant = np.flatnonzero(np.repeat(self.constant, 2) if self.split else self.constant)
         for rows in _slices(X):
@@ -126,10 +126,10 @@ def _slices(X):
 
 
 def _means(X, function):
-    return sum(function(X[rows].astype(np.float64)).sum(axis=0) for rows in _slices(X)) / len(X)
+    return sum(function(X[rows].astype(np.float64, order="C")).sum(axis=0) for rows in _slices(X)) / len(X)
 
 
-# Factors are found on values divided by the largest (``state.unit``, in [0, 1]), so that no square overflows or vanishes.
+# Factors are found on values divided by the largest (``state.unit``, in [0, 1]): no square overflows or vanishes.
 
 
 def _std(X, state):

@@ -1,0 +1,112 @@
+"""Draw the pictures that README.md shows, into docs/pictures/: ``python docs/pictures.py``.
+
+X (samples x columns) ~ W H: scores W belong to the rows, loadings H to the columns.
+"""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only, no window
+
+import matplotlib.pyplot as plt
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_breast_cancer
+
+from nmf_features import NMFFeatures
+
+FOLDER = Path(__file__).parent / "pictures"
+INK, QUIET, LINE = "#1f2328", "#59636e", "#d9dee3"
+BENIGN, MALIGNANT = "#0072b2", "#d55e00"  # Okabe and Ito: told apart with any colour vision
+STYLE = {
+    "font.size": 14.5,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": LINE,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": "white",  # readable on a dark page too
+}
+
+
+def main():
+    """Draw every picture."""
+    FOLDER.mkdir(exist_ok=True)
+    with plt.rc_context(STYLE):
+        save(components(), FOLDER / "components.png")
+
+
+def components():
+    """30 columns of the breast cancer table as 5 components: the loadings, the new table, two of its columns."""
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    nmf = NMFFeatures(n_components=5)
+    W = nmf.fit_transform(X)
+    figure = plt.figure(figsize=(16, 10))
+    figure.text(0.012, 0.965, "What each component is made of (loadings H)", fontsize=20, weight="bold", va="center")
+    figure.text(0.55, 0.965, "The new columns (scores W)", fontsize=20, weight="bold", va="center")
+    draw_loadings(nmf, figure.add_axes([0.16, 0.075, 0.345, 0.825]), figure.add_axes([0.18, 0.035, 0.15, 0.016]))
+    draw_table(W.head(4), figure.add_axes([0.55, 0.745, 0.435, 0.185]))
+    draw_scores(W, y == 1, figure.add_axes([0.595, 0.075, 0.39, 0.635]))
+    return figure
+
+
+def draw_loadings(nmf, ax, bar_ax):
+    """Heat map of H', a row per column of X, under the component where it counts most."""
+    H = nmf.components_ / nmf.components_.max(axis=1, keepdims=True)
+    order = np.lexsort((-H.max(axis=0), H.argmax(axis=0)))
+    mesh = ax.pcolormesh(H[:, order].T, cmap="Blues", vmin=0, vmax=1, edgecolor="white", linewidth=2)
+    ax.set_xticks(np.arange(len(H)) + 0.5, nmf.get_feature_names_out(), fontsize=15.5)
+    ax.set_yticks(np.arange(len(order)) + 0.5, nmf.feature_names_in_[order])
+    ax.xaxis.tick_top()
+    ax.tick_params(length=0)
+    ax.invert_yaxis()
+    ax.spines[:].set_visible(False)
+    bar = ax.figure.colorbar(mesh, cax=bar_ax, orientation="horizontal", ticks=[])
+    bar.outline.set_visible(False)
+    for x, text, side in ((-0.04, "0", "right"), (1.04, "largest loading of the component", "left")):
+        bar_ax.text(x, 0.4, text, transform=bar_ax.transAxes, ha=side, va="center", color=QUIET)
+
+
+def draw_table(W, ax):
+    """Print the first rows of W as a frame."""
+    rows, columns = W.shape
+    ax.set(xlim=(0, columns + 0.35), ylim=(rows + 0.5, -0.5))
+    ax.axis("off")
+    for j, name in enumerate(W):
+        ax.text(j + 1.3, -0.05, name, ha="right", va="center", fontsize=15.5)
+        for i, value in enumerate(W[name]):
+            ax.text(j + 1.3, i + 1, f"{value:.1f}", ha="right", va="center")
+    for i, label in enumerate(W.index):
+        ax.text(0, i + 1, label, va="center", color=QUIET)
+    ax.axhline(0.42, color=LINE, linewidth=1.2)
+
+
+def draw_scores(W, benign, ax):
+    """Two columns of W, a point per row of X."""
+    x, y = W.columns[:2]
+    for rows, name, colour, marker in ((benign, "benign", BENIGN, "o"), (~benign, "malignant", MALIGNANT, "D")):
+        ax.scatter(
+            W.loc[rows, x], W.loc[rows, y], s=46, marker=marker, color=colour, edgecolor="white", lw=0.6, label=name
+        )
+    ax.set_xlabel(x, fontsize=15.5)
+    ax.set_ylabel(y, fontsize=15.5)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(length=0, labelcolor=QUIET)
+    ax.grid(color="#eaeef2")
+    ax.set_axisbelow(True)
+    ax.legend(loc="upper right", fontsize=16, markerscale=1.6, edgecolor="white", framealpha=1, handletextpad=0.2)
+
+
+def save(figure, path):
+    """Write a PNG with a palette of its own, a fraction of the bytes of a full-colour one."""
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(255, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
+    print(f"{path.name}: {path.stat().st_size / 1024:.0f} KB")
+
+
+if __name__ == "__main__":
+    main()

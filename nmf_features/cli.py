@@ -1,0 +1,517 @@
+"""nmf-features on the command line: components for a table in a file, without writing Python.
+
+    nmf-features demo                                          see it work on a small table
+    nmf-features fit TABLE --model FILE --out TABLE            learn components; keep the model, the scores or both
+    nmf-features transform TABLE --model FILE --out TABLE      the same components of new rows
+
+What can go wrong with files is settled here: a mistake is one line on stderr and exit code 2; an output appears
+whole or not at all; models are skops files, so no pickle is ever loaded and no type that a model does not need.
+"""
+
+import argparse
+import csv
+import gzip
+import importlib
+import os
+import re
+import secrets
+import shutil
+import sys
+import warnings
+import zipfile
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .estimator import NMFFeatures, nnmf
+
+# pandas reads floats to the last bit since 3.1, and only when asked before
+EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+TRUSTED = ["nmf_features.estimator.NMFFeatures"]  # all that a model file may hold beside what skops itself trusts
+
+
+class _Mistake(Exception):
+    """Something the user can put right: reported in one line, without a traceback."""
+
+
+def main(argv=None) -> int:
+    """Run the command line and return its exit code.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments; default those of the process.
+
+    Returns
+    -------
+    int
+        0, or 2 after a mistake of the user, 130 after Ctrl-C, 1 where nobody reads the output any more.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)  # also the second time in one process
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.showwarning = _print_warning
+        try:
+            arguments = _parser().parse_args(argv)
+            arguments.run(arguments)
+            sys.stdout.flush()
+        except _Mistake as mistake:
+            print(f"nmf-features: error: {_one_line(mistake)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("nmf-features: interrupted", file=sys.stderr)
+            return 130
+        except BrokenPipeError:  # as in `nmf-features demo | head`; Python would complain again when it closes stdout
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+    return 0
+
+
+def _print_warning(message, *_, **__):
+    print(f"nmf-features: warning: {_one_line(message)}", file=sys.stderr)
+
+
+def _one_line(message):
+    return " ".join(str(message).split())
+
+
+def _reason(error):
+    """Return what an exception says, without the temporary names that an OSError would quote."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return text.removeprefix("Error tokenizing data. C error: ")
+
+
+# The three commands
+
+
+def _fit(arguments):
+    if not (arguments.model or arguments.out):
+        raise _Mistake("fit would keep nothing: pass --model FILE, --out TABLE, or both.")
+    _check_files([arguments.table], [arguments.model, arguments.out])
+    if arguments.model:
+        if _kind(arguments.model):
+            raise _Mistake(f"--model {arguments.model} is the name of a table; wanted another, like model.skops.")
+        _need("skops")
+    if arguments.out:
+        _check_table_name(arguments.out)
+    table = _read_table(arguments.table)
+    if not arguments.variables:
+        _refuse_row_numbers(table, arguments)
+    try:
+        result, model = nnmf(
+            table,
+            arguments.n_components,
+            target=arguments.target,
+            return_transformer=True,
+            variables=arguments.variables,
+            drop_original=not arguments.keep_original,
+            **{name: getattr(arguments, name) for name in PARAMETERS},
+        )
+    except (ValueError, MemoryError) as error:
+        raise _Mistake(_reason(error)) from error
+    outputs = {}
+    if arguments.model:
+        outputs[arguments.model] = _model_writer(model)
+    if arguments.out:
+        outputs[arguments.out] = _table_writer(result, arguments.out)
+    _write(outputs)
+    print(f"{model.n_components_} components of {len(model.variables_)} columns, from {len(table)} rows")
+    print(_loadings(model), end="")
+
+
+def _transform(arguments):
+    _check_files([arguments.table, arguments.model], [arguments.out])
+    _check_table_name(arguments.out)
+    model = _read_model(arguments.model)
+    table = _read_table(arguments.table)
+    missing = [name for name in model.variables_ if name not in table.columns]
+    if missing:
+        raise _Mistake(f"{arguments.table} lacks the columns {missing}, which {arguments.model} was fitted on.")
+    try:
+        result = _components_beside(model, table)
+    except (ValueError, MemoryError) as error:
+        raise _Mistake(_reason(error)) from error
+    _write({arguments.out: _table_writer(result, arguments.out)})
+
+
+def _components_beside(model, table):
+    """Other columns of the table, then the components, as ``model.transform`` would give them.
+
+    Columns are found by name. Those that the model does not factorise may be absent (the target of new rows) or
+    new; they pass through.
+    """
+    if model.n_components_ == 0:
+        return table
+    X = table.reindex(columns=list(model.feature_names_in_))
+    components = model.transform(X).iloc[:, -model.n_components_ :]
+    kept = table.drop(columns=model.variables_) if model.drop_original else table
+    clash = [name for name in components if name in kept.columns]
+    if clash:
+        raise ValueError(f"The table has columns {clash}, named like the components: rename them.")
+    return pd.concat([kept, components], axis=1)
+
+
+def _demo(_):
+    from sklearn.datasets import load_diabetes
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LinearRegression
+    from sklearn.model_selection import KFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    k = 5
+    X, y = load_diabetes(as_frame=True, scaled=False, return_X_y=True)
+    X = X.rename(columns={"s1": "chol", "s2": "ldl", "s3": "hdl", "s4": "chol/hdl", "s5": "log_trig", "s6": "glucose"})
+    nmf = NMFFeatures(n_components=k)
+    scores = nmf.fit_transform(X)
+    print(
+        f"The diabetes table of scikit-learn: {len(X)} patients, {X.shape[1]} columns, and a target, the disease's\n"
+        "progression after a year. A good first table: years, mmHg and mg/dl stand side by side, the blood values\n"
+        "overlap, so that fewer numbers can say the same, and nothing needs to be downloaded.\n\n"
+        f"{X.head(3).to_string()}\n\n"
+        f"NMFFeatures(n_components={k}).fit(X). What each component is made of (its loadings sum to 1), and its\n"
+        "share of the sum of squares:\n\n"
+        f"{_loadings(nmf)}\n"
+        f"Share explained, 1 - |X - W H|^2 / |X - column means|^2: {nmf.score(X):.2f}\n\n"
+        "The new features, transform(X): how much of each component a patient has.\n\n"
+        f"{scores.head(3).round(2).to_string()}\n\n"
+        "Linear regression on them, error (RMSE) in 10-fold cross-validation, +- standard error:\n"
+    )
+    folds = KFold(10, shuffle=True, random_state=0)
+    for name, features in {
+        f"{k} components of NMFFeatures": [nmf],
+        f"{k} of PCA, standardised": [StandardScaler(), PCA(k)],
+        f"all {X.shape[1]} columns": [],
+    }.items():
+        model = make_pipeline(*features, LinearRegression())
+        errors = -cross_val_score(model, X, y, cv=folds, scoring="neg_root_mean_squared_error")
+        print(f"  {name:28} {errors.mean():5.1f} +- {errors.std(ddof=1) / np.sqrt(len(errors)):.1f}")
+    print("\nOn a table of your own: nmf-features fit TABLE --out TABLE; see nmf-features fit --help.")
+
+
+def _loadings(model):
+    """One line per component: its share of the sum of squares, and what it is mostly made of."""
+    lines = {name: f"  {name}  {share:4.0%}   " for name, share in zip(_names(model), model.explained_, strict=True)}
+    for name, top in model.top_features(4).groupby("component"):
+        lines[name] += ", ".join(f"{term} {value:.2f}" for term, value in zip(top["terms"], top["value"], strict=True))
+    return "".join(f"{line.rstrip()}\n" for line in lines.values())
+
+
+def _names(model):
+    return model.get_feature_names_out()[len(model.get_feature_names_out()) - model.n_components_ :].tolist()
+
+
+# Checks before anything is read or computed
+
+
+def _check_files(inputs, outputs):
+    """Refuse missing inputs, outputs that could not be written, and outputs that would overwrite another file."""
+    for path in inputs:
+        if not os.path.isfile(path):  # os.path, not Path: False, no error, where a directory may not be searched
+            raise _Mistake(f"{path} is not a file." if os.path.exists(path) else f"there is no file {path}.")
+    others = list(inputs)
+    for path in filter(None, outputs):
+        if same := [other for other in others if _same_file(path, other)]:
+            raise _Mistake(f"{path} and {same[0]} are one file; an output needs a file of its own.")
+        others.append(path)
+        place = os.path.realpath(path)
+        directory, exists = os.path.dirname(place), os.path.exists(place)
+        if exists and not os.path.isfile(place):
+            raise _Mistake(f"cannot write {path}: it exists and is not a file.")
+        if not os.path.isdir(directory):
+            raise _Mistake(f"cannot write {path}: there is no directory {directory}.")
+        if not os.access(directory, os.W_OK | os.X_OK) or (exists and not os.access(place, os.W_OK)):
+            raise _Mistake(f"cannot write {path}: Permission denied.")
+
+
+def _same_file(one, other):
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _kind(path):
+    """Return the suffix that says what kind of table a file holds, or None."""
+    return next((suffix for suffix in WRITERS if path.name.lower().endswith(suffix)), None)
+
+
+def _check_table_name(path):
+    kind = _kind(path)
+    if kind is None:
+        raise _Mistake(f"{path} is not named like a table; wanted a name ending in {', '.join(WRITERS)}.")
+    if kind == ".parquet":
+        _need("pyarrow", "parquet")
+
+
+def _need(package, extra=None):
+    try:
+        importlib.import_module(package)
+    except ImportError as error:
+        raise _Mistake(
+            f'{package} is needed and cannot be imported: pip install "nmf-features[{extra or package}]"'
+        ) from error
+
+
+def _refuse_row_numbers(table, arguments):
+    """Row numbers that were saved as a column without a name are no feature, though numeric."""
+    for name in table.select_dtypes("number"):
+        if re.fullmatch(r"Unnamed: \d+", name) and name not in (arguments.target or []):
+            raise _Mistake(
+                f"{arguments.table} has a numeric column without a name (row numbers?): leave it out with "
+                f'--target "{name}", or name the columns to factorise with --variables.'
+            )
+
+
+# Tables
+
+
+def _read_table(path):
+    """Return a table of at least one row, its columns named by strings."""
+    _check_table_name(path)
+    try:
+        table = pd.read_parquet(path, engine="pyarrow") if _kind(path) == ".parquet" else _read_csv(path)
+    except _Mistake:
+        raise
+    except Exception as error:  # whatever a file may hold, and a library say of it
+        raise _Mistake(f"cannot read {path}: {_reason(error)}") from error
+    if not len(table):
+        raise _Mistake(f"{path} has no rows.")
+    table.columns = [str(name) for name in table.columns]
+    return table
+
+
+def _read_csv(path):
+    """Read a CSV file, and refuse what pandas would take for an index, rename or fill up."""
+    compressed = _kind(path) == ".csv.gz"
+    how = {"index_col": False, "compression": "gzip" if compressed else None}
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how).iloc[0].tolist()
+    if len(header) == 1 and re.search("[;\t|]", header[0]):
+        raise _Mistake(f"{path} has one column, {header[0]!r}; wanted columns separated by commas.")
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise _Mistake(f"{path} has duplicated column names: {twice}. Rename them.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table = pd.read_csv(path, low_memory=False, **EXACT, **how)
+        except pd.errors.ParserWarning:
+            raise _Mistake(f"cannot read {path}: rows have more fields than the header's {len(header)}.") from None
+    if table.iloc[:, -1].isna().any():  # pandas fills short rows up with missing values
+        with (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig", newline="") as lines:
+            rows = csv.reader(lines)
+            for row in rows:
+                if len(row) < len(header) and (len(row) > 1 or "".join(row).strip()):
+                    raise _Mistake(
+                        f"cannot read {path}: line {rows.line_num} has {len(row)} fields, the header {len(header)}."
+                    )
+    return table
+
+
+def _write_csv(table, handle):
+    table.to_csv(handle, mode="wb", index=False)
+
+
+def _write_csv_gz(table, handle):
+    with gzip.GzipFile(filename="", mode="wb", fileobj=handle, mtime=0) as compressed:  # same table, same bytes
+        _write_csv(table, compressed)
+
+
+def _write_parquet(table, handle):
+    table.to_parquet(handle, engine="pyarrow")
+
+
+def _table_writer(table, path):
+    return lambda handle: WRITERS[_kind(path)](table, handle)
+
+
+# Models
+
+
+def _read_model(path):
+    """Return the fitted NMFFeatures in a skops file; nothing else in it is ever brought to life."""
+    _need("skops")
+    import skops.io
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _Mistake(f"cannot read {path}: {_reason(error)}") from error
+    if not zipfile.is_zipfile(path):
+        raise _Mistake(f"{path} is not a model that nmf-features fit wrote (a skops file; pickles are never loaded).")
+    try:
+        untrusted = sorted(set(skops.io.get_untrusted_types(data=data)) - set(TRUSTED))
+        if untrusted:
+            raise _Mistake(f"{path} is refused: a model of nmf-features does not hold the types {untrusted}.")
+        model = skops.io.loads(data, trusted=TRUSTED)
+    except _Mistake:
+        raise
+    except Exception as error:  # whatever a file may hold, and a library say of it
+        raise _Mistake(f"cannot read a model from {path}: {_reason(error)}") from error
+    if not isinstance(model, NMFFeatures):
+        raise _Mistake(f"{path} holds a {type(model).__name__}; wanted NMFFeatures, as nmf-features fit writes it.")
+    try:  # a model that is not fitted, knows no column names or lacks what another version wrote fails here
+        _components_beside(model, pd.DataFrame(columns=list(model.feature_names_in_), dtype=float))
+    except Exception as error:
+        raise _Mistake(f"{path} holds a model that cannot be used ({_reason(error)}); fit it anew.") from error
+    return model
+
+
+def _model_writer(model):
+    import skops.io
+
+    return lambda handle: handle.write(skops.io.dumps(model))
+
+
+def _write(outputs):
+    """Write all files or none: each beside its place, and when all are on disk, moved there.
+
+    ``outputs`` has a function of an open binary file for each path. A link stays, and what it points at is
+    replaced; permissions are those of the file that was there, or what the umask gives.
+    """
+    staged = []
+    try:
+        for path, write in outputs.items():
+            place = Path(os.path.realpath(path))
+            temporary = place.with_name(f".nmf-features-{secrets.token_hex(8)}.tmp")
+            staged.append((temporary, place))
+            with open(temporary, "xb") as handle:
+                if place.exists():
+                    shutil.copymode(place, temporary)
+                write(handle)
+                handle.flush()
+                os.fsync(handle.fileno())
+        for temporary, place in staged:
+            os.replace(temporary, place)
+    except (OSError, ValueError, TypeError, NotImplementedError) as error:  # the last three: what Parquet cannot hold
+        raise _Mistake(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        for temporary, _ in staged:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+# Arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, too."""
+
+    def error(self, message):
+        raise _Mistake(f"{message}; see {self.prog} --help")
+
+
+def _parser():
+    look = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = _Parser(
+        prog="nmf-features",
+        description="Non-negative matrix factorisation components as features for tabular modelling.",
+        epilog=f"{TABLES}\nexample:\n  nmf-features demo\n{EXAMPLE}",
+        **look,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('nmf-features')}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    about = "Show what the components of a small table look like, and how well they predict beside PCA."
+    demo = commands.add_parser("demo", help="see it work on a small table", description=about, **look)
+    demo.set_defaults(run=_demo)
+
+    about = (
+        "Learn components of the numeric columns of TABLE. Keep the model for new rows (--model), the table with\n"
+        "components in place of those columns (--out), or both."
+    )
+    fit = commands.add_parser(
+        "fit", help="learn components", description=about, epilog=f"{TABLES}\nexample:\n{EXAMPLE}", **look
+    )
+    fit.add_argument("table", type=Path, metavar="TABLE", help="training rows")
+    fit.add_argument("--model", type=Path, metavar="FILE", help="where to write the model, for example model.skops")
+    fit.add_argument("--out", type=Path, metavar="TABLE", help="where to write the other columns and the components")
+    _add_columns(fit.add_argument_group("columns"))
+    _add_parameters(fit.add_argument_group("parameters, as of nmf_features.NMFFeatures"))
+    fit.set_defaults(run=_fit)
+
+    about = (
+        "Add the components of a model to other rows. Columns are found by name: those that the model factorises\n"
+        "must be there, all others pass through."
+    )
+    transform = commands.add_parser(
+        "transform",
+        help="the same components of new rows",
+        description=about,
+        epilog=f"{TABLES}\nexample:\n{EXAMPLE}",
+        **look,
+    )
+    transform.add_argument("table", type=Path, metavar="TABLE", help="rows to transform")
+    transform.add_argument("--model", type=Path, metavar="FILE", required=True, help="what fit --model wrote")
+    transform.add_argument("--out", type=Path, metavar="TABLE", required=True, help="where to write the result")
+    transform.set_defaults(run=_transform)
+    return parser
+
+
+def _add_columns(group):
+    group.add_argument(
+        "--target", action="append", metavar="NAME", help="column to leave out and pass through; may be repeated"
+    )
+    group.add_argument(
+        "--variables",
+        action="append",
+        metavar="NAME",
+        help="column to factorise; may be repeated (default: all numeric columns but the targets)",
+    )
+    group.add_argument("--keep-original", action="store_true", help="keep the factorised columns beside the components")
+
+
+def _add_parameters(group):
+    defaults = NMFFeatures().get_params()
+    group.add_argument(
+        "--n-components",
+        type=int,
+        metavar="K",
+        default=defaults["n_components"],
+        help="number of components (default: %(default)s)",
+    )
+    for name, (kind, metavar, about) in PARAMETERS.items():
+        default = "none" if defaults[name] is None else defaults[name]
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=kind,
+            metavar=metavar,
+            default=defaults[name],
+            help=f"{about} (default: {default})",
+        )
+
+
+def _choice_or_none(text):
+    return None if text == "none" else text
+
+
+# Parameters of NMFFeatures that are passed on as they are; it checks them, and its defaults hold.
+PARAMETERS = {
+    "penalty": (float, "NUMBER", "strength of the penalty, 0 or more; larger is sparser"),
+    "l1_ratio": (float, "SHARE", "share of the penalty that is L1, 0 to 1"),
+    "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
+    "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
+    "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),
+    "projection": (str, "HOW", "scores: nnls (exact non-negative least squares) or linear (X H')"),
+    "prefix": (str, "TEXT", "the components' names are this and a number"),
+    "n_init": (int, "N", "number of starts, of which the best is kept; all but the first are random"),
+    "max_iter": (int, "N", "most passes over the data for each start"),
+    "tol": (float, "NUMBER", "relative fall of the objective per pass below which the fit stops"),
+    "random_state": (int, "SEED", "seed of random starts"),
+}
+
+WRITERS = {".csv": _write_csv, ".csv.gz": _write_csv_gz, ".parquet": _write_parquet}  # the tables we know, by suffix
+
+TABLES = """\
+tables:
+  By suffix: .csv or .csv.gz (comma-separated, UTF-8, with a header) or .parquet (needs the extra "parquet").
+  What passes through a CSV file does so as pandas reads it: 007 becomes 7, NA becomes an empty field. An index
+  is kept from Parquet to Parquet; CSV has none. In messages, X (or df) is the table.
+"""
+
+EXAMPLE = """\
+  nmf-features fit train.csv --n-components 5 --target price --model model.skops --out train_nmf.csv
+  nmf-features transform new.csv --model model.skops --out new_nmf.csv
+"""

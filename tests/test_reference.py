@@ -1,0 +1,53 @@
+"""What R's recipes gives on Ames, and what the default parameters give there."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import shared
+from numpy.testing import assert_allclose
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+from nmf_features import NMFFeatures, factorize
+from nmf_features.projection import linear_scores
+
+
+def test_linear_projection_is_what_bake_does():
+    X = shared("r_reference/a_X_normalized.csv.gz")
+    loadings, baked = shared("r_reference/a_loadings.csv"), shared("r_reference/a_baked_first10.csv")
+    names = [f"NNMF{t}" for t in range(1, 6)]
+    for seed, rows in baked.groupby("seed"):
+        H = loadings[loadings["seed"] == seed].set_index("term").loc[X.columns, names].to_numpy().T
+        W = linear_scores(X.to_numpy()[rows["row"] - 1], H)
+        assert_allclose(W, rows[names], atol=1e-9)
+
+
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_fit_is_at_least_rs_best_of_ten_seeds(ames_range, k):
+    best = shared("r_reference/b_summary.csv").query("penalty == 0 and k == @k")["relerr"].min()
+    assert_allclose(best, {2: 0.3993, 5: 0.3016, 10: 0.2073}[k], atol=5e-5)
+    f = factorize(ames_range, k, penalty=0)
+    error = np.linalg.norm(ames_range - f.W @ f.H) / np.linalg.norm(ames_range)
+    print(f"relative error k={k}: {error:.4f}, R's best {best:.4f}")
+    assert error <= best
+
+
+@pytest.mark.parametrize(("k", "limit"), [(2, 0.083), (5, 0.083), (10, 0.083), (15, 0.081)])
+def test_regression_on_the_scores(ames, k, limit):
+    """10-fold RMSE of log10 price, on the folds that R used; the standard error over folds is .003."""
+    folds = PredefinedSplit(shared("r_reference/d_folds.csv")["fold"].to_numpy())
+    X = ames.drop(columns="Sale_Price").select_dtypes("number")
+    assert X.shape == (2930, 33)
+    y = np.log10(ames["Sale_Price"])
+    model = make_pipeline(NMFFeatures(k), LinearRegression())
+    rmse = -cross_val_score(model, X, y, cv=folds, scoring="neg_root_mean_squared_error")
+    print(f"RMSE k={k}: {rmse.mean():.4f}")
+    assert rmse.mean() <= limit
+
+
+def test_tidy_is_sorted_as_recipes_does(ames):
+    tidy = NMFFeatures(3).fit(ames).tidy()
+    assert tidy.equals(tidy.sort_values(["component", "terms"]).reset_index(drop=True))
+    assert isinstance(tidy, pd.DataFrame)
+    assert tidy.groupby("component")["value"].sum().round(9).eq(1).all()
