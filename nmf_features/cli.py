@@ -5,7 +5,8 @@
     nmf-features transform TABLE --model FILE --out TABLE      the same components of new rows
 
 What can go wrong with files is settled here: a mistake is one line on stderr and exit code 2; an output appears
-whole or not at all; models are skops files, so no pickle is ever loaded and no type that a model does not need.
+whole or not at all; models are skops files: no pickle is ever loaded, nor a type beyond NMFFeatures and those that
+skops itself holds to be safe.
 """
 
 import argparse
@@ -201,7 +202,8 @@ def _loadings(model):
 
 
 def _names(model):
-    return model.get_feature_names_out()[len(model.get_feature_names_out()) - model.n_components_ :].tolist()
+    names = model.get_feature_names_out().tolist()
+    return names[len(names) - model.n_components_ :]
 
 
 # Checks before anything is read or computed
@@ -376,19 +378,19 @@ def _write(outputs):
         for path, write in outputs.items():
             place = Path(os.path.realpath(path))
             temporary = place.with_name(f".nmf-features-{secrets.token_hex(8)}.tmp")
-            staged.append((temporary, place))
+            staged.append((path, temporary, place))
             with open(temporary, "xb") as handle:
                 if place.exists():
                     shutil.copymode(place, temporary)
                 write(handle)
                 handle.flush()
                 os.fsync(handle.fileno())
-        for temporary, place in staged:
+        for path, temporary, place in staged:
             os.replace(temporary, place)
     except (OSError, ValueError, TypeError, NotImplementedError) as error:  # the last three: what Parquet cannot hold
         raise _Mistake(f"cannot write {path}: {_reason(error)}") from error
     finally:
-        for temporary, _ in staged:
+        for _, temporary, _ in staged:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 

@@ -63,7 +63,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Names are the prefix and the component's number, zero-padded so that they sort.
     solver : {"auto", "hals"}, default "auto"
         See :func:`factorize`.
-    init : {"nndsvd", "random"} or array-like of shape (n_components, n_columns), default "nndsvd"
+    init : {"nnsvd-lrc", "random"} or array-like of shape (n_components, n_columns), default "nnsvd-lrc"
         Where the loadings start, on the shifted and scaled columns.
     n_init : int, default 1
         Number of starts, of which the best by objective is kept; all but the first are random.
@@ -164,7 +164,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         drop_original=True,
         prefix="NNMF",
         solver="auto",
-        init="nndsvd",
+        init="nnsvd-lrc",
         n_init=1,
         max_iter=500,
         tol=1e-5,

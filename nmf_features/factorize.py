@@ -95,7 +95,7 @@ def factorize(
     penalty=0.001,
     l1_ratio=1.0,
     solver="auto",
-    init="nndsvd",
+    init="nnsvd-lrc",
     n_init=1,
     max_iter=500,
     tol=1e-5,
@@ -119,7 +119,7 @@ def factorize(
         Share of the penalty that is L1; the rest is L2.
     solver : {"auto", "hals"}, default "auto"
         Hierarchical alternating least squares with extrapolation.
-    init : {"nndsvd", "random"} or array-like of shape (n_components, n_features), default "nndsvd"
+    init : {"nnsvd-lrc", "random"} or array-like of shape (n_components, n_features), default "nnsvd-lrc"
         Where the loadings start: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
         Number of starts, of which the best by objective is kept. The first is ``init``, the others are random.

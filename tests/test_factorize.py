@@ -148,11 +148,11 @@ def test_any_number_of_threads_gives_the_same_bits(shape):
 def test_many_blocks_as_one(monkeypatch):
     """The partition changes rounding only."""
     X = low_rank(1500, 9, noise=0.5)
-    one = factorize(X, 3)
+    one = factorize(X, 3, tol=1e-9)
     monkeypatch.setattr("nmf_features.blocks.BLOCK_BYTES", 1)
     assert len(row_blocks(1500, 9, 3)) == 12
-    many = factorize(X, 3)
-    assert_allclose(many.objective, one.objective, rtol=1e-9)
+    many = factorize(X, 3, tol=1e-9)
+    assert_allclose(many.objective, one.objective, rtol=1e-7)
     assert_allclose(many.W @ many.H, one.W @ one.H, rtol=1e-5, atol=1e-6)
 
 
@@ -292,7 +292,7 @@ def test_not_converged_says_what_to_raise():
         (dict(penalty=-0.1), "'penalty' parameter"),
         (dict(l1_ratio=1.1), "'l1_ratio' parameter"),
         (dict(solver="cd"), "'solver' parameter"),
-        (dict(init="nndsvda"), "'init' parameter"),
+        (dict(init="nndsvd"), "'init' parameter"),
         (dict(init=np.ones((2, 5))), r"init has shape \(2, 5\).*\(1, 2\)"),
         (dict(init=[[1.0, -1.0]]), "minimum -1"),
         (dict(n_init=0), "'n_init' parameter"),
