@@ -378,19 +378,19 @@ def _write(outputs):
         for path, write in outputs.items():
             place = Path(os.path.realpath(path))
             temporary = place.with_name(f".nmf-features-{secrets.token_hex(8)}.tmp")
-            staged.append((path, temporary, place))
+            staged.append((temporary, place))
             with open(temporary, "xb") as handle:
                 if place.exists():
                     shutil.copymode(place, temporary)
                 write(handle)
                 handle.flush()
                 os.fsync(handle.fileno())
-        for path, temporary, place in staged:
+        for temporary, place in staged:
             os.replace(temporary, place)
     except (OSError, ValueError, TypeError, NotImplementedError) as error:  # the last three: what Parquet cannot hold
         raise _Mistake(f"cannot write {path}: {_reason(error)}") from error
     finally:
-        for _, temporary, _ in staged:
+        for temporary, _ in staged:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
 

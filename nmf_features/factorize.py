@@ -310,6 +310,7 @@ def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol,
                 H, momentum, rejected = H_accepted, 1.0, rejected + 1
                 if rejected > 1:
                     sweeps = min(2 * sweeps, 1000)
+                converged = rejected > 5 and value <= accepted + 100 * rounding  # as far as the precision goes
                 continue
             rejected = 0
             c = balance(stats.W_sums, stats.WtW.diagonal(), H_new, unit_penalty)[:, None]

@@ -8,7 +8,8 @@ so a row's scores never depend on its neighbours. Not even in the last bit: a pr
 rounded differently from a product with many, so rows go through tiles of one fixed size, padded with zeros.
 
 Where H is rank-deficient many w fit equally well; the one of least norm is chosen, by a ridge of 1e-12 of
-the mean squared loadings, in the units where the loadings of a component sum to 1.
+the mean squared loadings, in the units where the loadings of a component sum to 1. Equal components share
+equally.
 
 Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an active-set-like method
 (block principal pivoting).
@@ -17,10 +18,11 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 import numpy as np
 from scipy.optimize import nnls
 
+from . import kernels
 from .blocks import workers
 
-TILE = 256
 RIDGE = 1e-12
+FEW = 50_000  # up to so many rows x components^2, plain Python answers sooner than a compiler could
 
 
 def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
@@ -28,70 +30,51 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
 
     ``l1`` and ``l2`` are numbers or arrays of shape (k,). Computed in float64, returned in the dtype of X.
     """
-    n, k = len(X), len(H)
+    (n, p), k = X.shape, len(H)
     W = np.zeros((n, k), dtype=X.dtype)
     sums = H.sum(axis=1, dtype=np.float64)
-    alive = sums > 0
-    if n == 0 or not alive.any():
+    alive = np.flatnonzero(sums > 0)
+    if n == 0 or not len(alive):
         return W
     sums = sums[alive]
     unit_H = H[alive] / sums[:, None]  # rows sum to 1: no product of X and H can overflow
-    l1, l2 = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] for v in (l1, l2))
+    l1, l2 = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] / sums for v in (l1, l2))
+    # Equal components share equally: they are solved for as one.
+    kinds, kind, count = np.unique(
+        np.column_stack([unit_H, l1, l2 / sums]), axis=0, return_inverse=True, return_counts=True
+    )
+    unit_H, l1, l2 = kinds[:, :-2], kinds[:, -2], kinds[:, -1] / count
     gram = unit_H @ unit_H.T
-    gram[np.diag_indices(len(sums))] += RIDGE * gram.diagonal().mean() + l2 / sums / sums
+    gram[np.diag_indices(len(gram))] += RIDGE * gram.diagonal().mean() + l2
     unit_Ht = np.ascontiguousarray(unit_H.T)
+    share = 1 / (count[kind] * sums)
+    size = tile_rows(p)
+    nnls_rows = kernels.nnls_rows if n * len(gram) ** 2 <= FEW else kernels.compiled(kernels.nnls_rows)
 
     def solve_tile(start):
-        stop = min(start + TILE, n)
-        tile = np.zeros((TILE, X.shape[1]))
-        tile[: stop - start] = X[start:stop]
-        B = tile @ unit_Ht - l1 / sums
-        W[start:stop, alive] = nnls_rows(gram, B)[: stop - start] / sums
+        tile = X[start : start + size]
+        rows = len(tile)
+        if rows < size:
+            tile = np.vstack([tile, np.zeros((size - rows, p), dtype=X.dtype)])
+        B = (np.ascontiguousarray(tile, dtype=np.float64) @ unit_Ht)[:rows] - l1
+        scores, unsolved = nnls_rows(gram, B)
+        for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
+            L = np.linalg.cholesky(gram)
+            scores[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
+        W[start : start + rows, alive] = scores[:, kind] * share
 
-    starts = range(0, n, TILE)
+    starts = range(0, n, size)
     with workers(n_jobs, len(starts)) as each:
         for _ in each(solve_tile, starts):
             pass
     return W
 
 
+def tile_rows(p):
+    """Rows of a tile, a function of the number of columns alone."""
+    return max(32, min(256, (1 << 20) // max(p, 1)))
+
+
 def linear_scores(X, H):
     """Return X H', what recipes' ``bake()`` computes from the loadings."""
     return X @ H.T.astype(X.dtype)
-
-
-def nnls_rows(gram, B):
-    """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
-
-    A row is solved when no passive entry is negative and no active one has a negative gradient. Flipping all
-    the violators usually halves their number; where that stops, Murty's rule (flip the last one only) ends.
-    """
-    m, k = B.shape
-    W = np.zeros((m, k))
-    passive = B > 0  # gram has no negative entry, so b_t <= 0 means w_t = 0
-    fewest, patience = np.full(m, k + 1), np.full(m, 3)
-    open_rows = np.flatnonzero((B > 0).any(axis=1))  # elsewhere w = 0
-    eye = np.eye(k)
-    for _ in range(20 * k + 20):
-        if not len(open_rows):
-            return W
-        P, b = passive[open_rows], B[open_rows]
-        systems = np.where(P[:, :, None] & P[:, None, :], gram, eye)
-        w = np.linalg.solve(systems, np.where(P, b, 0.0)[:, :, None])[:, :, 0]
-        gradient = (w[:, None, :] @ gram)[:, 0] - b
-        rounding = 1e-13 * b.max(axis=1, keepdims=True)
-        infeasible = np.where(P, w < -1e-13 * np.abs(w).max(axis=1, keepdims=True), gradient < -rounding)
-        count = infeasible.sum(axis=1)
-        W[open_rows] = np.where(P, np.maximum(w, 0), 0.0)
-        better = count < fewest[open_rows]
-        fewest[open_rows] = np.where(better, count, fewest[open_rows])
-        patience[open_rows] = np.where(better, 3, patience[open_rows] - 1)
-        last_only = patience[open_rows] < 0
-        last = k - 1 - infeasible[:, ::-1].argmax(axis=1)
-        infeasible[last_only] &= np.arange(k) == last[last_only, None]
-        passive[open_rows] ^= infeasible
-        open_rows = open_rows[count > 0]
-    L = np.linalg.cholesky(gram)
-    for i in open_rows:  # rounding kept it from closing: a slower method for the few
-        W[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
-    return W

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .kernels import compiled, coordinate_descent
+
 
 class Statistics(NamedTuple):
     """Sums over rows: all that the loadings need to know of X."""
@@ -48,7 +50,7 @@ class HALS:
         HXt = H.astype(X_block.dtype) @ X_block.T
         if strengths.l1_W:
             HXt -= X_block.dtype.type(strengths.l1_W)
-        coordinate_descent(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
+        compiled(coordinate_descent)(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
         WtW, WtX = Wt_block @ Wt_block.T, Wt_block @ X_block
         return Statistics(WtW.astype(np.float64), WtX.astype(np.float64), Wt_block.sum(axis=1, dtype=np.float64))
 
@@ -57,27 +59,8 @@ class HALS:
         A, B = stats.WtW + strengths.l2_H * np.eye(len(H)), stats.WtX - strengths.l1_H
         residual = stationarity(H, A, B)
         H = H.copy()
-        coordinate_descent(H, A, B, sweeps, self.enough)
+        compiled(coordinate_descent)(H, A, B, sweeps, self.enough)
         return H, residual
-
-
-def coordinate_descent(F, A, B, sweeps, enough):
-    """Sweep over the rows of F, in place: each row is minimised exactly, the others held."""
-    first = None
-    for _ in range(sweeps):
-        change = 0.0
-        for t in range(len(F)):
-            if A[t, t] <= 0:  # component t is zero on the other side: only its penalty is left
-                F[t][B[t] < 0] = 0
-                continue
-            step = (B[t] - A[t] @ F) / A[t, t]
-            step = np.maximum(step, -F[t])  # F[t] + step >= 0
-            F[t] += step
-            change += float(step @ step) * float(A[t, t])
-        if first is None:
-            first = change
-        if change <= enough**2 * first:
-            break
 
 
 def stationarity(F, A, B):

@@ -13,7 +13,7 @@ from nmf_features import factorize, objective
 from nmf_features.blocks import row_blocks
 from nmf_features.init import STARTS
 from nmf_features.losses import Strengths, balance
-from nmf_features.solvers import SOLVERS, coordinate_descent
+from nmf_features.solvers import SOLVERS
 
 
 def low_rank(n=60, p=12, k=3, noise=0.05, seed=0):
@@ -306,11 +306,3 @@ def test_bad_input(change, message):
     arguments = dict(X=[[1.0, 2.0], [3.0, 4.0]], n_components=1) | change
     with pytest.raises(ValueError, match=message):
         factorize(**arguments)
-
-
-def test_coordinate_descent_minimises_each_half():
-    rng = np.random.default_rng(0)
-    H, X = rng.uniform(size=(3, 8)), rng.uniform(size=(20, 8))
-    A, B, F = H @ H.T, H @ X.T, np.zeros((3, 20))
-    coordinate_descent(F, A, B, sweeps=2000, enough=0)
-    assert np.abs(np.minimum(F, A @ F - B)).max() < 1e-12

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import nnls
 
-from nmf_features.projection import TILE, exact_scores, linear_scores
+from nmf_features.projection import exact_scores, linear_scores, tile_rows
 
 
 def problem(n=600, p=12, k=6, seed=0):
@@ -39,7 +39,7 @@ def test_kkt_in_every_row(l1, l2):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("deficient", [False, True])
 def test_a_row_does_not_know_its_neighbours(dtype, deficient):
-    X, H = problem(n=TILE + 7)
+    X, H = problem(n=tile_rows(12) + 7)
     if deficient:
         H[5] = H[0] + H[1]
         H[4] = H[3]
@@ -61,8 +61,12 @@ def test_equal_components_share_equally():
     X, H = problem(k=3)
     twice = np.vstack([H, H[1]])
     single, shared = exact_scores(X, H), exact_scores(X, twice)
-    assert_allclose(shared[:, 1], shared[:, 3], atol=1e-3 * single.max())  # a ridge of 1e-12 leaves rounding of 1e-4
-    assert_allclose(shared[:, 1] + shared[:, 3], single[:, 1], atol=1e-6)
+    assert_array_equal(shared[:, 1], shared[:, 3])
+    assert_allclose(shared[:, 1] + shared[:, 3], single[:, 1], atol=1e-9)
+    ridge = np.array([1.0, 2, 3, 2])  # an L2 term costs half as much when shared
+    W = exact_scores(X, twice, 0.1, ridge)
+    gradient = W @ (twice @ twice.T) - X @ twice.T + 0.1 + ridge * W
+    assert np.abs(np.minimum(W, gradient)).max() < 1e-9
 
 
 def test_zero_components_rows_and_nothing():

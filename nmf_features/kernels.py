@@ -1,0 +1,203 @@
+"""Loops that are compiled when they are needed. The only importer of numba.
+
+The functions are plain Python. ``compiled`` turns one into machine code at its first use (seconds, once; numba
+keeps the code in its cache), so importing the package, or scoring a few rows, waits for no compiler. No loop
+runs threads; all release the GIL.
+"""
+
+from functools import cache
+
+import numpy as np
+
+LANES = 64  # columns (or rows) of a tile: SIMD lanes
+SLOTS = 61  # Cholesky factors that nnls_rows keeps; a prime, so that supports spread
+GUESS_SWEEPS = 8
+
+
+@cache
+def compiled(function):
+    """Return the function as machine code."""
+    from numba import njit
+
+    options = dict(nogil=True, fastmath=FAST.get(function, False))
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to keep it: neither beside the source nor in the user's cache folder
+        return njit(**options)(function)
+
+
+def coordinate_descent(F, A, B, sweeps, enough):
+    """Minimise 1/2 tr(F' A F) - tr(F' B) over F >= 0 (k x m) by sweeps over its rows, in place.
+
+    A tile of columns is copied to a small array, swept there while it changes by more than the share ``enough``
+    of what the first sweep did, and copied back.
+    """
+    k, m = F.shape
+    zero, one = F.dtype.type(0), F.dtype.type(1)
+    f, b, g = np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype), np.empty(LANES, F.dtype)
+    for start in range(0, m, LANES):
+        lanes = min(LANES, m - start)
+        for t in range(k):
+            for i in range(LANES):
+                f[t, i] = F[t, start + i] if i < lanes else zero
+                b[t, i] = B[t, start + i] if i < lanes else zero
+        first = zero
+        for sweep in range(sweeps):
+            change = zero
+            for t in range(k):
+                curvature = A[t, t]
+                if curvature <= zero:  # component t is zero on the other side: only its penalty is left
+                    for i in range(LANES):
+                        if b[t, i] < zero:
+                            f[t, i] = zero
+                    continue
+                for i in range(LANES):
+                    g[i] = b[t, i]
+                s = 0
+                while s + 4 <= k:  # four components at a time: g is loaded and stored a quarter as often
+                    a0, a1, a2, a3 = A[t, s], A[t, s + 1], A[t, s + 2], A[t, s + 3]
+                    for i in range(LANES):
+                        g[i] -= a0 * f[s, i] + a1 * f[s + 1, i] + a2 * f[s + 2, i] + a3 * f[s + 3, i]
+                    s += 4
+                while s < k:
+                    a0 = A[t, s]
+                    for i in range(LANES):
+                        g[i] -= a0 * f[s, i]
+                    s += 1
+                inverse = one / curvature
+                total = zero
+                for i in range(LANES):
+                    step = max(g[i] * inverse, -f[t, i])
+                    f[t, i] += step
+                    total += step * step
+                change += total * curvature
+            if sweep == 0:
+                first = change
+            if change <= enough * enough * first:
+                break
+        for t in range(k):
+            for i in range(lanes):
+                F[t, start + i] = f[t, i]
+
+
+def coordinate_descent_numpy(F, A, B, sweeps, enough):
+    """Do the same in NumPy, with all columns in one tile: the oracle of the tests."""
+    first = None
+    for _ in range(sweeps):
+        change = 0.0
+        for t in range(len(F)):
+            if A[t, t] <= 0:
+                F[t][B[t] < 0] = 0
+                continue
+            step = np.maximum((B[t] - A[t] @ F) / A[t, t], -F[t])
+            F[t] += step
+            change += float(step @ step) * float(A[t, t])
+        first = change if first is None else first
+        if change <= enough**2 * first:
+            break
+
+
+def nnls_rows(gram, B):
+    """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
+
+    gram is positive definite with no negative entry. A few sweeps guess the support of a row (the components
+    that are not zero); then the scores on the support are solved for exactly, and the components that violate
+    the conditions (a negative score, or a negative gradient outside) change sides, until none does. Flipping all
+    of them usually halves their number; where that stops, Murty's rule (flip the last one only) ends.
+
+    Rows share the Cholesky factors of their supports. A factor depends on the support alone and every sum runs in
+    a fixed order, so a row's scores have the same bits beside any other rows, compiled or not. Returns W and
+    which rows did not close.
+    """
+    m, k = B.shape
+    W, unsolved = np.zeros((m, k)), np.zeros(m, np.bool_)
+    factors, supports = np.empty((SLOTS, k, k)), np.zeros((SLOTS, k), np.bool_)
+    filled = np.zeros(SLOTS, np.bool_)
+    tile, g = np.zeros((k, LANES)), np.zeros(LANES)
+    passive, wrong = np.empty(k, np.bool_), np.empty(k, np.bool_)
+    members, x = np.empty(k, np.int64), np.empty(k)
+    for i in range(m):
+        lane = i % LANES
+        if lane == 0:  # the guess, for a tile of rows at once
+            lanes = min(LANES, m - i)
+            tile[:] = 0.0
+            for _ in range(GUESS_SWEEPS):
+                for t in range(k):
+                    for j in range(lanes):
+                        g[j] = B[i + j, t]
+                    for s in range(k):
+                        a = gram[t, s]
+                        for j in range(lanes):
+                            g[j] -= a * tile[s, j]
+                    inverse = 1.0 / gram[t, t]
+                    for j in range(lanes):
+                        tile[t, j] = max(tile[t, j] + g[j] * inverse, 0.0)
+        rounding = 0.0
+        for t in range(k):
+            rounding = max(rounding, 2e-15 * k * B[i, t])
+            passive[t] = tile[t, lane] > 0.0
+        if rounding == 0.0:  # b <= 0: no score can be positive
+            continue
+        fewest, patience, solved = k + 1, 3, False
+        for _ in range(20 * k + 20):
+            size, code = 0, 0
+            for t in range(k):
+                code = (31 * code + passive[t]) & 0xFFFFFF
+                if passive[t]:
+                    members[size] = t
+                    size += 1
+            slot = code % SLOTS
+            L = factors[slot]
+            same = filled[slot]
+            for t in range(k):
+                same = same and supports[slot, t] == passive[t]
+            if not same:  # Cholesky factor of gram on the support, its diagonal stored inverted
+                filled[slot] = True
+                supports[slot] = passive
+                for a in range(size):
+                    for b in range(a + 1):
+                        value = gram[members[a], members[b]]
+                        for c in range(b):
+                            value -= L[a, c] * L[b, c]
+                        L[a, b] = 1.0 / np.sqrt(value) if a == b else value * L[b, b]
+            for a in range(size):
+                value = B[i, members[a]]
+                for c in range(a):
+                    value -= L[a, c] * x[c]
+                x[a] = value * L[a, a]
+            largest = 0.0
+            for a in range(size - 1, -1, -1):
+                value = x[a]
+                for c in range(a + 1, size):
+                    value -= L[c, a] * x[c]
+                x[a] = value * L[a, a]
+                largest = max(largest, abs(x[a]))
+
+            count, last, a = 0, -1, 0
+            for t in range(k):
+                if passive[t]:
+                    wrong[t] = x[a] < -1e-13 * largest
+                    a += 1
+                else:
+                    gradient = -B[i, t]
+                    for c in range(size):
+                        gradient += gram[t, members[c]] * x[c]
+                    wrong[t] = gradient < -rounding
+                if wrong[t]:
+                    count, last = count + 1, t
+            if count == 0:
+                for a in range(size):
+                    W[i, members[a]] = max(x[a], 0.0)
+                solved = True
+                break
+            patience = 3 if count < fewest else patience - 1
+            fewest = min(fewest, count)
+            for t in range(k):
+                if wrong[t] and (patience >= 0 or t == last):
+                    passive[t] = not passive[t]
+        unsolved[i] = not solved
+    return W, unsolved
+
+
+# Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows must keep its order.
+FAST = {coordinate_descent: {"reassoc", "contract", "arcp", "nsz"}}

@@ -1,0 +1,58 @@
+"""Compiled loops beside plain ones."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from nmf_features.kernels import compiled, coordinate_descent, coordinate_descent_numpy, nnls_rows
+
+
+def problem(k=7, m=150, p=30, dtype=np.float64, deficient=False, seed=0):
+    rng = np.random.default_rng(seed)
+    H, X = rng.gamma(0.3, 1, (k, p)), rng.gamma(0.5, 1, (m, p))
+    if deficient:
+        H[1], H[3] = H[0], H[4] + H[5]
+    return (H @ H.T).astype(dtype), (H @ X.T - 0.1).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [1, 3, 4, 7, 8])
+def test_coordinate_descent_is_its_twin(k, dtype):
+    """Without early stop, since tiles stop one by one."""
+    A, B = problem(k, dtype=dtype)
+    A[k // 2] = A[:, k // 2] = 0  # a component that is zero on the other side
+    F, twin = np.ones_like(B), np.ones_like(B)
+    compiled(coordinate_descent)(F, A, B, 6, 0.0)
+    coordinate_descent_numpy(twin, A, B, 6, 0.0)
+    assert F.dtype == dtype
+    assert_allclose(F, twin, atol=1e-12 if dtype == np.float64 else 1e-4)
+
+
+def test_coordinate_descent_minimises():
+    A, B = problem()
+    F = np.zeros_like(B)
+    compiled(coordinate_descent)(F, A, B, 20_000, 0.0)
+    assert np.abs(np.minimum(F, A @ F - B)).max() < 1e-10
+
+
+def test_coordinate_descent_stops_when_little_changes():
+    A, B = problem()
+    rough, fine = np.zeros_like(B), np.zeros_like(B)
+    compiled(coordinate_descent)(rough, A, B, 1000, 0.5)
+    compiled(coordinate_descent)(fine, A, B, 1000, 0.0)
+    assert np.abs(rough - fine).max() > 1e-3
+
+
+@pytest.mark.parametrize("deficient", [False, True])
+@pytest.mark.parametrize("k", [1, 2, 7, 20])
+def test_nnls_has_the_same_bits_compiled_and_plain(k, deficient):
+    gram, Bt = problem(max(k, 6) if deficient else k, deficient=deficient)
+    gram[np.diag_indices(len(gram))] += 1e-12 * gram.diagonal().mean()
+    B = np.ascontiguousarray(Bt.T)
+    W, unsolved = nnls_rows(gram, B)
+    fast, fast_unsolved = compiled(nnls_rows)(gram, B)
+    assert_array_equal(W, fast)
+    assert_array_equal(unsolved, fast_unsolved)
+    assert not unsolved.any()
+    shuffled = np.random.default_rng(0).permutation(len(B))
+    assert_array_equal(compiled(nnls_rows)(gram, B[shuffled])[0], W[shuffled])
