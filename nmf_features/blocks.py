@@ -1,4 +1,4 @@
-"""Rows as blocks, worked through by several threads with the same bits for any number of them.
+"""Rows as blocks, of an array or a CSR matrix, worked through by several threads with the same bits for any number.
 
 Given H the rows of W are independent, and H needs only sums over rows. So a pass over the data is a map over
 row blocks and a sum. The partition depends on the shape alone, every block has a slot of its own, and slots
@@ -13,16 +13,64 @@ from contextlib import contextmanager
 from functools import cache
 
 import joblib
+import numpy as np
+from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
+from .kernels import compiled, csr_times, csr_transposed_times
+
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
+SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the loadings, so there are few
 
 
-def row_blocks(n, p, k):
-    """Return slices that cover n rows; blocks of at least max(128, 4k) rows keep the products efficient."""
-    rows = max(128, 4 * k, BLOCK_BYTES // (8 * (p + 2 * k)))
-    rows = -(-rows // 64) * 64
+def row_blocks(X, k):
+    """Return slices that cover the rows; blocks of at least max(128, 4k) rows keep the products efficient."""
+    n, p = X.shape
+    rows = n // SPARSE_BLOCKS if sparse.issparse(X) else BLOCK_BYTES // (8 * (p + 2 * k))
+    rows = -(-max(128, 4 * k, rows) // 64) * 64
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+
+
+def take(X, rows):
+    """Return the rows of a slice without a copy of their cells."""
+    if not sparse.issparse(X):
+        return X[rows]
+    start, stop, _ = rows.indices(X.shape[0])
+    first, last = X.indptr[start], X.indptr[stop]
+    block = sparse.csr_array((stop - start, X.shape[1]), dtype=X.dtype)
+    block.data, block.indices = X.data[first:last], X.indices[first:last]  # the constructor would copy them
+    block.indptr = X.indptr[start : stop + 1] - first
+    return block
+
+
+def loadings_times(H, X):
+    """Return H X' (k x rows), in the dtype of X, for a block of rows X."""
+    H = H.astype(X.dtype)
+    if not sparse.issparse(X):
+        return H @ X.T
+    out = np.empty((X.shape[0], len(H)), dtype=X.dtype)
+    compiled(csr_times)(X.data, X.indices, X.indptr, np.ascontiguousarray(H.T), out)
+    return np.ascontiguousarray(out.T)
+
+
+def scores_times(Wt, X):
+    """Return W' X (k x p) in float64, for a block of rows X and its scores Wt (k x rows)."""
+    if not sparse.issparse(X):
+        return (Wt.astype(X.dtype, copy=False) @ X).astype(np.float64)
+    out = np.zeros((X.shape[1], len(Wt)))
+    compiled(csr_transposed_times)(X.data, X.indices, X.indptr, np.ascontiguousarray(Wt.T), out)
+    return np.ascontiguousarray(out.T)
+
+
+def positive_residual(X, Wt, H):
+    """Return max(X - W H, 0) for a block of rows X; of a sparse block, at the stored cells."""
+    if not sparse.issparse(X):
+        return np.maximum(X - Wt.T @ H, 0)
+    R = X.copy()
+    rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+    fitted = sum((w[rows] * h[X.indices] for w, h in zip(Wt, H, strict=True)), start=np.zeros(len(X.data)))
+    R.data = np.maximum(X.data - fitted, 0)
+    return R
 
 
 def n_threads(n_jobs):

@@ -53,7 +53,6 @@ def main(argv=None) -> int:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)  # also the second time in one process
-        warnings.simplefilter("always", RuntimeWarning)
         warnings.showwarning = _print_warning
         try:
             arguments = _parser().parse_args(argv)

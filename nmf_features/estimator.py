@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import StrOptions
@@ -18,7 +19,7 @@ from . import frames
 from ._warn import warn_user
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import fit_loadings, warn_of_outcome
-from .losses import Strengths, safe_scale, squared_residual
+from .losses import Strengths, safe_scale, squared_residual, squares
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
@@ -194,8 +195,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : frame or array-like of shape (n_samples, n_features)
-            Training data.
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``.
         y : ignored
 
         Returns
@@ -309,7 +310,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Z, e = safe_scale(Z)
         means = np.ldexp(self.column_means_, -2 * e)
         error = squared_residual(Z, np.ldexp(W, -2 * e), self.components_.astype(Z.dtype))
-        spread = squared_residual(Z, np.ones((len(Z), 1), Z.dtype), means[None].astype(Z.dtype))
+        spread = squared_residual(Z, np.ones((Z.shape[0], 1), Z.dtype), means[None].astype(Z.dtype))
         if spread == 0:
             if error == 0:
                 warn_user("score is nan: X equals the training means, so there is nothing to explain.")
@@ -368,19 +369,19 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         matrix, fresh = frames.to_matrix(X, self._positions.tolist())
         learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_)
-        self._report_constant(learned.constant, len(matrix))
+        self._report_constant(learned.constant, matrix.shape[0])
         self.scaling_ = vars(learned)
         Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
-        self.column_means_ = Z.mean(axis=0, dtype=np.float64)
-        self.n_samples_fit_ = len(Z)
+        self.column_means_ = np.asarray(Z.mean(axis=0, dtype=np.float64)).ravel()
+        self.n_samples_fit_ = Z.shape[0]
 
         alive = int((~learned.constant).sum()) * (2 if learned.split else 1)
-        strengths = Strengths.of(self.penalty, self.l1_ratio, len(Z), alive)
+        strengths = Strengths.of(self.penalty, self.l1_ratio, Z.shape[0], alive)
         fit = fit_loadings(
             Z,
             k,
             strengths,
-            Strengths.of(1.0, self.l1_ratio, len(Z), alive),
+            Strengths.of(1.0, self.l1_ratio, Z.shape[0], alive),
             **{
                 name: getattr(self, name)
                 for name in ("solver", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
@@ -397,8 +398,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e).astype(np.float64)
         H = self.components_
-        squares = float(np.square(unit_Z, dtype=np.float64).sum())
-        self.explained_ = ((unit_W.T @ unit_W) * (H @ H.T)).sum(axis=1) / squares
+        self.explained_ = ((unit_W.T @ unit_W) * (H @ H.T)).sum(axis=1) / squares(unit_Z)
         with np.errstate(over="ignore"):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W.astype(Z.dtype), H.astype(Z.dtype)), 4 * e)
         self.objective_ = float(loss) + strengths.cost(W / self.component_scales_, H * self.component_scales_[:, None])
@@ -477,7 +477,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             if self.n_components_ == 0:
                 return X.copy()
             kept = self._kept()
-            return np.hstack([X[:, kept], W]) if len(kept) else W
+            stack = sparse.hstack if sparse.issparse(X) else np.hstack
+            return stack([X[:, kept], W]) if len(kept) else W
         if self.n_components_ == 0:
             return frames.as_configured(self, frames.select(X, range(self.n_features_in_)))
         components = frames.make(W, self._component_names(), like=X)
@@ -486,7 +487,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.positive_only = self.shift is None
+        tags.input_tags.positive_only = tags.input_tags.sparse = self.shift is None
         return tags
 
 

@@ -9,7 +9,8 @@ literature, Lee & Seung included, puts samples in columns: their W is our H', th
     H <- improve H given stats                  # touches no data
     objective, KKT residual of H <- from stats  # free
 
-The loadings are extrapolated (Nesterov) and the extrapolation restarts where the objective would rise. The
+A tall table is fitted on a sample of its rows first, then on four times more, ..., then on all: most passes are
+cheap ones. The loadings are extrapolated (Nesterov) and the extrapolation restarts where the objective would rise. The
 problem is symmetric in X and X', so a wide table is solved as its transpose: momentum then sits on the
 smaller factor. The scores that are returned are exact (projection.py), not the loop's own.
 
@@ -18,19 +19,23 @@ matrix factorization algorithms using extrapolation.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
+from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from ._warn import warn_user
-from .blocks import row_blocks, workers
+from .blocks import loadings_times, positive_residual, row_blocks, scores_times, take, workers
 from .init import STARTS
-from .losses import Strengths, balance, objective, safe_scale
+from .losses import Strengths, balance, objective, safe_scale, squares
 from .projection import exact_scores
 from .solvers import SOLVERS, Statistics
+
+SAMPLE_ROWS = 2000  # the smallest sample that a tall table is fitted on first
 
 # What factorize() and NMFFeatures accept, said once.
 PARAMETERS = {
@@ -60,11 +65,11 @@ class Factorization:
     objective : float
         ``objective(X, W, H, penalty, l1_ratio)``. It overflows to ``inf`` where squares of X do.
     n_iter : int
-        Passes over the data in the best start.
+        Passes over all rows (of a tall table; passes over samples of it are not counted).
     converged : bool
         Whether the stopping rule was met within ``max_iter`` passes.
     history : ndarray
-        Objective after each accepted pass of the best start; it never rises.
+        Objective after each accepted pass over all rows, in the best start; it never rises.
     """
 
     W: np.ndarray
@@ -87,7 +92,7 @@ class _Fit:
     history: np.ndarray
 
 
-@validate_params({"X": ["array-like"], **PARAMETERS}, prefer_skip_nested_validation=True)
+@validate_params({"X": ["array-like", "sparse matrix"], **PARAMETERS}, prefer_skip_nested_validation=True)
 def factorize(
     X,
     n_components,
@@ -109,8 +114,9 @@ def factorize(
 
     Parameters
     ----------
-    X : array-like of shape (n_samples, n_features)
-        Data, finite and non-negative. float32 is kept; everything else becomes float64. Never changed.
+    X : array-like or sparse matrix of shape (n_samples, n_features)
+        Data, finite and non-negative. Sparse data stay sparse. float32 is kept, everything else becomes
+        float64. Never changed.
     n_components : int
         Number of components k, 0 or more.
     penalty : float, default 0.001
@@ -124,7 +130,7 @@ def factorize(
     n_init : int, default 1
         Number of starts, of which the best by objective is kept. The first is ``init``, the others are random.
     max_iter : int, default 500
-        Most passes over the data for each start.
+        Most passes over the data for each start, on each sample of a tall table.
     tol : float, default 1e-5
         Stop when the objective falls by less than this share of itself per pass (mean of five) and the KKT
         residual of the loadings, relative to the largest, is below its square root.
@@ -170,10 +176,11 @@ def factorize(
            [0., 0., 4., 4.],
            [0., 0., 2., 2.]])
     """
-    X = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-    if X.min() < 0:
+    X = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
+    cells = X.data if sparse.issparse(X) else X
+    if cells.min(initial=0.0) < 0:
         raise ValueError(
-            f"X has {np.count_nonzero(X < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
+            f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
         )
     strengths = Strengths.of(penalty, l1_ratio, *X.shape)
@@ -213,8 +220,8 @@ def warn_of_outcome(fit, W, H, penalty, max_iter, tol, names):
         )
     elif dead.any():
         warn_user(
-            f"Components {[name for name, d in zip(names, dead, strict=True) if d]} are zero: the others explain all "
-            "that they could at this penalty. Ask for fewer components or lower the penalty.",
+            f"Components {[name for name, d in zip(names, dead, strict=True) if d]} are zero: none could be found that "
+            "lowers the objective further. Ask for fewer components or lower the penalty.",
         )
 
 
@@ -238,20 +245,28 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
         shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
         strengths = Strengths(*np.multiply(strengths, shrink).tolist())
     if wide:
-        X, strengths, unit = X.T, _swap(strengths), _swap(unit)
-    squared_norm = _squared_norm(X)
+        X = X.T.tocsr() if sparse.issparse(X) else X.T
+        strengths, unit = _swap(strengths), _swap(unit)
+    descend = partial(_descend, solver=SOLVERS[solver](), max_iter=max_iter, tol=tol, n_jobs=n_jobs)
+    if not isinstance(init, str):
+        init = np.ldexp(init, -e)
+        if wide:  # the loop starts from the other factor
+            init = exact_scores(X.T, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
     best = None
-    for start in range(n_init if k else 1):
-        if start or isinstance(init, str):
-            H = STARTS["random" if start else init](X, k, rng)
-        else:
-            H = np.ldexp(init, -e)
-            if wide:  # the loop starts from the other factor
-                H = exact_scores(X.T, H, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
-        fit = _descend(X, H, squared_norm, strengths, unit, SOLVERS[solver](), max_iter, tol, n_jobs)
-        if best is None or fit.objective < best.objective:
-            best = fit
+    for m in sample_sizes(*X.shape, k):  # the starts compete on the smallest sample
+        share = m / X.shape[0]
+        sample = X if share == 1 else X[sample_rows(X.shape[0], m)]
+        there = [Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)]
+        if best is not None:
+            best = descend(sample, best.H, *there, window=2)
+            continue
+        for start in range(n_init if k else 1):
+            given = init if start == 0 else "random"
+            H = STARTS[given](sample, k, rng) if isinstance(given, str) else given
+            fit = descend(sample, H, *there, window=5)
+            if best is None or fit.objective < best.objective:
+                best = fit
     H, totals = best.H, best.totals
     if wide:
         H, totals = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs).T.astype(np.float64), H.sum(axis=1)
@@ -260,34 +275,59 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
     return _Fit(np.ldexp(H, e), np.ldexp(totals, e), value, best.n_iter, best.converged, history)
 
 
-def _squared_norm(X):
-    """|X|_F^2, summed in float64."""
-    return float(sum(np.square(X[rows], dtype=np.float64).sum() for rows in row_blocks(*X.shape, 0)))
-
-
 def _swap(strengths):
     """Return the strengths of the transposed problem."""
     return Strengths(strengths.l1_H, strengths.l1_W, strengths.l2_H, strengths.l2_W)
 
 
-def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol, n_jobs):
-    """From loadings H go down to a stationary point. See the top of this file."""
-    n, p = X.shape
-    k = len(H)
+def sample_sizes(n, p, k):
+    """Rows of the samples that a tall table is fitted on, each four times the one before, and n itself at last.
+
+    The loadings from a small sample are a start for the larger one that leaves it few passes. Samples over an
+    eighth of the rows would save little and cost memory.
+    """
+    m = max(SAMPLE_ROWS, 50 * k, 4 * p)
+    sizes = []
+    while m <= n // 8:
+        sizes.append(m)
+        m *= 4
+    return [*sizes, n]
+
+
+def sample_rows(n, m):
+    """Positions of about m of n rows, drawn by a hash of the row number (SplitMix64), so that samples are nested."""
+    z = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    z ^= z >> np.uint64(31)
+    return np.flatnonzero(z < np.uint64(2**64 * (m / n)))
+
+
+def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
+    """From loadings H go down to a stationary point. See the top of this file.
+
+    The fall of the objective is judged over ``window`` passes.
+    """
+    p, k = X.shape[1], len(H)
+    rows = row_blocks(X, k)
+    blocks = [take(X, r) for r in rows]
+    squared_norm = sum(map(squares, blocks))
+    if k == 0:
+        return _Fit(H, np.zeros(0), 0.5 * squared_norm, 0, True, np.array([0.5 * squared_norm]))
     # Exact scores at the start, or the first loadings would be fitted to poor ones and a good start spoilt.
-    Wt = np.ascontiguousarray(exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs).T)
-    blocks = row_blocks(n, p, k)
-    most_sweeps = int(np.clip(1 + p / max(k, 1), 2, 20))  # a sweep costs k/(2p) of the product with X
+    W = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
+    Wt = [np.ascontiguousarray(W[r].T) for r in rows]
+    del W
     # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
     rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
 
     def one_pass(H, sweeps):
         HHt = H @ H.T + strengths.l2_W * np.eye(k)
 
-        def improve(rows):
-            return solver.improve_scores(X[rows], Wt[:, rows], H, HHt, strengths, sweeps)
+        def improve(block, Wt_block):
+            return solver.improve_scores(block, Wt_block, H, HHt, strengths, sweeps)
 
-        return Statistics.total(each(improve, blocks))
+        return Statistics.total(each(improve, blocks, Wt))
 
     def evaluate(H, stats):
         fit = 0.5 * (squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
@@ -295,11 +335,10 @@ def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol,
         return max(float(fit), 0.0) + float(scores) + strengths.cost(np.zeros(0), H)
 
     history, accepted, H_accepted, totals = [], np.inf, H, np.zeros(k)
-    momentum, rejected, sweeps, converged = 1.0, 0, most_sweeps, False
+    momentum, rejected, converged = 1.0, 0, False
+    sweeps = int(np.clip(1 + p / k, 2, 20))  # a sweep costs k/(2p) of the product with X
     revivals = np.zeros(k, dtype=int)
     n_iter = 0
-    if k == 0:
-        return _Fit(H, totals, 0.5 * squared_norm, 0, True, np.array([0.5 * squared_norm]))
     with workers(n_jobs, len(blocks)) as each:
         while n_iter < max_iter and not converged:
             n_iter += 1
@@ -313,59 +352,70 @@ def _descend(X, H, squared_norm, strengths, unit_penalty, solver, max_iter, tol,
                 converged = rejected > 5 and value <= accepted + 100 * rounding  # as far as the precision goes
                 continue
             rejected = 0
-            c = balance(stats.W_sums, stats.WtW.diagonal(), H_new, unit_penalty)[:, None]
-            Wt *= c.astype(X.dtype)
+            c = balance(stats.W_sums, stats.WtW.diagonal(), H_new, unit)[:, None]
+            for Wt_block in Wt:
+                Wt_block *= c.astype(X.dtype)
             H_new, H_accepted = H_new / c, H_accepted / c
             totals = stats.W_sums * c[:, 0]
             value = min(value, evaluate(H_new, Statistics(stats.WtW * c * c.T, stats.WtX * c, totals)), accepted)
             history.append(value)
 
-            fall = (history[-6] - value) / 5 if len(history) > 5 else np.inf
+            fall = (history[-1 - window] - value) / window if len(history) > window else np.inf
             converged = value <= rounding or bool(fall <= tol * value and residual <= np.sqrt(tol))
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - H_accepted), 0)
             H_accepted, accepted, momentum = H_new, value, next_momentum
             if converged and value > rounding:
-                for t in np.flatnonzero(~(H_new.any(axis=1) & Wt.any(axis=1)) & (revivals < 2)):
+                for t in np.flatnonzero(~(H_new.any(axis=1) & (totals > 0)) & (revivals < 2)):
                     revivals[t] += 1
-                    if (pair := _rank_one(X, Wt, H_accepted, strengths, unit_penalty, value)) is not None:
-                        Wt[t], H_accepted[t] = pair
+                    if (pair := _rank_one(blocks, Wt, H_accepted, strengths, unit, value)) is not None:
+                        for r, Wt_block in zip(rows, Wt, strict=True):
+                            Wt_block[t] = pair[0][r]
+                        H_accepted[t] = pair[1]
                         H, momentum, converged = H_accepted, 1.0, False
                         break
     return _Fit(H_accepted, totals, accepted, n_iter, converged, np.array(history))
 
 
-def _rank_one(X, Wt, H, strengths, unit_penalty, value):
+def _rank_one(blocks, Wt, H, strengths, unit, value):
     """Best non-negative rank-one piece of the residual, or None if it would not lower the penalised objective.
 
     With a penalty w = h = 0 is a strict local minimum, so only such a finite step can revive a component.
     """
-    best, best_change = None, -1e-12 * value
-    largest = None
-    for rows in row_blocks(*X.shape, len(H)):
-        R = np.maximum(X[rows] - Wt[:, rows].T @ H, 0)
-        norms = np.square(R).sum(axis=1)
+    ends = np.cumsum([block.shape[0] for block in blocks])[:-1]
+
+    def times(h):  # residual times h
+        return np.concatenate(
+            [loadings_times(h[None], X)[0] - (H @ h) @ V for X, V in zip(blocks, Wt, strict=True)], dtype=np.float64
+        )
+
+    def back_times(w):  # w times residual
+        parts = zip(np.split(w, ends), blocks, Wt, strict=True)
+        return sum(scores_times(v[None], X)[0] - (V @ v) @ H for v, X, V in parts)
+
+    worst, missing = (-1.0, None), 0.0
+    for X, V in zip(blocks, Wt, strict=True):
+        R = positive_residual(X, V, H)
+        norms = np.asarray((R * R).sum(axis=1)).ravel()
         i = int(norms.argmax())
-        if largest is None or norms[i] > largest[0]:
-            largest = norms[i], R[i].astype(np.float64), R.sum(axis=0, dtype=np.float64)
-    for h in largest[1:]:  # two starts: the worst row, the direction of all that is missing
-        if not h.any():
-            continue
+        if norms[i] > worst[0]:
+            row = R[[i]].toarray()[0] if sparse.issparse(R) else R[i]
+            worst = norms[i], row.astype(np.float64)
+        missing = missing + np.asarray(R.sum(axis=0), dtype=np.float64).ravel()
+    best, best_change = None, -1e-12 * value
+    for h in (worst[1], missing):  # two starts: the worst row, and the direction of all that is missing
         for iteration in range(60):
             penalised = iteration >= 30  # first the direction, then its size
-            w = (X @ h.astype(X.dtype)).astype(np.float64) - Wt.T @ (H @ h)
-            w = np.maximum(w - penalised * strengths.l1_W, 0) / (h @ h + penalised * strengths.l2_W)
-            if not w.any():
-                break
-            h = (w.astype(X.dtype) @ X).astype(np.float64) - (w @ Wt.T) @ H
-            h = np.maximum(h - penalised * strengths.l1_H, 0) / (w @ w + penalised * strengths.l2_H)
             if not h.any():
                 break
-            c = balance(w.sum()[None], (w @ w)[None], h[None], unit_penalty)[0]
+            w = np.maximum(times(h) - penalised * strengths.l1_W, 0) / (h @ h + penalised * strengths.l2_W)
+            if not w.any():
+                break
+            h = np.maximum(back_times(w) - penalised * strengths.l1_H, 0) / (w @ w + penalised * strengths.l2_H)
+            c = balance(w.sum()[None], (w @ w)[None], h[None], unit)[0]
             w, h = w * c, h / c
         else:
-            gain = w @ (X @ h) - (w @ Wt.T) @ (H @ h)
-            change = 0.5 * (w @ w) * (h @ h) - gain + strengths.cost(w, h)
-            if change < best_change:
+            change = 0.5 * (w @ w) * (h @ h) - w @ times(h) + strengths.cost(w, h)
+            if h.any() and change < best_change:
                 best, best_change = (w, h), change
     return best

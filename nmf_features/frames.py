@@ -7,6 +7,7 @@ by position; their labels serve for naming, in errors and in results. The caller
 import narwhals as nw
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from sklearn.utils import check_array
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import validate_data
@@ -28,7 +29,13 @@ def check_table(estimator, X, reset, dtype=None):
     """
     if not is_frame(X):
         return validate_data(
-            estimator, X, reset=reset, dtype=dtype, ensure_all_finite=False, ensure_min_samples=1 if reset else 0
+            estimator,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=dtype,
+            ensure_all_finite=False,
+            ensure_min_samples=1 if reset else 0,
         )
     columns = labels(X)
     if not columns:
@@ -84,12 +91,15 @@ def to_matrix(X, positions):
     names = labels(X)
     if is_frame(X):
         matrix = _read(X, positions)
-    elif X.dtype in (np.float32, np.float64):
-        matrix = X if len(positions) == X.shape[1] else X[:, positions]
+    elif sparse.issparse(X) or X.dtype in (np.float32, np.float64):
+        matrix = X if len(positions) == X.shape[1] else X[:, positions]  # dense or sparse
     else:
         matrix = check_array(X[:, positions], dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
-    for start in range(0, len(matrix), CHUNK_ROWS):  # first one quick look, then the search for the culprits
-        if not np.isfinite(matrix[start : start + CHUNK_ROWS].sum(dtype=np.float64)):
+    if sparse.issparse(matrix) and matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float64)
+    cells = matrix.data if sparse.issparse(matrix) else matrix
+    for start in range(0, len(cells), CHUNK_ROWS):  # first one quick look, then the search for the culprits
+        if not np.isfinite(cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)):
             _refuse_nonfinite(matrix, [names[j] for j in positions])
     return matrix, matrix is not X
 
@@ -103,13 +113,21 @@ def _refuse_nonfinite(matrix, names):
         ),
         ("infinite (inf)", np.isinf, "Replace them first."),
     ):
-        bad = {name: int(count) for name, count in zip(names, test(matrix).sum(axis=0), strict=True) if count}
+        counts = (
+            np.bincount(matrix.indices[test(matrix.data)], minlength=len(names))
+            if sparse.issparse(matrix)
+            else test(matrix).sum(axis=0)
+        )
+        bad = {name: int(count) for name, count in zip(names, counts, strict=True) if count}
         if bad:
             raise ValueError(f"X has {what} values (column: how many) {bad}. {way_out}")
 
 
 def _read(X, positions):
-    """Return columns of a frame as a new C-ordered float array; missing cells become NaN."""
+    """Return columns of a frame as a new C-ordered float array; missing cells become NaN.
+
+    Sparse columns that are zero where nothing is stored become a CSR matrix.
+    """
     names = labels(X)
     columns = [_column(X, j) for j in positions]
     strange = {names[j]: str(c.dtype) for j, c in zip(positions, columns, strict=True) if not _is_numeric(c)}
@@ -117,6 +135,9 @@ def _read(X, positions):
         raise ValueError(
             f"X has columns among variables that are not numeric: {strange}. Encode them first, or leave them out."
         )
+    if all(isinstance(getattr(c, "dtype", None), pd.SparseDtype) and c.dtype.fill_value == 0 for c in columns):
+        matrix = X.iloc[:, positions].sparse.to_coo().tocsr()
+        return matrix.astype(np.float32 if matrix.dtype == np.float32 else np.float64)
     n = len(X)
     matrix = np.empty((n, len(columns)), dtype=np.float32 if all(map(_is_single, columns)) else np.float64)
     for start in range(0, n, CHUNK_ROWS):

@@ -1,6 +1,7 @@
 """Starting loadings H (k x p). Scores need no start: the first pass computes them."""
 
 import numpy as np
+from scipy import sparse
 from scipy.linalg import eigh
 from sklearn.utils.extmath import randomized_svd
 
@@ -23,7 +24,9 @@ def nnsvd_lrc(X, n_components, rng=None):
     if n_components == 0:
         return H
     if p <= GRAM_COLUMNS:
-        squares, V = eigh(np.asarray(X.T @ X, dtype=np.float64), subset_by_index=[p - rank, p - 1])
+        gram = X.T @ X
+        gram = np.asarray(gram.toarray() if sparse.issparse(gram) else gram, dtype=np.float64)
+        squares, V = eigh(gram, subset_by_index=[p - rank, p - 1])
         squares, V = squares[::-1], V[:, ::-1]
     else:
         _, singular, Vt = randomized_svd(X, rank, random_state=0)

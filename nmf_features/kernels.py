@@ -199,5 +199,26 @@ def nnls_rows(gram, B):
     return W, unsolved
 
 
+def csr_times(data, indices, indptr, Ht, out):
+    """Write X Ht, for X in CSR form (n x p) and Ht (p x k), to out (n x k)."""
+    k = Ht.shape[1]
+    for i in range(len(out)):
+        out[i] = 0
+        for at in range(indptr[i], indptr[i + 1]):
+            x, j = data[at], indices[at]
+            for t in range(k):
+                out[i, t] += x * Ht[j, t]
+
+
+def csr_transposed_times(data, indices, indptr, W, out):
+    """Add X' W, for X in CSR form (n x p) and W (n x k), to out (p x k)."""
+    k = W.shape[1]
+    for i in range(len(W)):
+        for at in range(indptr[i], indptr[i + 1]):
+            x, j = data[at], indices[at]
+            for t in range(k):
+                out[j, t] += x * W[i, t]
+
+
 # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows must keep its order.
 FAST = {coordinate_descent: {"reassoc", "contract", "arcp", "nsz"}}

@@ -11,6 +11,7 @@ X is n x p, W (scores) n x k, H (loadings) k x p. This is the objective of sciki
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
 
@@ -40,9 +41,20 @@ class Strengths(NamedTuple):
         return total
 
 
+def squares(X):
+    """|X|_F^2, summed in float64."""
+    return float(np.square(X.data if sparse.issparse(X) else X, dtype=np.float64).sum())
+
+
 def squared_residual(X, W, H):
-    """|X - W H|_F^2, from the residual itself, so that nothing cancels."""
+    """|X - W H|_F^2, from the residual itself, so that nothing cancels.
+
+    For sparse X, whose residual would fill memory, from |X|^2 - 2 <X H', W> + <W'W, HH'>.
+    """
     n, p = X.shape
+    if sparse.issparse(X):
+        W, H = W.astype(np.float64), H.astype(np.float64)
+        return max(squares(X) - 2 * float(np.vdot(X @ H.T, W)) + float(np.vdot(W.T @ W, H @ H.T)), 0.0)
     step = max(1, RESIDUAL_CELLS // max(p, 1))
     total = 0.0
     for start in range(0, n, step):
@@ -59,7 +71,7 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
 
     Parameters
     ----------
-    X : array of shape (n, p)
+    X : array or sparse matrix of shape (n, p)
         The data, non-negative.
     W : array of shape (n, k)
         Scores: what each row takes of each component.
@@ -94,7 +106,8 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
     >>> objective(X, np.eye(2), X, penalty=0.1)   # 0.1 * (2 * 2 + 2 * 3)
     1.0
     """
-    X, W, H = (np.asarray(A, dtype=np.float64) for A in (X, W, H))
+    W, H = np.asarray(W, dtype=np.float64), np.asarray(H, dtype=np.float64)
+    X = X if sparse.issparse(X) else np.asarray(X, dtype=np.float64)
     if not (X.ndim == W.ndim == H.ndim == 2 and X.shape == (W.shape[0], H.shape[1]) and W.shape[1] == H.shape[0]):
         raise ValueError(
             f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
@@ -105,11 +118,16 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
 
 def safe_scale(X):
     """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes."""
-    top = float(X.max(initial=0.0))
+    top = float((X.data if sparse.issparse(X) else X).max(initial=0.0))
     exponent = int(np.frexp(top)[1]) if top > 0 else 0
     if abs(exponent) <= np.finfo(X.dtype).maxexp // 8:
         return X, 0
-    return np.ldexp(X, -2 * (exponent // 2)), exponent // 2
+    half = exponent // 2
+    if not sparse.issparse(X):
+        return np.ldexp(X, -2 * half), half
+    X = X.copy()
+    X.data = np.ldexp(X.data, -2 * half)
+    return X, half
 
 
 def balance(W_sums, W_squares, H, unit):

@@ -16,10 +16,11 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 """
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import nnls
 
 from . import kernels
-from .blocks import workers
+from .blocks import take, workers
 
 RIDGE = 1e-12
 FEW = 50_000  # up to so many rows x components^2, plain Python answers sooner than a compiler could
@@ -47,16 +48,20 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     gram = unit_H @ unit_H.T
     gram[np.diag_indices(len(gram))] += RIDGE * gram.diagonal().mean() + l2
     unit_Ht = np.ascontiguousarray(unit_H.T)
+    kind = kind.ravel()  # NumPy 2.0 gives it a second axis
     share = 1 / (count[kind] * sums)
     size = tile_rows(p)
     nnls_rows = kernels.nnls_rows if n * len(gram) ** 2 <= FEW else kernels.compiled(kernels.nnls_rows)
 
     def solve_tile(start):
-        tile = X[start : start + size]
-        rows = len(tile)
-        if rows < size:
-            tile = np.vstack([tile, np.zeros((size - rows, p), dtype=X.dtype)])
-        B = (np.ascontiguousarray(tile, dtype=np.float64) @ unit_Ht)[:rows] - l1
+        tile = take(X, slice(start, start + size))
+        rows = tile.shape[0]
+        if sparse.issparse(tile):  # row by row: no row can feel another
+            B = tile.astype(np.float64) @ unit_Ht - l1
+        else:
+            if rows < size:
+                tile = np.vstack([tile, np.zeros((size - rows, p), dtype=X.dtype)])
+            B = (np.ascontiguousarray(tile, dtype=np.float64) @ unit_Ht)[:rows] - l1
         scores, unsolved = nnls_rows(gram, B)
         for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
             L = np.linalg.cholesky(gram)

@@ -9,9 +9,11 @@ Constant columns carry nothing: they become 0 and come back as their constant.
 from typing import ClassVar
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.sparsefuncs import min_max_axis
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
@@ -42,12 +44,17 @@ class Scaling:
     @classmethod
     def learn(cls, X, shift, scale, names):
         """Learn offset and factor of every column of a finite matrix with at least one row."""
-        X64 = np.float64
-        minimum, maximum = X.min(axis=0).astype(X64), X.max(axis=0).astype(X64)
+        if sparse.issparse(X):
+            if shift is not None:
+                raise ValueError(f"shift={shift!r} would fill the zeros of sparse X: pass shift=None, or dense X.")
+            minimum, maximum = min_max_axis(X, axis=0)
+        else:
+            minimum, maximum = X.min(axis=0), X.max(axis=0)
+        minimum, maximum = minimum.astype(np.float64), maximum.astype(np.float64)
         if shift is None and (minimum < 0).any():
-            bad = {names[j]: int((X[:, j] < 0).sum()) for j in np.flatnonzero(minimum < 0)}
+            bad = {names[j]: int((X[:, [j]] < 0).sum()) for j in np.flatnonzero(minimum < 0)}
             raise ValueError(
-                f'X has negative values (column: how many) {bad}, and shift=None: pass shift="min" to subtract each '
+                f'Negative values in data X (column: how many) {bad}, and shift=None: pass shift="min" to subtract each '
                 'column\'s minimum, or shift="split" to part each column into what is above and below its mean.'
             )
         with np.errstate(over="ignore"):
@@ -89,14 +96,24 @@ class Scaling:
         bound = np.where(self.constant, self.minimum, self.offset)
         if self.bounded and out_of_range != "clip":
             below = np.zeros(X.shape[1], dtype=int)
-            for rows in _slices(X):
-                below += (X[rows] < bound).sum(axis=0)
+            if sparse.issparse(X):
+                below += np.bincount(X.indices[X.data < bound[X.indices]], minlength=len(below))
+            else:
+                for rows in _slices(X):
+                    below += (X[rows] < bound).sum(axis=0)
             if below.any():
                 found = {names[j]: int(below[j]) for j in np.flatnonzero(below)}
                 message = f"X has values below what was seen in training (column: how many cells): {found}."
                 if out_of_range == "raise":
                     raise ValueError(f'{message} Pass out_of_range="clip" to raise them to the training minimum.')
                 warn_user(f"{message} They are raised to the training minimum.")
+        if sparse.issparse(X):
+            Z = X.copy()
+            Z.data = np.maximum(X.data, 0) / self.factor[X.indices]
+            Z.data[self.constant[X.indices]] = 0
+            if self.capped:
+                np.minimum(Z.data, 1, out=Z.data)
+            return Z
         Z = X if overwrite and not self.split else np.empty((len(X), self.size), dtype=X.dtype)
         constant = np.flatnonzero(np.repeat(self.constant, 2) if self.split else self.constant)
         for rows in _slices(X):
@@ -108,7 +125,10 @@ class Scaling:
         return Z
 
     def invert(self, Z):
-        """Return the matrix in original units."""
+        """Return the matrix in original units; a sparse one is filled only if a column was constant."""
+        if sparse.issparse(Z) and not self.offset.any():
+            return sparse.csr_array(Z.multiply(self.factor))
+        Z = Z.toarray() if sparse.issparse(Z) else Z
         X = np.empty((len(Z), len(self.offset)), dtype=Z.dtype)
         for rows in _slices(Z):
             z = Z[rows] * self.factor
@@ -122,36 +142,53 @@ class Scaling:
 
 def _slices(X):
     step = max(1, CHUNK_CELLS // max(X.shape[1], 1))
-    return [slice(start, start + step) for start in range(0, len(X), step)]
+    return [slice(start, start + step) for start in range(0, X.shape[0], step)]
 
 
 def _means(X, function):
+    """Means by column of a function of the rows, in float64."""
     return sum(function(X[rows].astype(np.float64, order="C")).sum(axis=0) for rows in _slices(X)) / len(X)
 
 
 # Factors are found on values divided by the largest (``state.unit``, in [0, 1]): no square overflows or vanishes.
 
 
-def _std(X, state):
-    mean = _means(X, state.unit)
-    return state.factor * np.sqrt(_means(X, lambda x: np.square(state.unit(x) - mean)))
+def _unit_means(X, state):
+    if sparse.issparse(X):
+        return np.bincount(X.indices, X.data / state.factor[X.indices], minlength=X.shape[1]) / X.shape[0]
+    return _means(X, state.unit)
 
 
 def _mean(X, state):
-    return state.factor * _means(X, state.unit)
+    return state.factor * _unit_means(X, state)
+
+
+def _std(X, state):
+    mean = _unit_means(X, state)
+    if sparse.issparse(X):
+        n, columns, p = X.shape[0], X.indices, X.shape[1]
+        stored = np.bincount(columns, np.square(X.data / state.factor[columns] - mean[columns]), minlength=p)
+        variance = (stored + (n - np.bincount(columns, minlength=p)) * mean**2) / n
+    else:
+        variance = _means(X, lambda x: np.square(state.unit(x) - mean))
+    return state.factor * np.sqrt(variance)
 
 
 def _robust(X, state):
-    quantiles = np.empty(state.size)
-    width = 2 if state.split else 1
-    for j in range(X.shape[1]):
-        one = Scaling(
-            state.offset[[j]], None, None, None, state.factor[width * j : width * (j + 1)], state.split, None, None
-        )
-        quantiles[width * j : width * (j + 1)] = np.quantile(
-            one.unit(X[:, [j]].astype(np.float64)), QUANTILE, axis=0, method="inverted_cdf"
-        )
-    return state.factor * quantiles
+    n, p = X.shape
+    at = int(np.ceil(QUANTILE * n)) - 1  # the quantile is the value at this place in order ("inverted_cdf")
+    quantiles = []
+    columns = X.tocsc() if sparse.issparse(X) else X
+    for j in range(p):
+        if sparse.issparse(X):
+            stored = np.sort(columns.data[columns.indptr[j] : columns.indptr[j + 1]])
+            quantiles.append(stored[at - n] if n - at <= len(stored) else 0.0)
+            continue
+        shifted = columns[:, j].astype(np.float64) - state.offset[j]
+        quantiles.append(max(np.partition(shifted, at)[at], 0.0))
+        if state.split:
+            quantiles.append(max(np.partition(-shifted, at)[at], 0.0))
+    return np.array(quantiles)
 
 
 SCALES = {
@@ -225,8 +262,8 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : frame or array-like of shape (n_samples, n_features)
-            Training data, all numeric.
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Training data, all numeric. Sparse data stay sparse, with ``shift=None``.
         y : ignored
 
         Returns
@@ -270,7 +307,9 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         scaling = Scaling(**self.scaling_)
-        Z = X if frames.is_frame(X) else check_array(X, dtype=[np.float64, np.float32], ensure_min_samples=0)
+        Z = X
+        if not frames.is_frame(X):
+            Z = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=0)
         width = len(frames.labels(Z))
         if width != scaling.size:
             raise ValueError(f"X has {width} columns; wanted the {scaling.size} that transform returns.")
@@ -302,5 +341,5 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.positive_only = self.shift is None
+        tags.input_tags.positive_only = tags.input_tags.sparse = self.shift is None
         return tags

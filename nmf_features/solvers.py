@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .blocks import loadings_times, scores_times
 from .kernels import compiled, coordinate_descent
 
 
@@ -47,12 +48,12 @@ class HALS:
 
     def improve_scores(self, X_block, Wt_block, H, HHt, strengths, sweeps):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
-        HXt = H.astype(X_block.dtype) @ X_block.T
+        HXt = loadings_times(H, X_block)
         if strengths.l1_W:
             HXt -= X_block.dtype.type(strengths.l1_W)
         compiled(coordinate_descent)(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
-        WtW, WtX = Wt_block @ Wt_block.T, Wt_block @ X_block
-        return Statistics(WtW.astype(np.float64), WtX.astype(np.float64), Wt_block.sum(axis=1, dtype=np.float64))
+        WtW = (Wt_block @ Wt_block.T).astype(np.float64)
+        return Statistics(WtW, scores_times(Wt_block, X_block), Wt_block.sum(axis=1, dtype=np.float64))
 
     def improve_components(self, H, stats, strengths, sweeps=40):
         """Return better loadings, and how far ``H`` was from stationary; touches no data."""

@@ -315,7 +315,7 @@ def test_wrong_arguments(here, capsys, arguments, what):
         ("empty.csv", b"", "No columns"),
         ("blank.csv", b"\n\n", "No columns"),
         ("header.csv", b"a,b\n", "has no rows"),
-        ("long.csv", b"a,b\n1,2\n3,4,5\n", "Expected 2 fields in line 3, saw 3"),
+        ("long.csv", b"a,b\n1,2\n3,4,5\n", "cannot read long.csv: Expected 2 fields in line 3, saw 3"),
         ("all_long.csv", b"a,b\n1,2,3\n4,5,6\n7,8,10\n", "more fields than the header's 2"),
         ("first_long.csv", b"a,b\n1,2,3\n4,5\n7,8\n", "more fields than the header's 2"),
         ("short.csv", b"a,b,c\n1,2,x\n3,5,\n\n5,6\n", "line 5 has 2 fields, the header 3"),

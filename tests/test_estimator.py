@@ -442,7 +442,7 @@ def spoil(table, column, row, value):
         (lambda t: spoil(t, "c1", 3, np.nan), {}, r"NaN or missing values .*\{'c1': 1\}.*[Ii]mpute"),
         (lambda t: t.convert_dtypes().mask(t == t["c2"].iloc[0]), {}, r"NaN or missing values .*\{'c2': 1\}"),
         (lambda t: spoil(t, "c1", 3, -np.inf), {}, r"infinite \(inf\) values .*\{'c1': 1\}"),
-        (lambda t: spoil(t, "c1", 3, -1.0), dict(shift=None), r"negative values .*\{'c1': 1\}.*shift=\"min\""),
+        (lambda t: spoil(t, "c1", 3, -1.0), dict(shift=None), r"Negative values .*\{'c1': 1\}.*shift=\"min\""),
         (lambda t: t, dict(variables=["c0", "kind"]), r"not numeric: \{'kind': 'category'\}"),
         (
             lambda t: t.assign(when=pd.Timestamp("2020")),

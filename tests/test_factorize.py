@@ -1,5 +1,6 @@
 """The factorisation: truths of mathematics, and scikit-learn as the peer."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from nmf_features import factorize, objective
 from nmf_features.blocks import row_blocks
+from nmf_features.factorize import sample_rows, sample_sizes
 from nmf_features.init import STARTS
 from nmf_features.losses import Strengths, balance
 from nmf_features.solvers import SOLVERS
@@ -137,7 +139,6 @@ def test_objective_beside_scikit_learn(data, k, penalty, l1_ratio, request):
 @pytest.mark.parametrize("shape", [(700, 9), (9, 700)])
 def test_any_number_of_threads_gives_the_same_bits(shape):
     X = low_rank(*shape, noise=0.5)
-    assert len(row_blocks(max(shape), min(shape), 3)) >= 1
     one, two, three = (factorize(X, 3, n_jobs=jobs) for jobs in (1, 2, 3))
     for other in (two, three):
         assert_array_equal(one.W, other.W)
@@ -150,7 +151,7 @@ def test_many_blocks_as_one(monkeypatch):
     X = low_rank(1500, 9, noise=0.5)
     one = factorize(X, 3, tol=1e-9)
     monkeypatch.setattr("nmf_features.blocks.BLOCK_BYTES", 1)
-    assert len(row_blocks(1500, 9, 3)) == 12
+    assert len(row_blocks(X, 3)) == 12
     many = factorize(X, 3, tol=1e-9)
     assert_allclose(many.objective, one.objective, rtol=1e-7)
     assert_allclose(many.W @ many.H, one.W @ one.H, rtol=1e-5, atol=1e-6)
@@ -306,3 +307,23 @@ def test_bad_input(change, message):
     arguments = dict(X=[[1.0, 2.0], [3.0, 4.0]], n_components=1) | change
     with pytest.raises(ValueError, match=message):
         factorize(**arguments)
+
+
+def test_tall_data_is_fitted_on_samples_first(monkeypatch):
+    X = low_rank(20_000, 8, 3, noise=0.3)
+    sizes = sample_sizes(20_000, 8, 3)
+    assert sizes == [2000, 20_000]
+    small, large = (sample_rows(20_000, m) for m in (2000, 8000))
+    assert abs(len(small) - 2000) < 200
+    assert set(small) <= set(large)
+    sampled = factorize(X, 3, n_init=3, random_state=0)
+    assert sampled.n_iter < 15
+    assert np.diff(sampled.history).max() <= 0
+    _, by_H = gradients(X, sampled.W, sampled.H, 0.001, 1)
+    assert np.abs(np.minimum(sampled.H, by_H)).max() < np.sqrt(1e-5) * sampled.H.max()
+    shuffled = factorize(X[np.random.default_rng(0).permutation(20_000)], 3)  # other samples
+    assert_allclose(shuffled.objective, sampled.objective, rtol=1e-4)
+    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "SAMPLE_ROWS", 10**9)
+    whole = factorize(X, 3)
+    assert whole.n_iter > sampled.n_iter
+    assert_allclose(sampled.objective, whole.objective, rtol=3e-4)  # both stop where a pass gains less than 1e-5

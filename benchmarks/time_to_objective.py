@@ -1,0 +1,314 @@
+"""Time to equal objective: how long we take to a fit as good as a peer's, on one data set and number of threads.
+
+    python benchmarks/time_to_objective.py "digits" --threads 1
+
+What makes it fair. The peer runs at its best settings to its own stop; its objective is the target. Ours gets
+the loosest ``tol`` whose final objective is within 1e-4 of the target, found beforehand and not timed. Then both
+are timed in turns in this one process, on the same number of threads, and medians are compared. Every objective
+is ``nmf_features.objective`` at penalty 0 of the W and H returned. Where we end in a worse local minimum than
+the peer's, the target is our best objective, the peer gets the fewest iterations that reach it, and the row says
+so. Both have run on the data before, so compiling and first calls do not count.
+
+Rows leave on standard output as lines of JSON; progress and what others print goes to standard error.
+run.py calls this for every data set and number of threads and makes the table.
+"""
+
+import argparse
+import math
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from data import DATA, Unavailable
+from rows import Rows, say
+from sklearn.decomposition import NMF, MiniBatchNMF
+
+from nmf_features import factorize, objective
+
+LADDER = [10 ** (-e / 2) for e in range(4, 17)]  # tol: 1e-2, 3e-3, 1e-3, ... 1e-8
+MAX_PASSES = 5000
+CLOSE = 1 + 1e-4  # an objective this close is equal
+
+
+class Run(NamedTuple):
+    """What a peer found, and how long the factorisation took."""
+
+    seconds: float
+    W: np.ndarray
+    H: np.ndarray
+    n_iter: int
+
+
+class ScikitLearn:
+    """NMF by coordinate descent, its fastest solver, from its best start."""
+
+    def __init__(self, stop, tol, max_iter):
+        self.stop, self.tol, self.max_iter = stop, tol, max_iter
+
+    def why_not(self, X):
+        """Nothing hinders it."""
+
+    def run(self, X, k, threads, max_iter):
+        return _sklearn(NMF(k, init="nndsvda", random_state=0, tol=self.tol, max_iter=max_iter), X)
+
+
+class MiniBatch:
+    """MiniBatchNMF at its defaults; its W is that of its closing pass over the data."""
+
+    stop, max_iter = "default: tol 1e-4, 200 epochs", 200
+
+    def why_not(self, X):
+        """Nothing hinders it."""
+
+    def run(self, X, k, threads, max_iter):
+        return _sklearn(MiniBatchNMF(k, init="nndsvda", random_state=0, max_iter=max_iter), X)
+
+
+def _sklearn(model, X):
+    start = perf_counter()
+    W = model.fit_transform(X)
+    return Run(perf_counter() - start, W, model.components_, model.n_iter_)
+
+
+class NmfRs:
+    """nmf-rs, in Rust: HALS from NNDSVD, better here than its other methods; it has no relative stopping rule."""
+
+    stop, max_iter = "200 iterations", 200
+
+    def why_not(self, X):
+        return _missing("nmf_rs", "nmf-rs") or ("takes no sparse input" if sp.issparse(X) else None)
+
+    def run(self, X, k, threads, max_iter):
+        import nmf_rs
+
+        start = perf_counter()
+        W, H = nmf_rs.nndsvd_init(X, k)
+        result = nmf_rs.nmf(X, k, method="hals", W0=W, H0=H, max_iter=max_iter, num_threads=threads)
+        return Run(perf_counter() - start, result.W, result.H, result.n_iter)
+
+
+class Planc:
+    """pyplanc, in C++: HALS from a seeded random start (it has no other). Its 0.0.2 declares numpy < 2.3 but runs."""
+
+    stop, max_iter = "200 iterations", 200
+
+    def why_not(self, X):
+        return _missing("pyplanc", "pyplanc")
+
+    def run(self, X, k, threads, max_iter):
+        import pyplanc
+
+        rng = np.random.default_rng(0)
+        W, H = (np.asfortranarray(rng.uniform(size=(size, k))) for size in X.shape)
+        X = sp.csc_matrix(X) if sp.issparse(X) else np.asfortranarray(X)  # as it wants it, outside its time
+        start = perf_counter()
+        result = pyplanc.nmf(X, k, max_iter, "hals", threads, Winit=W, Hinit=H)
+        return Run(perf_counter() - start, result.W, result.H.T, max_iter)
+
+
+class RcppML:
+    """RcppML of R at its defaults, through Rscript; the time is that of the factorisation, its scaling included."""
+
+    stop, max_iter = "default: tol 1e-4, 100 passes", 100
+    folder = None
+
+    def why_not(self, X):
+        if shutil.which("Rscript") is None:
+            return "Rscript is not installed"
+        found = subprocess.run(["Rscript", "-e", "library(RcppML)"], capture_output=True)
+        return "the R package RcppML is not installed" if found.returncode else None
+
+    def run(self, X, k, threads, max_iter):
+        folder = self.folder = self.folder or self._write(X)
+        script = Path(__file__).with_name("rcppml.R")
+        command = ["Rscript", script, folder.name, k, threads, max_iter]
+        printed = subprocess.run([str(c) for c in command], check=True, stdout=subprocess.PIPE, text=True).stdout
+        seconds, n_iter = printed.split()
+        w, d, h = (np.fromfile(Path(folder.name, name)) for name in "wdh")
+        return Run(float(seconds), h.reshape(-1, k) * d, w.reshape(k, -1), int(n_iter))
+
+    def _write(self, X):
+        """Write the one matrix of this process, once."""
+        folder = tempfile.TemporaryDirectory()
+        parts = {"shape": [X.shape[1], X.shape[0], 0], "values": X}
+        if sp.issparse(X):
+            X = sp.csr_array(X)
+            X.sort_indices()
+            parts = {
+                "shape": [X.shape[1], X.shape[0], X.nnz],
+                "values": X.data,
+                "indices": X.indices.astype(np.int32),
+                "indptr": X.indptr.astype(np.int32),
+            }
+        np.savetxt(Path(folder.name, "shape"), parts.pop("shape"), fmt="%d")
+        for name, part in parts.items():
+            np.ascontiguousarray(part).tofile(Path(folder.name, name))
+        return folder
+
+
+def _missing(module, package):
+    return None if find_spec(module) else f"not installed (pip install {package})"
+
+
+PEERS = {
+    "scikit-learn cd": ScikitLearn("default: tol 1e-4, 200 iterations", 1e-4, 200),
+    "scikit-learn cd, converged": ScikitLearn("tol 1e-6, 5,000 iterations", 1e-6, 5000),
+    "MiniBatchNMF": MiniBatch(),
+    "nmf-rs": NmfRs(),
+    "pyplanc": Planc(),
+    "RcppML": RcppML(),
+}
+
+
+def loss(X, W, H):
+    """The objective at penalty 0; where X is sparse, summed over slices of rows, since the sum is over rows."""
+    if not sp.issparse(X):
+        return objective(X, W, H, penalty=0)
+    slices = [slice(start, start + 2000) for start in range(0, X.shape[0], 2000)]
+    return sum(objective(X[rows].toarray(), W[rows], H, penalty=0) for rows in slices)
+
+
+class Ours:
+    """factorize() at a ladder of stops on one problem; what each reaches is kept for the next peer."""
+
+    def __init__(self, X, k, threads):
+        self.X, self.k, self.threads, self.reached = X, k, threads, {}
+
+    def seconds(self, tol):
+        return self._run(tol)[0]
+
+    def objective(self, tol):
+        if tol not in self.reached:
+            seconds, result = self._run(tol)
+            self.reached[tol] = loss(self.X, result.W, result.H)
+            say(f"  ours, tol {tol:.0e}: {self.reached[tol]:.8g} in {seconds:.3g} s, {result.n_iter} passes")
+        return self.reached[tol]
+
+    def loosest(self, target):
+        """The loosest tol that reaches the target, None if none does."""
+        return next((tol for tol in LADDER if self.objective(tol) <= CLOSE * target), None)
+
+    def _run(self, tol):
+        start = perf_counter()
+        result = factorize(self.X, self.k, penalty=0, tol=tol, max_iter=MAX_PASSES, n_jobs=self.threads)
+        return perf_counter() - start, result
+
+
+def affordable(peer, X, k, threads, cap):
+    """Iterations the peer may take within ``cap`` seconds, judged by its first ones, which also warm it up."""
+    peer.run(X, k, threads, 1)
+    first, fourth = (peer.run(X, k, threads, n).seconds for n in (1, 4))
+    return int(np.clip((cap - first) / max((fourth - first) / 3, 1e-6), 4, peer.max_iter))
+
+
+def fewest(peer, X, k, threads, target, enough):
+    """About the fewest iterations (5 %) with which the peer reaches the target, given some that are enough."""
+
+    def reaches(n):
+        run = peer.run(X, k, threads, n)
+        return loss(X, run.W, run.H) <= CLOSE * target
+
+    low, high = 0, 1
+    while high < enough and not reaches(high):
+        low, high = high, 2 * high
+    high = min(high, enough)
+    while high - low > max(1, high // 20):
+        middle = (low + high) // 2
+        low, high = (low, middle) if reaches(middle) else (middle, high)
+    return high
+
+
+def compare(X, k, name, ours, threads, cap, repeats):
+    """One row of the table."""
+    peer, notes = PEERS[name], []
+    limit = affordable(peer, X, k, threads, cap)
+    first = peer.run(X, k, threads, limit)
+    if first.n_iter >= limit < peer.max_iter:
+        notes.append(f"peer cut at {limit} of {peer.max_iter:,} iterations (--cap {cap:g} s)")
+        say(f"  {name}: {notes[-1]}")
+    theirs, n_iter = loss(X, first.W, first.H), first.n_iter
+    say(f"  {name}: {theirs:.8g} in {first.seconds:.3g} s, {n_iter} iterations")
+    target, tol = theirs, ours.loosest(theirs)
+    if tol is None:
+        target = min(ours.reached.values())
+        tol = ours.loosest(target)
+        n_iter = limit = fewest(peer, X, k, threads, target, n_iter)
+        first = peer.run(X, k, threads, limit)
+        notes.append(f"our minimum is worse by {target / theirs - 1:.1e}: both timed to ours, peer {n_iter} iterations")
+    repeats = repeats or (7 if first.seconds < 0.5 else 5 if first.seconds < 3 else 3 if first.seconds < 30 else 1)
+    peer_seconds, our_seconds = [first.seconds], [ours.seconds(tol)]
+    for _ in range(repeats - 1):
+        peer_seconds.append(peer.run(X, k, threads, limit).seconds)
+        our_seconds.append(ours.seconds(tol))
+    seconds, our = float(np.median(peer_seconds)), float(np.median(our_seconds))
+    return {
+        "stop": peer.stop,
+        "iterations": n_iter,
+        "objective": theirs,
+        "our objective": ours.objective(tol),
+        "tol": tol,
+        "seconds": seconds,
+        "our seconds": our,
+        "ratio": seconds / our,
+        "repeats": repeats,
+        "note": "; ".join(notes),
+    }
+
+
+def unsupported(X, k):
+    """Why we cannot take such data, None if we can."""
+    try:
+        factorize(X[: 4 * k], k, penalty=0, max_iter=1)
+    except (TypeError, ValueError) as error:
+        return f"not supported by us: {str(error).splitlines()[0]}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", choices=[name for name, data in DATA.items() if data.ks])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=0, help="timed runs of each; 0: more where they are short")
+    parser.add_argument("--cap", type=float, default=600, help="seconds that one run of a peer may take")
+    parser.add_argument("--shrink", type=int, default=1, help="divide the rows of generated data, to try this script")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")  # of not having converged
+    emit = Rows().emit
+
+    try:
+        X = DATA[args.data].make(args.shrink)
+    except Unavailable as reason:
+        emit({"data": args.data, "threads": args.threads, "skipped": str(reason)})
+        sys.exit()
+    shape = f"{X.shape[0]:,} x {X.shape[1]:,}" + (
+        f", {X.nnz / math.prod(X.shape):.1%} stored" if sp.issparse(X) else ""
+    )
+    for k in DATA[args.data].ks:
+        case = {"data": args.data, "shape": shape, "k": k, "threads": args.threads}
+        say(f"{args.data}, {shape}, k = {k}, {args.threads} threads")
+        if reason := unsupported(X, k):
+            emit({**case, "skipped": reason})
+            continue
+        ours = Ours(X, k, args.threads)
+        ours.seconds(LADDER[0])  # compiles
+        for name in args.peers:
+            if reason := PEERS[name].why_not(X):
+                emit({**case, "peer": name, "skipped": reason})
+                continue
+            try:
+                row = compare(X, k, name, ours, args.threads, args.cap, args.repeats)
+            except Exception as error:  # a peer's failure is a result too
+                row = {"skipped": f"failed: {type(error).__name__}: {str(error).splitlines()[:1]}"}
+            emit({**case, "peer": name, **row})
+
+
+if __name__ == "__main__":
+    main()
