@@ -287,7 +287,7 @@ def test_warning_of_values_out_of_range(here, table, capsys):
                 (["--penalty", "nan"], "'penalty' parameter"),
                 (["--l1-ratio", "2"], "'l1_ratio' parameter"),
                 (["--shift", "max"], "'shift' parameter"),
-                (["--shift", "none"], "negative values"),
+                (["--shift", "none"], "Negative values"),
                 (["--scale", "min"], "'scale' parameter"),
                 (["--out-of-range", "none"], "'out_of_range' parameter"),
                 (["--projection", "none"], "'projection' parameter"),

@@ -115,7 +115,7 @@ def test_bad_sparse_data(X):
     ):
         bad = sparse.lil_array(X)
         bad[7, 3] = value
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=message + r".*\{3: 1\}"):
             NMFFeatures(2, shift=None).fit(bad.tocsr())
     with pytest.raises(ValueError, match="1 negative values"):
         factorize(sparse.csr_array([[1.0, -1.0]]), 1)
@@ -127,4 +127,4 @@ def test_callers_data_is_unchanged(X):
     before = S.copy()
     NMFFeatures(2, shift=None).fit_transform(S)
     factorize(S, 2)
-    assert (S != before).nnz == 0
+    assert abs(S - before).nnz == 0
