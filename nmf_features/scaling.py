@@ -55,7 +55,8 @@ class Scaling:
             bad = {names[j]: int((X[:, [j]] < 0).sum()) for j in np.flatnonzero(minimum < 0)}
             raise ValueError(
                 f"Negative values in data X (column: how many) {bad}, and shift=None. "
-                'Pass shift="min" to subtract each column\'s minimum, or shift="split" to part each column into what is above and below its mean.'
+                'Pass shift="min" to subtract each column\'s minimum, or shift="split" to part '
+                "each column into what is above and below its mean."
             )
         with np.errstate(over="ignore"):
             spread = maximum - minimum
