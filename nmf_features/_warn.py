@@ -1,12 +1,15 @@
-"""Warnings that point at the user's own line, however many wrappers of ours and scikit-learn's lie between."""
+"""Warnings that point at the user's own line, however many wrappers of libraries lie between."""
 
 import sys
 import warnings
 
 
+WRAPPERS = {"nmf_features", "sklearn", "joblib", "pandas"}
+
+
 def warn_user(message, category=UserWarning):
-    """Warn at the first caller that is neither this package nor scikit-learn."""
+    """Warn at the first caller that is neither this package nor a library that calls it for the user."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("nmf_features", "sklearn"):
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in WRAPPERS:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level + 1)

@@ -2,8 +2,8 @@
 
 Given H the rows of W are independent, and H needs only sums over rows. So a pass over the data is a map over
 row blocks and a sum. The partition depends on the shape alone, every block has a slot of its own, and slots
-are added in their order: the number of threads cannot change a single bit. BLAS is held to one thread
-meanwhile, since its threads would multiply with ours (and its results depend on their number).
+are added in their order: the number of threads cannot change a single bit. BLAS is held to one thread in every
+fit and transform, since its threads would multiply with ours, and its results depend on their number.
 """
 
 import os
@@ -84,14 +84,13 @@ def n_threads(n_jobs):
 
 @contextmanager
 def workers(n_jobs, n_tasks):
-    """Give a ``map`` over ``n_tasks`` pieces of work, in order, on at most ``n_jobs`` threads, BLAS on one each."""
+    """Give a ``map`` over ``n_tasks`` pieces of work, in order, on at most ``n_jobs`` threads."""
     threads = min(n_threads(n_jobs), n_tasks)
-    with _single_threaded_blas():
-        if threads <= 1:
-            yield map
-            return
-        with ThreadPoolExecutor(threads, thread_name_prefix="nmf_features") as pool:
-            yield pool.map
+    if threads <= 1:
+        yield map
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="nmf_features") as pool:
+        yield pool.map
 
 
 @cache
@@ -104,8 +103,8 @@ _blas_users, _blas_limit = 0, None
 
 
 @contextmanager
-def _single_threaded_blas():
-    """Hold BLAS to one thread while any fit runs: the first to come sets the limit, the last to go lifts it."""
+def single_threaded_blas():
+    """Hold BLAS to one thread, as decorator or context: the first to come sets the limit, the last to go lifts it."""
     global _blas_users, _blas_limit
     with _blas_lock:
         if _blas_users == 0:

@@ -102,8 +102,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         What shift and scale learned; as in :class:`NonNegativeScaler`.
     column_means_ : ndarray
         Training means of the shifted and scaled columns, what ``score`` compares with.
-    n_samples_fit_ : int
-        Number of rows seen in ``fit``.
+    score_penalties_ : tuple of float
+        What a unit of |w|_1 and of |w|^2 / 2 cost a row in the balanced pair.
     n_features_in_, feature_names_in_
         Number and (where all are strings) names of all columns seen in ``fit``.
 
@@ -373,10 +373,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.scaling_ = vars(learned)
         Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
         self.column_means_ = np.asarray(Z.mean(axis=0, dtype=np.float64)).ravel()
-        self.n_samples_fit_ = Z.shape[0]
 
         alive = int((~learned.constant).sum()) * (2 if learned.split else 1)
         strengths = Strengths.of(self.penalty, self.l1_ratio, Z.shape[0], alive)
+        self.score_penalties_ = (strengths.l1_W, strengths.l2_W)
         fit = fit_loadings(
             Z,
             k,
@@ -403,7 +403,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W.astype(Z.dtype), H.astype(Z.dtype)), 4 * e)
         self.objective_ = float(loss) + strengths.cost(W / self.component_scales_, H * self.component_scales_[:, None])
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
-        warn_of_outcome(fit, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
+        warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
         return X, Z, W
 
     def _sort(self, totals):
@@ -466,10 +466,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     def _scores(self, Z):
         """Exact scores: the balanced pair's objective, seen from the canonical one."""
-        alive = (~self.scaling_["constant"]).sum() * (2 if self.scaling_["split"] else 1)
-        strengths = Strengths.of(self.penalty, self.l1_ratio, self.n_samples_fit_, alive)
         s = self.component_scales_
-        return exact_scores(Z, self.components_, strengths.l1_W / s, strengths.l2_W / s**2, self.n_jobs)
+        l1, l2 = self.score_penalties_
+        return exact_scores(Z, self.components_, l1 / s, l2 / s**2, self.n_jobs)
 
     def _result(self, X, W):
         """Other columns of X, then the components, in the kind of X."""

@@ -29,7 +29,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from ._warn import warn_user
-from .blocks import loadings_times, positive_residual, row_blocks, scores_times, take, workers
+from .blocks import loadings_times, positive_residual, row_blocks, scores_times, single_threaded_blas, take, workers
 from .init import STARTS
 from .losses import Strengths, balance, objective, safe_scale, squares
 from .projection import exact_scores
@@ -48,7 +48,7 @@ PARAMETERS = {
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "random_state": ["random_state"],
-    "n_jobs": [Integral, None],
+    "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
 }
 
 
@@ -93,6 +93,7 @@ class _Fit:
 
 
 @validate_params({"X": ["array-like", "sparse matrix"], **PARAMETERS}, prefer_skip_nested_validation=True)
+@single_threaded_blas()
 def factorize(
     X,
     n_components,
@@ -183,12 +184,12 @@ def factorize(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
         )
-    strengths = Strengths.of(penalty, l1_ratio, *X.shape)
+    strengths, unit = Strengths.of(penalty, l1_ratio, *X.shape), Strengths.of(1.0, l1_ratio, *X.shape)
     fit = fit_loadings(
         X,
         n_components,
         strengths,
-        Strengths.of(1.0, l1_ratio, *X.shape),
+        unit,
         solver=solver,
         init=init,
         n_init=n_init,
@@ -199,17 +200,21 @@ def factorize(
     )
     H = fit.H.astype(X.dtype)
     W = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
-    warn_of_outcome(fit, W, H, penalty, max_iter, tol, range(n_components))
+    if penalty == 0:  # then the scale is free: exactly balanced
+        W64 = W.astype(np.float64)
+        c = balance(W64.sum(axis=0), np.square(W64).sum(axis=0), fit.H, unit)
+        W, H = W * c.astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
     with np.errstate(over="ignore"):
         value = objective(X, W, H, penalty, l1_ratio)
+    warn_of_outcome(fit, value, W, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history)
 
 
-def warn_of_outcome(fit, W, H, penalty, max_iter, tol, names):
+def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
     """Say what a user must know of a fit: not converged, an empty model, components that stayed zero."""
     if not fit.converged:
         warn_user(
-            f"NMF stopped at max_iter={max_iter} passes, at objective {fit.objective:.6g}, before it met tol={tol:g}: "
+            f"NMF stopped at max_iter={max_iter} passes, at objective {objective:.6g}, before it met tol={tol:g}: "
             "raise max_iter (or tol, if a rougher fit will do).",
             ConvergenceWarning,
         )
@@ -314,12 +319,12 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
     squared_norm = sum(map(squares, blocks))
     if k == 0:
         return _Fit(H, np.zeros(0), 0.5 * squared_norm, 0, True, np.array([0.5 * squared_norm]))
-    # Exact scores at the start, or the first loadings would be fitted to poor ones and a good start spoilt.
-    W = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
-    Wt = [np.ascontiguousarray(W[r].T) for r in rows]
-    del W
     # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
     rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
+
+    def exact(H):
+        W = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
+        return [np.ascontiguousarray(W[r].T) for r in rows]
 
     def one_pass(H, sweeps):
         HHt = H @ H.T + strengths.l2_W * np.eye(k)
@@ -334,7 +339,8 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
         scores = strengths.l1_W * stats.W_sums.sum() + strengths.l2_W / 2 * np.trace(stats.WtW)
         return max(float(fit), 0.0) + float(scores) + strengths.cost(np.zeros(0), H)
 
-    history, accepted, H_accepted, totals = [], np.inf, H, np.zeros(k)
+    Wt = exact(H)  # or the first loadings would be fitted to poor scores, and a good start spoilt
+    history, accepted, H_accepted = [], np.inf, H
     momentum, rejected, converged = 1.0, 0, False
     sweeps = int(np.clip(1 + p / k, 2, 20))  # a sweep costs k/(2p) of the product with X
     revivals = np.zeros(k, dtype=int)
@@ -350,31 +356,43 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
                 if rejected > 1:
                     sweeps = min(2 * sweeps, 1000)
                 converged = rejected > 5 and value <= accepted + 100 * rounding  # as far as the precision goes
+            else:
+                rejected = 0
+                c = balance(stats.W_sums, stats.WtW.diagonal(), H_new, unit)[:, None]
+                for Wt_block in Wt:
+                    Wt_block *= c.astype(X.dtype)
+                H_new, H_accepted = H_new / c, H_accepted / c
+                balanced = Statistics(stats.WtW * c * c.T, stats.WtX * c, stats.W_sums * c[:, 0])
+                value = min(value, evaluate(H_new, balanced), accepted)
+                history.append(value)
+                fall = (history[-1 - window] - value) / window if len(history) > window else np.inf
+                converged = value <= rounding or bool(fall <= tol * value and residual <= np.sqrt(tol))
+                next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+                H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - H_accepted), 0)
+                H_accepted, accepted, momentum = H_new, value, next_momentum
+            if not (converged or n_iter == max_iter):
                 continue
-            rejected = 0
-            c = balance(stats.W_sums, stats.WtW.diagonal(), H_new, unit)[:, None]
-            for Wt_block in Wt:
-                Wt_block *= c.astype(X.dtype)
-            H_new, H_accepted = H_new / c, H_accepted / c
-            totals = stats.W_sums * c[:, 0]
-            value = min(value, evaluate(H_new, Statistics(stats.WtW * c * c.T, stats.WtX * c, totals)), accepted)
-            history.append(value)
 
-            fall = (history[-1 - window] - value) / window if len(history) > window else np.inf
-            converged = value <= rounding or bool(fall <= tol * value and residual <= np.sqrt(tol))
-            next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-            H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - H_accepted), 0)
-            H_accepted, accepted, momentum = H_new, value, next_momentum
-            if converged and value > rounding:
-                for t in np.flatnonzero(~(H_new.any(axis=1) & (totals > 0)) & (revivals < 2)):
+            # The loop's scores are not quite exact: judge by those that are.
+            Wt = exact(H_accepted)
+            stats = Statistics.total(each(solver.statistics, blocks, Wt))
+            gain, accepted = accepted - evaluate(H_accepted, stats), min(accepted, evaluate(H_accepted, stats))
+            history[-1] = accepted
+            if converged and not rejected and accepted > rounding:
+                residual = solver.improve_components(H_accepted, stats, strengths)[1]
+                if gain > window * tol * accepted + rounding or residual > np.sqrt(tol):
+                    H, momentum, converged = H_accepted, 1.0, False
+            if converged and accepted > rounding:
+                for t in np.flatnonzero(~(H_accepted.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)):
                     revivals[t] += 1
-                    if (pair := _rank_one(blocks, Wt, H_accepted, strengths, unit, value)) is not None:
+                    if (pair := _rank_one(blocks, Wt, H_accepted, strengths, unit, accepted)) is not None:
                         for r, Wt_block in zip(rows, Wt, strict=True):
                             Wt_block[t] = pair[0][r]
                         H_accepted[t] = pair[1]
                         H, momentum, converged = H_accepted, 1.0, False
                         break
-    return _Fit(H_accepted, totals, accepted, n_iter, converged, np.array(history))
+    c = balance(stats.W_sums, stats.WtW.diagonal(), H_accepted, unit)
+    return _Fit(H_accepted / c[:, None], stats.W_sums * c, accepted, n_iter, converged, np.array(history))
 
 
 def _rank_one(blocks, Wt, H, strengths, unit, value):

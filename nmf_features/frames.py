@@ -43,8 +43,8 @@ def check_table(estimator, X, reset, dtype=None):
     if reset and not len(X):
         raise ValueError("X has no rows: found a frame of 0 sample(s) while a minimum of 1 is required.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
-    seen = [*getattr(estimator, "_labels", [])]
-    if not reset and seen and not all(isinstance(name, str) for name in columns) and seen != columns:
+    seen = estimator._labels if not reset and estimator._fitted_on_frame else columns
+    if not all(isinstance(name, str) for name in [*columns, *seen]) and seen != columns:
         raise ValueError(f"X has the columns {columns}; wanted the same names, in the same order, as in fit: {seen}.")
     return X
 
@@ -80,26 +80,28 @@ def _is_numeric(column):
 
 def _is_single(column):
     dtype = str(column.dtype).lower()
-    return any(name in dtype for name in ("float32", "float16", "float[pyarrow]", "halffloat"))
+    return any(name in dtype for name in ("float32", "float[pyarrow]"))
 
 
 def to_matrix(X, positions):
     """Return the columns at ``positions`` as a finite float matrix, and whether it is a copy that may be changed.
 
-    float32 if every column is of single (or half) precision, else float64.
+    float32 if every column is of single precision, else float64.
     """
     names = labels(X)
     if is_frame(X):
         matrix = _read(X, positions)
     elif sparse.issparse(X) or X.dtype in (np.float32, np.float64):
-        matrix = X if len(positions) == X.shape[1] else X[:, positions]  # dense or sparse
+        matrix = X if list(positions) == labels(X) else X[:, positions]  # dense or sparse
     else:
         matrix = check_array(X[:, positions], dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
     if sparse.issparse(matrix) and matrix.dtype not in (np.float32, np.float64):
         matrix = matrix.astype(np.float64)
     cells = matrix.data if sparse.issparse(matrix) else matrix
     for start in range(0, len(cells), CHUNK_ROWS):  # first one quick look, then the search for the culprits
-        if not np.isfinite(cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)):
+        with np.errstate(over="ignore"):
+            total = cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)
+        if not np.isfinite(total):
             _refuse_nonfinite(matrix, [names[j] for j in positions])
     return matrix, matrix is not X
 
@@ -133,7 +135,7 @@ def _read(X, positions):
     strange = {names[j]: str(c.dtype) for j, c in zip(positions, columns, strict=True) if not _is_numeric(c)}
     if strange:
         raise ValueError(
-            f"X has columns among variables that are not numeric: {strange}. Encode them first, or leave them out."
+            f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out."
         )
     if all(isinstance(getattr(c, "dtype", None), pd.SparseDtype) and c.dtype.fill_value == 0 for c in columns):
         matrix = X.iloc[:, positions].sparse.to_coo().tocsr()
@@ -162,9 +164,14 @@ def select(X, positions):
 
 
 def make(matrix, names, like):
-    """Return a frame of the kind of ``like``, with its index."""
+    """Return a frame of the kind of ``like``, with its index and attrs."""
     if nw.dependencies.is_pandas_dataframe(like):
-        return pd.DataFrame(matrix, columns=pd.Index(list(names), tupleize_cols=False), index=like.index)
+        columns = like.columns
+        if list(names) != list(columns):
+            columns = pd.Index(list(names), tupleize_cols=False, name=columns.name if columns.nlevels == 1 else None)
+        frame = pd.DataFrame(matrix, columns=columns, index=like.index)
+        frame.attrs = dict(like.attrs)
+        return frame
     return nw.to_native(nw.from_numpy(matrix, schema=list(names), backend=nw.get_native_namespace(like)))
 
 

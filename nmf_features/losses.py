@@ -90,7 +90,7 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
     Raises
     ------
     ValueError
-        If the shapes of ``X``, ``W`` and ``H`` do not fit together.
+        If the shapes of ``X``, ``W`` and ``H`` do not fit together, or ``penalty`` or ``l1_ratio`` is out of range.
 
     References
     ----------
@@ -113,6 +113,8 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
             f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
             "so that W @ H is like X."
         )
+    if not (penalty >= 0 and 0 <= l1_ratio <= 1):
+        raise ValueError(f"penalty={penalty!r}, l1_ratio={l1_ratio!r}: wanted penalty >= 0 and l1_ratio in [0, 1].")
     return 0.5 * squared_residual(X, W, H) + Strengths.of(penalty, l1_ratio, *X.shape).cost(W, H)
 
 

@@ -20,12 +20,13 @@ from scipy import sparse
 from scipy.optimize import nnls
 
 from . import kernels
-from .blocks import take, workers
+from .blocks import single_threaded_blas, take, workers
 
 RIDGE = 1e-12
 FEW = 50_000  # up to so many rows x components^2, plain Python answers sooner than a compiler could
 
 
+@single_threaded_blas()
 def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     """Return the non-negative scores of the rows of X (n x k), each exactly the minimiser of its objective.
 

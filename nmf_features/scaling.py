@@ -108,6 +108,19 @@ class Scaling:
                 if out_of_range == "raise":
                     raise ValueError(f'{message} Pass out_of_range="clip" to raise them to the training minimum.')
                 warn_user(f"{message} They are raised to the training minimum.")
+        with np.errstate(over="ignore"):
+            Z = self._scaled(X, overwrite)
+        cells = Z.data if sparse.issparse(Z) else Z
+        if not np.isfinite(cells.max(initial=0.0)):
+            at = Z.indices[~np.isfinite(Z.data)] if sparse.issparse(Z) else np.flatnonzero(~np.isfinite(Z).all(axis=0))
+            bad = [self.names_out(names)[j] for j in np.unique(at)]
+            raise ValueError(
+                f"X has values so far above those seen in training that scaling overflows, in columns {bad}. "
+                "Check their units, or cut them off first."
+            )
+        return Z
+
+    def _scaled(self, X, overwrite):
         if sparse.issparse(X):
             Z = X.copy()
             Z.data = np.maximum(X.data, 0) / self.factor[X.indices]
@@ -292,6 +305,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
             The kind that came in, with its index; float32 where all columns were.
         """
         check_is_fitted(self)
+        self._validate_params()
         return self._apply(frames.check_table(self, X, reset=False, dtype=[np.float64, np.float32]))
 
     def inverse_transform(self, X):
@@ -311,10 +325,17 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         Z = X
         if not frames.is_frame(X):
             Z = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=0)
-        width = len(frames.labels(Z))
-        if width != scaling.size:
-            raise ValueError(f"X has {width} columns; wanted the {scaling.size} that transform returns.")
-        matrix = scaling.invert(frames.to_matrix(Z, range(width))[0])
+        labels, names = frames.labels(Z), scaling.names_out(self._labels)
+        if len(labels) != len(names):
+            raise ValueError(f"X has {len(labels)} columns; wanted the {len(names)} that transform returns.")
+        if frames.is_frame(X) and set(labels) not in (set(names), set(self.get_feature_names_out())):
+            raise ValueError(f"X has the columns {labels}; wanted those that transform returns: {names}.")
+        if frames.is_frame(X):  # matched by name
+            order = names if set(labels) == set(names) else self.get_feature_names_out().tolist()
+            positions = [labels.index(name) for name in order]
+        else:
+            positions = labels
+        matrix = scaling.invert(frames.to_matrix(Z, positions)[0])
         return frames.make(matrix, self._labels, like=X) if frames.is_frame(X) else matrix
 
     def get_feature_names_out(self, input_features=None):
@@ -326,7 +347,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit(self, X):
         X = frames.check_table(self, X, reset=True, dtype=[np.float64, np.float32])
-        self._labels = frames.labels(X)
+        self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
         matrix, _ = frames.to_matrix(X, range(len(self._labels)))
         self.scaling_ = vars(Scaling.learn(matrix, self.shift, self.scale, self._labels))
         return X

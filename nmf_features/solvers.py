@@ -52,6 +52,10 @@ class HALS:
         if strengths.l1_W:
             HXt -= X_block.dtype.type(strengths.l1_W)
         compiled(coordinate_descent)(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
+        return self.statistics(X_block, Wt_block)
+
+    def statistics(self, X_block, Wt_block):
+        """Return what the loadings need to know of a block."""
         WtW = (Wt_block @ Wt_block.T).astype(np.float64)
         return Statistics(WtW, scores_times(Wt_block, X_block), Wt_block.sum(axis=1, dtype=np.float64))
 
