@@ -3,8 +3,7 @@
 import sys
 import warnings
 
-
-WRAPPERS = {"nmf_features", "sklearn", "joblib", "pandas"}
+WRAPPERS = {"nmf_features", "sklearn", "joblib", "pandas", "contextlib"}
 
 
 def warn_user(message, category=UserWarning):

@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import warn_user
+from .blocks import single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import fit_loadings, warn_of_outcome
 from .losses import Strengths, safe_scale, squared_residual, squares
@@ -102,7 +103,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         What shift and scale learned; as in :class:`NonNegativeScaler`.
     column_means_ : ndarray
         Training means of the shifted and scaled columns, what ``score`` compares with.
-    score_penalties_ : tuple of float
+    score_penalties_ : ndarray of shape (2,)
         What a unit of |w|_1 and of |w|^2 / 2 cost a row in the balanced pair.
     n_features_in_, feature_names_in_
         Number and (where all are strings) names of all columns seen in ``fit``.
@@ -125,7 +126,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     -----
     Where loadings are linearly dependent many scores fit equally well; the least-norm ones are returned.
     A frame whose labels are not strings keeps them; where some remain beside the components, labels are mixed
-    and scikit-learn's next step refuses them: first do ``X.columns = X.columns.astype(str)``.
+    and scikit-learn's next step refuses them: first do ``X.columns = X.columns.astype(str)``. Under
+    ``set_output`` labels become scikit-learn's names, ``x0``, ``x1``, ....
+    Columns of an integer array that pass through become floats beside the components.
 
     References
     ----------
@@ -209,7 +212,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def fit_transform(self, X, y=None):
         """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does."""
         X, Z, W = self._fit(X)
-        return self._result(X, linear_scores(Z, self.components_) if self.projection == "linear" else W)
+        if self.n_components_ and self.projection == "linear":
+            W = linear_scores(Z, self.components_)
+        return self._result(X, W)
 
     def transform(self, X):
         """Return X with components in place of (or beside) the chosen columns.
@@ -227,6 +232,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             The kind that came in, with its index; other columns first, then the components.
         """
         check_is_fitted(self)
+        self._validate_params()
         X = self._check(X, reset=False)
         if self.n_components_ == 0:
             return self._result(X, None)
@@ -248,50 +254,71 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             The kind that came in. With ``projection="linear"``, the least-squares inverse of X H'.
         """
         check_is_fitted(self)
-        names_out = self.get_feature_names_out().tolist()
-        component_names = self._component_names()
-        if not frames.is_frame(X):
-            X = check_array(X, dtype=None, ensure_min_samples=0, ensure_min_features=0)
-        labels = frames.labels(X)
         is_frame = frames.is_frame(X)
+        if not is_frame:
+            X = check_array(X, accept_sparse="csr", dtype=None, ensure_all_finite=False, ensure_min_samples=0)
         if self.n_components_ == 0:
-            return X
-        if is_frame:
-            missing = [name for name in component_names if name not in labels]
-            if missing:
-                raise ValueError(f"X lacks the components {missing}; wanted a frame as transform returns it.")
-            at = [labels.index(name) for name in component_names]
-        elif len(labels) in (len(names_out), self.n_components_):
-            at = range(len(labels) - self.n_components_, len(labels))
-        else:
-            raise ValueError(
-                f"X has {len(labels)} columns; wanted {len(names_out)} as transform returns them, or the "
-                f"{self.n_components_} components alone."
-            )
-        W = frames.to_matrix(X, list(at))[0]
+            return frames.select(X, range(len(frames.labels(X)))) if is_frame else X.copy()
+        at, rest = self._locate(X)
+        W, _ = frames.to_matrix(X, at)
         H = np.linalg.pinv(self.components_).T if self.projection == "linear" else self.components_
         chosen = Scaling(**self.scaling_).invert(W @ H.astype(W.dtype))
-        if len(labels) == self.n_components_:
+        if not rest and len(frames.labels(X)) == self.n_components_:
             return frames.make(chosen, self.variables_, like=X) if is_frame else chosen
-        positions = self._positions.tolist()
-        rest = [j for j in range(self.n_features_in_) if j not in set(positions)]
-        if not is_frame:
-            result = np.empty((len(X), self.n_features_in_), dtype=np.result_type(X, chosen))
-            kept = rest if self.drop_original else range(self.n_features_in_)
-            result[:, kept] = X[:, : len(kept)]
-            result[:, positions] = chosen
-            return result
-        missing = [self._labels[j] for j in rest if self._labels[j] not in labels]
+
+        # Back to the order of the columns in fit; columns unknown there come last.
+        names = [self._labels[j] if j < self.n_features_in_ else frames.labels(X)[a] for j, a in rest.items()]
+        order = np.argsort([*rest, *self._positions], kind="stable").tolist()
+        if is_frame:
+            others = frames.rename(frames.select(X, list(rest.values())), names)
+            both = frames.beside(others, frames.make(chosen, self.variables_, like=X))
+            return frames.select(both, order)
+        others = X[:, list(rest.values())]
+        return (
+            sparse.hstack([others, chosen]).tocsr()[:, order]
+            if sparse.issparse(X)
+            else np.hstack([others, chosen])[:, order]
+        )
+
+    def _locate(self, X):
+        """Where X, as ``transform`` returned it, has the components; and the other columns, by position in ``fit``.
+
+        Names may be those of the frame in ``fit``, or those of ``get_feature_names_out``.
+        """
+        labels, k = frames.labels(X), self.n_components_
+        kept = [j for j in range(self.n_features_in_) if j not in set(self._positions)]
+        if not frames.is_frame(X):
+            width = len(self._kept()) + k
+            if len(labels) == k:
+                return labels, {}
+            if len(labels) != width:
+                raise ValueError(
+                    f"X has {len(labels)} columns; wanted {width} as transform returns them, or the {k} components "
+                    "alone."
+                )
+            return labels[-k:], {j: int(np.searchsorted(self._kept(), j)) for j in kept}
+        missing = [name for name in self._component_names() if name not in labels]
+        if missing:
+            raise ValueError(f"X lacks the components {missing}; wanted a frame as transform returns it.")
+        at = [labels.index(name) for name in self._component_names()]
+        if len(labels) == k:
+            return at, {}
+        strings = _check_feature_names_in(self, None)
+        known = {
+            j: [name for name in (self._labels[j], strings[j]) if name in labels] for j in range(self.n_features_in_)
+        }
+        missing = [self._labels[j] for j in kept if not known[j]]
         if missing:
             raise ValueError(f"X lacks the columns {missing}; wanted a frame as transform returns it.")
-        both = frames.beside(
-            frames.select(X, [labels.index(self._labels[j]) for j in rest]),
-            frames.make(chosen, [self._labels[j] for j in positions], like=X),
-        )
-        return frames.select(both, np.argsort(rest + positions).tolist())
+        rest = {j: labels.index(known[j][0]) for j in kept}
+        used = {*at, *(labels.index(names[0]) for names in known.values() if names)}
+        extra = [a for a in range(len(labels)) if a not in used]
+        return at, rest | {self.n_features_in_ + i: a for i, a in enumerate(extra)}
 
     def score(self, X, y=None):
         """Return the share explained, 1 - |X - W H|^2 / |X - m|^2, with m the training means of the columns.
+
+        W are the exact non-negative scores, also with ``projection="linear"``.
 
         Parameters
         ----------
@@ -302,9 +329,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Returns
         -------
         float
-            At most 1; negative where the means fit better; nan, with a warning, where both errors are 0.
+            At most 1; negative where the means fit better (-inf where they are exact); nan, with a warning,
+            where both errors are 0.
         """
         check_is_fitted(self)
+        if self.n_components_ == 0:
+            raise ValueError("n_components=0: there is nothing to score.")
         Z = self._scaled(self._check(X, reset=False))
         W = self._scores(Z)
         Z, e = safe_scale(Z)
@@ -343,6 +373,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     def _long(self):
         check_is_fitted(self)
+        if self.n_components_ == 0:
+            return pd.DataFrame({"terms": [], "value": [], "component": []})
         k, p = self.components_.shape
         terms = Scaling(**self.scaling_).names_out(self.variables_)
         return pd.DataFrame(
@@ -354,20 +386,23 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         )
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @single_threaded_blas()
     def _fit(self, X):
         """Fit; return X as a table, the scaled matrix and its scores."""
         X = self._check(X, reset=True)
-        self._labels = frames.labels(X)
+        self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
         self._positions = np.asarray(self._choose(X), dtype=int)
         self.variables_ = [self._labels[j] for j in self._positions]
-        k = int(self.n_components)
-        if k > len(self.variables_):
-            warn_user(f"n_components={k} is more than the {len(self.variables_)} columns that are factorised: capped.")
-            k = len(self.variables_)
-        self.n_components_ = k
+        k, most = int(self.n_components), len(self.variables_)
+        self.n_components_ = min(k, most)
         self._refuse_clash()
+        if k == 0:
+            return X, None, None
 
         matrix, fresh = frames.to_matrix(X, self._positions.tolist())
+        if k > most:
+            warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
+            k = most
         learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_)
         self._report_constant(learned.constant, matrix.shape[0])
         self.scaling_ = vars(learned)
@@ -376,7 +411,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         alive = int((~learned.constant).sum()) * (2 if learned.split else 1)
         strengths = Strengths.of(self.penalty, self.l1_ratio, Z.shape[0], alive)
-        self.score_penalties_ = (strengths.l1_W, strengths.l2_W)
+        self.score_penalties_ = np.array([strengths.l1_W, strengths.l2_W])
         fit = fit_loadings(
             Z,
             k,
@@ -413,17 +448,17 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return bool((order != np.arange(len(order))).any())
 
     def _check(self, X, reset):
-        anything = self.variables is not None  # then other columns of an array may hold anything
+        anything = self.variables is not None or self.n_components == 0  # then other columns may hold anything
         return frames.check_table(self, X, reset, dtype=None if anything else [np.float64, np.float32])
 
     def _choose(self, X):
         """Positions of the columns to factorise."""
         if self.variables is None:
             positions = frames.numeric_positions(X)
-            if not positions:
+            if not positions and self.n_components:
                 raise ValueError("X has no numeric column to factorise; booleans do not count. Encode columns first.")
             return positions
-        variables = [self.variables] if isinstance(self.variables, str | Integral) else list(self.variables)
+        variables = _listed(self.variables, self._labels, "variables")
         unknown = [v for v in variables if v not in self._labels]
         if unknown:
             raise ValueError(
@@ -445,7 +480,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return [f"{self.prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
 
     def _refuse_clash(self):
-        kept = {self._labels[j] for j in self._kept()}
+        kept = {*_check_feature_names_in(self, None)[self._kept()], *(self._labels[j] for j in self._kept())}
         clash = [name for name in self._component_names() if name in kept]
         if clash:
             raise ValueError(f"X has columns {clash}, named like the components: pass another prefix, or rename them.")
@@ -490,6 +525,18 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return tags
 
 
+def _listed(names, labels, argument):
+    """Return one label, or a list of them, as a list; what is neither is refused."""
+    if isinstance(names, str | tuple | Integral) and not isinstance(names, bool) and names in labels:
+        return [names]  # a tuple may be one label of a MultiIndex
+    if isinstance(names, str | Integral):
+        names = [names]
+    listed = list(names)
+    if isinstance(names, set | frozenset | dict) or any(isinstance(v, bool | np.bool_ | float) for v in listed):
+        raise ValueError(f"{argument} is {names!r}; wanted a name or a list of names (on arrays: integer positions).")
+    return listed
+
+
 def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     """Return a frame with NMF components in place of its numeric columns, in one line.
 
@@ -523,18 +570,20 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     >>> df.pipe(nnmf, n=3, target="target").columns.tolist()
     ['target', 'NNMF1', 'NNMF2', 'NNMF3']
     """
+    if "n_components" in params:
+        raise TypeError("nnmf() takes the number of components as n, not n_components.")
     if target is not None:
-        targets = [target] if isinstance(target, str | Integral) else list(target)
         labels = frames.labels(df)
+        targets = _listed(target, labels, "target")
         unknown = [name for name in targets if name not in labels]
         if unknown:
-            raise ValueError(f"target has {unknown}, not found in df; wanted names of columns among {labels}.")
+            raise ValueError(f"target has {unknown}, not found in X; wanted names of columns among {labels}.")
         variables = params.get("variables")
         if variables is None:
             variables = [labels[j] for j in frames.numeric_positions(df) if labels[j] not in targets]
             if not variables:
-                raise ValueError(f"df has no numeric column to factorise beside the target {targets}.")
-        elif both := [v for v in np.atleast_1d(np.asarray(variables, dtype=object)) if v in targets]:
+                raise ValueError(f"X has no numeric column to factorise beside the target {targets}.")
+        elif both := [v for v in _listed(variables, labels, "variables") if v in targets]:
             raise ValueError(f"target and variables share {both}; wanted each column in one of them at most.")
         params = {**params, "variables": variables}
     transformer = NMFFeatures(n_components=n, **params)

@@ -92,7 +92,9 @@ def to_matrix(X, positions):
     if is_frame(X):
         matrix = _read(X, positions)
     elif sparse.issparse(X) or X.dtype in (np.float32, np.float64):
-        matrix = X if list(positions) == labels(X) else X[:, positions]  # dense or sparse
+        matrix = X if list(positions) == labels(X) else X[:, positions]
+        if matrix is not X and not sparse.issparse(matrix):
+            matrix = np.ascontiguousarray(matrix)
     else:
         matrix = check_array(X[:, positions], dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
     if sparse.issparse(matrix) and matrix.dtype not in (np.float32, np.float64):
@@ -134,9 +136,7 @@ def _read(X, positions):
     columns = [_column(X, j) for j in positions]
     strange = {names[j]: str(c.dtype) for j, c in zip(positions, columns, strict=True) if not _is_numeric(c)}
     if strange:
-        raise ValueError(
-            f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out."
-        )
+        raise ValueError(f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out.")
     if all(isinstance(getattr(c, "dtype", None), pd.SparseDtype) and c.dtype.fill_value == 0 for c in columns):
         matrix = X.iloc[:, positions].sparse.to_coo().tocsr()
         return matrix.astype(np.float32 if matrix.dtype == np.float32 else np.float64)
@@ -161,6 +161,15 @@ def select(X, positions):
         return X.iloc[:, list(positions)]
     names = labels(X)
     return nw.to_native(nw.from_native(X).select([names[j] for j in positions]))
+
+
+def rename(X, names):
+    """Return the frame with other column labels."""
+    if list(names) == labels(X):
+        return X
+    if nw.dependencies.is_pandas_dataframe(X):
+        return X.set_axis(pd.Index(names, tupleize_cols=False), axis=1)
+    return nw.to_native(nw.from_native(X).rename(dict(zip(labels(X), names, strict=True))))
 
 
 def make(matrix, names, like):

@@ -20,6 +20,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from threadpoolctl import threadpool_limits
 
 from nmf_features import NMFFeatures, nnmf, objective
 from nmf_features.scaling import Scaling
@@ -182,8 +183,15 @@ def test_no_components_leave_the_data_unchanged(table):
     assert nmf.get_feature_names_out().tolist() == table.columns.tolist()
     X = table[NUMERIC].to_numpy()
     assert_array_equal(NMFFeatures(0).fit_transform(X), X)
-    assert nmf.score(table) < 1
     assert nmf.tidy().shape == (0, 3)
+    with pytest.raises(ValueError, match="nothing to score"):
+        nmf.score(table)
+    holed = spoil(table, "c0", 3, np.nan)  # not a cell is looked at
+    assert_frame_equal(NMFFeatures(0).fit_transform(holed), holed)
+    words = table[["kind"]]
+    assert_frame_equal(NMFFeatures(0).fit_transform(words), words)
+    whole = np.arange(6).reshape(3, 2)
+    assert NMFFeatures(0).fit_transform(whole).dtype == whole.dtype
 
 
 def test_too_many_components_are_capped_with_one_warning(table):
@@ -406,6 +414,64 @@ def test_tidy_and_top_features(table):
         nmf.top_features(0)
 
 
+def test_array_columns_in_another_order_are_as_in_a_frame(table):
+    X = table[NUMERIC]
+    by_name = NMFFeatures(2, variables=NUMERIC[::-1]).fit(X)
+    by_position = NMFFeatures(2, variables=[5, 4, 3, 2, 1, 0]).fit(X.to_numpy())
+    assert_array_equal(by_position.components_, by_name.components_)
+    back = by_position.inverse_transform(by_position.transform(X.to_numpy()))
+    assert_array_equal(back, by_name.inverse_transform(by_name.transform(X)).to_numpy())
+
+
+def test_inverse_of_whatever_transform_returned(table):
+    X = table[NUMERIC].to_numpy(copy=True)
+    X[3, 5] = np.nan  # in a column that passes through
+    back = NMFFeatures(2, variables=[0, 1, 2]).fit(X)
+    assert_array_equal(back.inverse_transform(back.transform(X))[:, 3:], X[:, 3:])
+    nmf = NMFFeatures(2, variables=[0, 1, 2]).set_output(transform="pandas").fit(X)
+    out = nmf.transform(X)
+    assert out.columns.tolist() == ["x3", "x4", "x5", "NNMF1", "NNMF2"]
+    assert_array_equal(nmf.inverse_transform(out).to_numpy()[:, 3:], X[:, 3:])
+    numbered = table[NUMERIC].set_axis([5, 6, 7, 8, 9, 10], axis=1)
+    nmf = NMFFeatures(2, variables=[5, 7]).set_output(transform="pandas").fit(numbered)
+    assert nmf.inverse_transform(nmf.transform(numbered)).columns.tolist() == [5, 6, 7, 8, 9, 10]
+    nmf = NMFFeatures(2).fit(table)
+    more = nmf.transform(table).assign(more=1)
+    back = nmf.inverse_transform(more)
+    assert back.columns.tolist() == [*table.columns, "more"]
+
+
+def test_settings_changed_after_fit(table):
+    nmf = NMFFeatures(3).fit(table)
+    before = nmf.transform(table)
+    assert_frame_equal(nmf.set_params(penalty=0.5, l1_ratio=0.1).transform(table), before)  # the fit's own count
+    with pytest.raises(ValueError, match="'projection' parameter"):
+        nmf.set_params(projection="exact").transform(table)
+
+
+def test_tuples_name_columns_of_two_levels(table):
+    X = table[NUMERIC].set_axis(pd.MultiIndex.from_product([["a", "b"], [1, 2, 3]]), axis=1)
+    assert NMFFeatures(1, variables=("a", 1)).fit(X).variables_ == [("a", 1)]
+    out = nnmf(X, target=("b", 3))
+    assert out.columns.tolist() == [("b", 3), "NNMF1", "NNMF2"]
+    assert nnmf(X, target=[("b", 3)], variables=[("a", 1), ("a", 2)]).shape == (40, 6)
+
+
+def test_values_far_above_training_are_named(table):
+    nmf = NMFFeatures(2).fit(table.assign(c1=table["c1"] * 1e-300))
+    with pytest.raises(ValueError, match=r"overflows, in columns \['c1'\]"):
+        nmf.transform(table.assign(c1=table["c1"] * 1e10))
+
+
+def test_bits_do_not_depend_on_blas_threads(table):
+    wide = np.random.default_rng(0).gamma(1, 1, (500, 60))
+    results = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            results.append(NMFFeatures(3, n_jobs=1).fit_transform(wide))
+    assert_array_equal(*results)
+
+
 # ---- errors
 
 
@@ -418,6 +484,9 @@ def test_fit_and_transform_must_agree(table):
     with pytest.raises(ValueError, match=r"unseen.*\n- more"):
         nmf.transform(table.assign(more=1))
     X = table[NUMERIC]
+    numbered = X.set_axis([5, 6, 7, 8, 9, 10], axis=1)
+    by_position = NMFFeatures(2).fit(X.to_numpy())
+    assert_array_equal(by_position.transform(numbered), by_position.transform(X.to_numpy()))
     nmf = NMFFeatures(2).fit(X)
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         out = nmf.transform(X.to_numpy())
@@ -452,6 +521,9 @@ def spoil(table, column, row, value):
         (lambda t: t, dict(variables=["c0", "c9"]), r"variables has \['c9'\], not found"),
         (lambda t: t, dict(variables=["c0", "c0"]), "each once"),
         (lambda t: t, dict(variables=[]), "at least one column"),
+        (lambda t: t[NUMERIC].to_numpy(), dict(variables=[True, False]), "wanted a name or a list of names"),
+        (lambda t: t[NUMERIC].to_numpy(), dict(variables=[1.0]), "wanted a name or a list of names"),
+        (lambda t: t, dict(n_jobs=0), "'n_jobs' parameter"),
         (lambda t: t.set_axis([*t.columns[:-1], "c0"], axis=1), {}, r"duplicated column names: \['c0'\]"),
         (lambda t: t[["kind", "flag"]], {}, "no numeric column"),
         (lambda t: t[[]], {}, "0 feature"),
@@ -494,7 +566,14 @@ def test_not_converged_warns(table):
         nmf = NMFFeatures(3, max_iter=1).fit(table)
     assert not nmf.converged_
     assert caught[0].filename == __file__
-    with pytest.warns(ConvergenceWarning) as caught:
+    for call in (
+        lambda: table.pipe(nnmf, n=3, max_iter=1),
+        lambda: make_pipeline(NMFFeatures(3, variables=NUMERIC, max_iter=1), "passthrough").fit_transform(table),
+    ):
+        with pytest.warns(ConvergenceWarning, match="max_iter=1") as caught:
+            call()
+        assert caught[0].filename == __file__
+    with pytest.warns(ConvergenceWarning, match="at objective") as caught:
         NMFFeatures(3, max_iter=1).fit_transform(table)
     assert caught[0].filename == __file__
 
@@ -513,6 +592,8 @@ def test_nnmf(table):
         nnmf(table, target="c9")
     with pytest.raises(ValueError, match=r"share \['c1'\]"):
         nnmf(table, target="c1", variables=["c0", "c1"])
+    with pytest.raises(TypeError, match="as n, not n_components"):
+        nnmf(table, n_components=3)
     with pytest.raises(ValueError, match="beside the target"):
         nnmf(table[["c0", "kind"]], target="c0")
 

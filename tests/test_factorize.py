@@ -90,6 +90,18 @@ def test_balance_is_the_cheapest_scale(l1_ratio):
         assert unit.cost(W * c * factor, H / c[:, None] / factor) > best
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # raw units: 500 passes do not do
+def test_result_is_what_is_reported_on_ill_conditioned_data():
+    X = load_breast_cancer().data
+    f = factorize(X, 12, penalty=0)
+    assert f.history[-1] <= 1.01 * f.objective
+    assert_allclose(30 * f.W.sum(0), 569 * f.H.sum(1), rtol=1e-9)
+    f = factorize(X, 12, penalty=0.01, l1_ratio=0.5)
+    if f.converged:
+        _, by_H = gradients(X, f.W, f.H, 0.01, 0.5)
+        assert np.abs(np.minimum(f.H, by_H)).max() < np.sqrt(1e-5) * f.H.max()
+
+
 def test_balanced_at_penalty_zero():
     X = low_rank()
     f = factorize(X, 3, penalty=0, tol=1e-12, max_iter=5000)

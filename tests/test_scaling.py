@@ -140,6 +140,22 @@ def test_callers_data_is_unchanged_and_may_be_read_only():
     assert_array_equal(frame.to_numpy(), before)
 
 
+def test_inverse_goes_by_name():
+    X = pd.DataFrame(data(), columns=list("abcd")).rename_axis(columns="what")
+    scaler = NonNegativeScaler().fit(X)
+    Z = scaler.transform(X)
+    assert Z.columns.name == "what"
+    assert_frame_equal(scaler.inverse_transform(Z[["d", "b", "a", "c"]]), X)
+    with pytest.raises(ValueError, match="wanted those that transform returns"):
+        scaler.inverse_transform(Z.set_axis(list("efgh"), axis=1))
+
+
+def test_overflow_is_named():
+    scaler = NonNegativeScaler().fit(pd.DataFrame({"a": [1e-300, 2e-300], "b": [1.0, 2]}))
+    with pytest.raises(ValueError, match=r"overflows, in columns \['a'\]"):
+        scaler.transform(pd.DataFrame({"a": [1e10], "b": [1.0]}))
+
+
 def test_wrong_width_to_invert():
     with pytest.raises(ValueError, match="X has 3 columns; wanted the 4"):
         NonNegativeScaler().fit(data()).inverse_transform(np.ones((2, 3)))
