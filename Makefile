@@ -3,12 +3,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench clean
 
 help:
 	@echo "make demo           see it work on a small data set"
 	@echo "make test           run the tests; ARGS='-k name -x' goes to pytest"
 	@echo "make lint           check code and formatting with ruff"
+	@echo "make bench          time against other libraries, hours; ARGS=--quick for small data, minutes"
 	@echo "make clean          remove the virtual environment, caches and build output"
 
 demo: $(READY)
@@ -20,6 +21,9 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache

@@ -203,10 +203,14 @@ class Ours:
 
 
 def affordable(peer, X, k, threads, cap):
-    """Iterations the peer may take within ``cap`` seconds, judged by its first ones, which also warm it up."""
+    """Iterations the peer may take within ``cap`` seconds, judged by short runs, which also warm it up."""
     peer.run(X, k, threads, 1)
-    first, fourth = (peer.run(X, k, threads, n).seconds for n in (1, 4))
-    return int(np.clip((cap - first) / max((fourth - first) / 3, 1e-6), 4, peer.max_iter))
+    start, n = peer.run(X, k, threads, 1).seconds, 4
+    while (run := peer.run(X, k, threads, n)).seconds < cap / 50:  # long enough to judge by
+        if run.n_iter < n or n >= peer.max_iter:  # it has finished
+            return peer.max_iter
+        n = min(4 * n, peer.max_iter)
+    return int(np.clip((cap - start) / max((run.seconds - start) / max(run.n_iter - 1, 1), 1e-6), 4, peer.max_iter))
 
 
 def fewest(peer, X, k, threads, target, enough):

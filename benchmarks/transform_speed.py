@@ -139,10 +139,11 @@ def blas(threads, shrink):
 
 def memory(threads, shrink):
     """Peak memory of a fit from a frame, against the table and one copy of it."""
-    X = DATA["very tall"].make(2 * shrink)  # 1,000,000 rows
+    make = DATA["very tall"].make
+    NMFFeatures(10, n_jobs=threads).fit(pd.DataFrame(make(100 * shrink)))  # imports and compiles
+    X = make(2 * shrink)  # 1,000,000 rows, made without taking more memory than they do
     table = pd.DataFrame(X, columns=[f"c{j}" for j in range(X.shape[1])], copy=False)
-    NMFFeatures(10, n_jobs=threads).fit(table[:20_000])  # imports and compiles
-    # the greatest so far, in KiB on Linux; the table was made without taking more than itself
+    # ru_maxrss is the most so far, in KiB on Linux
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     NMFFeatures(10, n_jobs=threads).fit(table)
     KiB = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -396,7 +396,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         k, most = int(self.n_components), len(self.variables_)
         self.n_components_ = min(k, most)
         self._refuse_clash()
-        if k == 0:
+        if k == 0:  # nothing is learned: not a cell is looked at
+            self.components_, self.component_scales_ = np.zeros((0, most)), np.zeros(0)
+            self.explained_, self.objective_, self.history_ = np.zeros(0), float("nan"), np.zeros(0)
+            self.n_iter_, self.converged_ = 0, True
             return X, None, None
 
         matrix, fresh = frames.to_matrix(X, self._positions.tolist())

@@ -5,25 +5,33 @@ keeps the code in its cache), so importing the package, or scoring a few rows, w
 runs threads; all release the GIL.
 """
 
-from functools import cache
-
 import numpy as np
 
 LANES = 64  # columns (or rows) of a tile: SIMD lanes
 SLOTS = 61  # Cholesky factors that nnls_rows keeps; a prime, so that supports spread
 GUESS_SWEEPS = 8
+FEW = 50_000
 
 
-@cache
+_machine_code = {}
+
+
 def compiled(function):
     """Return the function as machine code."""
-    from numba import njit
+    if function not in _machine_code:
+        from numba import njit
 
-    options = dict(nogil=True, fastmath=FAST.get(function, False))
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to keep it: neither beside the source nor in the user's cache folder
-        return njit(**options)(function)
+        options = dict(nogil=True, fastmath=FAST.get(function, False))
+        try:
+            _machine_code[function] = njit(cache=True, **options)(function)
+        except RuntimeError:  # nowhere to keep it: neither beside the source nor in the user's cache folder
+            _machine_code[function] = njit(**options)(function)
+    return _machine_code[function]
+
+
+def compiled_if_worth(function, work):
+    """Return machine code if the compiler is loaded anyway, or ``work`` (about 1 us each) would take longer."""
+    return compiled(function) if _machine_code or work > FEW else function
 
 
 def coordinate_descent(F, A, B, sweeps, enough):

@@ -19,11 +19,10 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
-from . import kernels
 from .blocks import single_threaded_blas, take, workers
+from .kernels import compiled_if_worth, nnls_rows
 
 RIDGE = 1e-12
-FEW = 50_000  # up to so many rows x components^2, plain Python answers sooner than a compiler could
 
 
 @single_threaded_blas()
@@ -52,7 +51,7 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     kind = kind.ravel()  # NumPy 2.0 gives it a second axis
     share = 1 / (count[kind] * sums)
     size = tile_rows(p)
-    nnls_rows = kernels.nnls_rows if n * len(gram) ** 2 <= FEW else kernels.compiled(kernels.nnls_rows)
+    solve = compiled_if_worth(nnls_rows, n * len(gram) ** 2)
 
     def solve_tile(start):
         tile = take(X, slice(start, start + size))
@@ -63,7 +62,7 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
             if rows < size:
                 tile = np.vstack([tile, np.zeros((size - rows, p), dtype=X.dtype)])
             B = (np.ascontiguousarray(tile, dtype=np.float64) @ unit_Ht)[:rows] - l1
-        scores, unsolved = nnls_rows(gram, B)
+        scores, unsolved = solve(gram, B)
         for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
             L = np.linalg.cholesky(gram)
             scores[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]

@@ -46,12 +46,15 @@ class HALS:
 
     enough = 0.01  # a sweep that changes less than this share of what the first one did is the last
 
+    def __init__(self):
+        self.coordinate_descent = compiled(coordinate_descent)
+
     def improve_scores(self, X_block, Wt_block, H, HHt, strengths, sweeps):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
         HXt = loadings_times(H, X_block)
         if strengths.l1_W:
             HXt -= X_block.dtype.type(strengths.l1_W)
-        compiled(coordinate_descent)(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
+        self.coordinate_descent(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
         return self.statistics(X_block, Wt_block)
 
     def statistics(self, X_block, Wt_block):
@@ -64,7 +67,7 @@ class HALS:
         A, B = stats.WtW + strengths.l2_H * np.eye(len(H)), stats.WtX - strengths.l1_H
         residual = stationarity(H, A, B)
         H = H.copy()
-        compiled(coordinate_descent)(H, A, B, sweeps, self.enough)
+        self.coordinate_descent(H, A, B, sweeps, self.enough)
         return H, residual
 
 

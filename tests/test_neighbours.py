@@ -67,8 +67,7 @@ def test_feature_engine_then_components_then_regression(holed):
 def test_search_in_several_processes_and_joblib(holed, tmp_path):
     X, y = holed
     search = GridSearchCV(pipeline(X), {"nmf__n_components": [2, 4]}, cv=2, n_jobs=2)
-    with joblib.parallel_config("loky"):
-        search.fit(X, y)
+    search.fit(X, y)
     path = tmp_path / "model.joblib"
     joblib.dump(search.best_estimator_, path)
     assert np.array_equal(joblib.load(path).predict(X), search.predict(X))
