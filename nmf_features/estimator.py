@@ -19,7 +19,7 @@ from . import frames
 from ._warn import warn_user
 from .blocks import single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import fit_loadings, warn_of_outcome
+from .factorize import fit_loadings, free_scale, warn_of_outcome
 from .losses import Strengths, safe_scale, squared_residual, squares
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
@@ -69,7 +69,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Where the loadings start, on the shifted and scaled columns.
     n_init : int, default 1
         Number of starts, of which the best by objective is kept; all but the first are random.
-    max_iter : int, default 500
+    max_iter : int, default 1000
         Most passes over the data for each start.
     tol : float, default 1e-5
         Relative fall of the objective per pass below which the fit stops.
@@ -170,7 +170,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         solver="auto",
         init="nnsvd-lrc",
         n_init=1,
-        max_iter=500,
+        max_iter=1000,
         tol=1e-5,
         random_state=None,
         n_jobs=None,
@@ -413,25 +413,23 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.column_means_ = np.asarray(Z.mean(axis=0, dtype=np.float64)).ravel()
 
         alive = int((~learned.constant).sum()) * (2 if learned.split else 1)
-        strengths = Strengths.of(self.penalty, self.l1_ratio, Z.shape[0], alive)
+        strengths, unit = (Strengths.of(q, self.l1_ratio, Z.shape[0], alive) for q in (self.penalty, 1.0))
         self.score_penalties_ = np.array([strengths.l1_W, strengths.l2_W])
         fit = fit_loadings(
             Z,
             k,
             strengths,
-            Strengths.of(1.0, self.l1_ratio, Z.shape[0], alive),
+            unit,
             **{
                 name: getattr(self, name)
                 for name in ("solver", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
             },
         )
-        sums = fit.H.sum(axis=1)
-        self.component_scales_ = np.where(sums > 0, sums, 1.0)
-        self.components_ = fit.H / self.component_scales_[:, None]
-        self._sort(fit.totals * sums)
-        W = self._scores(Z)
-        if self._sort(W.sum(axis=0, dtype=np.float64)):  # the loop's own scores gave another order: rare
-            W = self._scores(Z)
+        W, H = fit.U, fit.H / fit.sums[:, None]
+        # Largest total amount first, ties by the column of the largest loading.
+        order = np.lexsort((H.argmax(axis=1), -W.sum(axis=0, dtype=np.float64)))
+        W, self.components_ = W[:, order], H[order]
+        self.component_scales_ = (fit.sums / free_scale(fit, self.penalty, unit))[order]
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e).astype(np.float64)
@@ -443,12 +441,6 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
         return X, Z, W
-
-    def _sort(self, totals):
-        """Put components in order of total amount, ties by the column of the largest loading; whether any moved."""
-        order = np.lexsort((self.components_.argmax(axis=1), -totals))
-        self.components_, self.component_scales_ = self.components_[order], self.component_scales_[order]
-        return bool((order != np.arange(len(order))).any())
 
     def _check(self, X, reset):
         anything = self.variables is not None or self.n_components == 0  # then other columns may hold anything
@@ -506,7 +498,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         """Exact scores: the balanced pair's objective, seen from the canonical one."""
         s = self.component_scales_
         l1, l2 = self.score_penalties_
-        return exact_scores(Z, self.components_, l1 / s, l2 / s**2, self.n_jobs)
+        return exact_scores(Z, self.components_, l1 / s, l2 / s / s, self.n_jobs)
 
     def _result(self, X, W):
         """Other columns of X, then the components, in the kind of X."""

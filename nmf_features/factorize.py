@@ -32,7 +32,7 @@ from ._warn import warn_user
 from .blocks import loadings_times, positive_residual, row_blocks, scores_times, single_threaded_blas, take, workers
 from .init import STARTS
 from .losses import Strengths, balance, objective, safe_scale, squares
-from .projection import exact_scores
+from .projection import exact_scores, unit_scores
 from .solvers import SOLVERS, Statistics
 
 SAMPLE_ROWS = 2000  # the smallest sample that a tall table is fitted on first
@@ -82,10 +82,11 @@ class Factorization:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Loadings without scores: what the loop ends with."""
+    """What the loop ends with: loadings, their sums, and the exact scores for loadings divided by their sums."""
 
+    U: np.ndarray
+    sums: np.ndarray
     H: np.ndarray
-    totals: np.ndarray  # sums of the loop's own scores, per component
     objective: float
     n_iter: int
     converged: bool
@@ -103,7 +104,7 @@ def factorize(
     solver="auto",
     init="nnsvd-lrc",
     n_init=1,
-    max_iter=500,
+    max_iter=1000,
     tol=1e-5,
     random_state=None,
     n_jobs=None,
@@ -130,7 +131,7 @@ def factorize(
         Where the loadings start: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
         Number of starts, of which the best by objective is kept. The first is ``init``, the others are random.
-    max_iter : int, default 500
+    max_iter : int, default 1000
         Most passes over the data for each start, on each sample of a tall table.
     tol : float, default 1e-5
         Stop when the objective falls by less than this share of itself per pass (mean of five) and the KKT
@@ -198,16 +199,20 @@ def factorize(
         random_state=random_state,
         n_jobs=n_jobs,
     )
-    H = fit.H.astype(X.dtype)
-    W = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
-    if penalty == 0:  # then the scale is free: exactly balanced
-        W64 = W.astype(np.float64)
-        c = balance(W64.sum(axis=0), np.square(W64).sum(axis=0), fit.H, unit)
-        W, H = W * c.astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
+    c = free_scale(fit, penalty, unit)
+    W, H = fit.U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
     with np.errstate(over="ignore"):
         value = objective(X, W, H, penalty, l1_ratio)
     warn_of_outcome(fit, value, W, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history)
+
+
+def free_scale(fit, penalty, unit):
+    """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty."""
+    if penalty:
+        return np.ones(len(fit.H))
+    W = fit.U / fit.sums
+    return balance(W.sum(axis=0), np.square(W).sum(axis=0), fit.H, unit)
 
 
 def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
@@ -245,7 +250,7 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
                 f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
             )
     X, e = safe_scale(X)
-    wide = p > n
+    wide, as_given = p > n, X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
         strengths = Strengths(*np.multiply(strengths, shrink).tolist())
@@ -256,7 +261,7 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
     if not isinstance(init, str):
         init = np.ldexp(init, -e)
         if wide:  # the loop starts from the other factor
-            init = exact_scores(X.T, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
+            init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
     best = None
     for m in sample_sizes(*X.shape, k):  # the starts compete on the smallest sample
@@ -264,7 +269,7 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
         sample = X if share == 1 else X[sample_rows(X.shape[0], m)]
         there = [Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)]
         if best is not None:
-            best = descend(sample, best.H, *there, window=2)
+            best = descend(sample, best.H, *there, window=3)
             continue
         for start in range(n_init if k else 1):
             given = init if start == 0 else "random"
@@ -272,12 +277,13 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
             fit = descend(sample, H, *there, window=5)
             if best is None or fit.objective < best.objective:
                 best = fit
-    H, totals = best.H, best.totals
+    U, sums, H = best.U, best.sums, best.H
     if wide:
-        H, totals = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs).T.astype(np.float64), H.sum(axis=1)
+        H = (U / sums).T.astype(np.float64)
+        U, sums = unit_scores(as_given, H, strengths.l1_H, strengths.l2_H, n_jobs)
     with np.errstate(over="ignore"):
         history, value = np.ldexp(best.history, 4 * e), float(np.ldexp(best.objective, 4 * e))
-    return _Fit(np.ldexp(H, e), np.ldexp(totals, e), value, best.n_iter, best.converged, history)
+    return _Fit(np.ldexp(U, 2 * e), np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history)
 
 
 def _swap(strengths):
@@ -318,13 +324,21 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
     blocks = [take(X, r) for r in rows]
     squared_norm = sum(map(squares, blocks))
     if k == 0:
-        return _Fit(H, np.zeros(0), 0.5 * squared_norm, 0, True, np.array([0.5 * squared_norm]))
+        return _Fit(
+            np.zeros((X.shape[0], 0), X.dtype),
+            np.zeros(0),
+            H,
+            0.5 * squared_norm,
+            0,
+            True,
+            np.array([0.5 * squared_norm]),
+        )
     # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
     rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
 
     def exact(H):
-        W = exact_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
-        return [np.ascontiguousarray(W[r].T) for r in rows]
+        U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
+        return U, sums, [np.ascontiguousarray((U[r] / sums.astype(X.dtype)).T) for r in rows]
 
     def one_pass(H, sweeps):
         HHt = H @ H.T + strengths.l2_W * np.eye(k)
@@ -339,7 +353,7 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
         scores = strengths.l1_W * stats.W_sums.sum() + strengths.l2_W / 2 * np.trace(stats.WtW)
         return max(float(fit), 0.0) + float(scores) + strengths.cost(np.zeros(0), H)
 
-    Wt = exact(H)  # or the first loadings would be fitted to poor scores, and a good start spoilt
+    *_, Wt = exact(H)  # or the first loadings would be fitted to poor scores, and a good start spoilt
     history, accepted, H_accepted = [], np.inf, H
     momentum, rejected, converged = 1.0, 0, False
     sweeps = int(np.clip(1 + p / k, 2, 20))  # a sweep costs k/(2p) of the product with X
@@ -374,7 +388,7 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
                 continue
 
             # The loop's scores are not quite exact: judge by those that are.
-            Wt = exact(H_accepted)
+            U, sums, Wt = exact(H_accepted)
             stats = Statistics.total(each(solver.statistics, blocks, Wt))
             gain, accepted = accepted - evaluate(H_accepted, stats), min(accepted, evaluate(H_accepted, stats))
             history[-1] = accepted
@@ -390,9 +404,10 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
                             Wt_block[t] = pair[0][r]
                         H_accepted[t] = pair[1]
                         H, momentum, converged = H_accepted, 1.0, False
+                        if n_iter == max_iter:
+                            U, sums, Wt = exact(H_accepted)
                         break
-    c = balance(stats.W_sums, stats.WtW.diagonal(), H_accepted, unit)
-    return _Fit(H_accepted / c[:, None], stats.W_sums * c, accepted, n_iter, converged, np.array(history))
+    return _Fit(U, sums, H_accepted, accepted, n_iter, converged, np.array(history))
 
 
 def _rank_one(blocks, Wt, H, strengths, unit, value):

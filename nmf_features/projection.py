@@ -23,21 +23,30 @@ from .blocks import single_threaded_blas, take, workers
 from .kernels import compiled_if_worth, nnls_rows
 
 RIDGE = 1e-12
+BATCH_TILES = 8  # tiles that share the factors of their supports
 
 
-@single_threaded_blas()
 def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     """Return the non-negative scores of the rows of X (n x k), each exactly the minimiser of its objective.
 
     ``l1`` and ``l2`` are numbers or arrays of shape (k,). Computed in float64, returned in the dtype of X.
     """
+    W, sums = unit_scores(X, H, l1, l2, n_jobs)
+    W /= sums.astype(W.dtype)
+    return W
+
+
+@single_threaded_blas()
+def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
+    """Return the same scores for loadings divided by their sums, with these sums (1 for zero loadings)."""
     (n, p), k = X.shape, len(H)
     W = np.zeros((n, k), dtype=X.dtype)
-    sums = H.sum(axis=1, dtype=np.float64)
-    alive = np.flatnonzero(sums > 0)
+    all_sums = H.sum(axis=1, dtype=np.float64)
+    alive = np.flatnonzero(all_sums > 0)
+    all_sums[(all_sums == 0) | (np.abs(all_sums - 1) < 1e-12)] = 1.0  # already so: not to be rounded again
     if n == 0 or not len(alive):
-        return W
-    sums = sums[alive]
+        return W, all_sums
+    sums = all_sums[alive]
     unit_H = H[alive] / sums[:, None]  # rows sum to 1: no product of X and H can overflow
     l1, l2 = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] / sums for v in (l1, l2))
     # Equal components share equally: they are solved for as one.
@@ -49,30 +58,35 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     gram[np.diag_indices(len(gram))] += RIDGE * gram.diagonal().mean() + l2
     unit_Ht = np.ascontiguousarray(unit_H.T)
     kind = kind.ravel()  # NumPy 2.0 gives it a second axis
-    share = 1 / (count[kind] * sums)
+    share = 1 / count[kind]
     size = tile_rows(p)
     solve = compiled_if_worth(nnls_rows, n * len(gram) ** 2)
 
-    def solve_tile(start):
-        tile = take(X, slice(start, start + size))
-        rows = tile.shape[0]
-        if sparse.issparse(tile):  # row by row: no row can feel another
-            B = tile.astype(np.float64) @ unit_Ht - l1
+    def solve_batch(start):
+        batch = take(X, slice(start, start + BATCH_TILES * size))
+        rows = batch.shape[0]
+        if sparse.issparse(batch):  # row by row: no row can feel another
+            B = batch.astype(np.float64) @ unit_Ht
         else:
-            if rows < size:
-                tile = np.vstack([tile, np.zeros((size - rows, p), dtype=X.dtype)])
-            B = (np.ascontiguousarray(tile, dtype=np.float64) @ unit_Ht)[:rows] - l1
+            B = np.empty((rows, len(gram)))
+            for first in range(0, rows, size):
+                tile = batch[first : first + size]
+                if len(tile) < size:
+                    tile = np.vstack([tile, np.zeros((size - len(tile), p), dtype=X.dtype)])
+                product = np.ascontiguousarray(tile, dtype=np.float64) @ unit_Ht
+                B[first : first + size] = product[: rows - first]
+        B -= l1
         scores, unsolved = solve(gram, B)
         for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
             L = np.linalg.cholesky(gram)
             scores[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
         W[start : start + rows, alive] = scores[:, kind] * share
 
-    starts = range(0, n, size)
+    starts = range(0, n, BATCH_TILES * size)
     with workers(n_jobs, len(starts)) as each:
-        for _ in each(solve_tile, starts):
+        for _ in each(solve_batch, starts):
             pass
-    return W
+    return W, all_sums
 
 
 def tile_rows(p):

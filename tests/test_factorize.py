@@ -90,7 +90,7 @@ def test_balance_is_the_cheapest_scale(l1_ratio):
         assert unit.cost(W * c * factor, H / c[:, None] / factor) > best
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # raw units: 500 passes do not do
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")  # raw units: 1,000 passes may not do
 def test_result_is_what_is_reported_on_ill_conditioned_data():
     X = load_breast_cancer().data
     f = factorize(X, 12, penalty=0)
@@ -334,7 +334,7 @@ def test_tall_data_is_fitted_on_samples_first(monkeypatch):
     _, by_H = gradients(X, sampled.W, sampled.H, 0.001, 1)
     assert np.abs(np.minimum(sampled.H, by_H)).max() < np.sqrt(1e-5) * sampled.H.max()
     shuffled = factorize(X[np.random.default_rng(0).permutation(20_000)], 3)  # other samples
-    assert_allclose(shuffled.objective, sampled.objective, rtol=1e-4)
+    assert_allclose(shuffled.objective, sampled.objective, rtol=3e-4)
     monkeypatch.setattr(sys.modules["nmf_features.factorize"], "SAMPLE_ROWS", 10**9)
     whole = factorize(X, 3)
     assert whole.n_iter > sampled.n_iter
