@@ -269,7 +269,7 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
         sample = X if share == 1 else X[sample_rows(X.shape[0], m)]
         there = [Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)]
         if best is not None:
-            best = descend(sample, best.H, *there, window=3)
+            best = descend(sample, best.H, *there, window=2)
             continue
         for start in range(n_init if k else 1):
             given = init if start == 0 else "random"
