@@ -210,7 +210,18 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return self
 
     def fit_transform(self, X, y=None):
-        """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does."""
+        """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Training data.
+        y : ignored
+
+        Returns
+        -------
+        frame or array of shape (n_samples, n_features_out)
+        """
         X, Z, W = self._fit(X)
         if self.n_components_ and self.projection == "linear":
             W = linear_scores(Z, self.components_)
@@ -274,11 +285,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             both = frames.beside(others, frames.make(chosen, self.variables_, like=X))
             return frames.select(both, order)
         others = X[:, list(rest.values())]
-        return (
-            sparse.hstack([others, chosen]).tocsr()[:, order]
-            if sparse.issparse(X)
-            else np.hstack([others, chosen])[:, order]
-        )
+        both = sparse.hstack([others, chosen]).tocsr() if sparse.issparse(X) else np.hstack([others, chosen])
+        return both[:, order]
 
     def _locate(self, X):
         """Where X, as ``transform`` returned it, has the components; and the other columns, by position in ``fit``.
@@ -349,21 +357,50 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return 1 - error / spread
 
     def get_feature_names_out(self, input_features=None):
-        """Return the names of the columns that ``transform`` returns, an object array of str."""
+        """Return the names of the columns that ``transform`` returns.
+
+        Parameters
+        ----------
+        input_features : array-like of str, optional
+            Names of the columns of X; checked against those seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of str, of dtype object
+        """
         check_is_fitted(self)
         names = _check_feature_names_in(self, input_features)
         return np.asarray([*names[self._kept()], *self._component_names()], dtype=object)
 
     def tidy(self):
-        """Return the loadings as a long frame ``terms, value, component``, sorted by component, then term."""
+        """Return the loadings in long form, sorted by component, then term, as recipes' ``tidy()`` does.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns ``terms``, ``value`` and ``component``; zero loadings too.
+        """
         return self._long().sort_values(
             ["component", "terms"], key=lambda c: c.astype(str), kind="stable", ignore_index=True
         )
 
     def top_features(self, m=5):
-        """Return the ``m`` largest loadings of each component, largest first, as a frame like :meth:`tidy`.
+        """Return the largest loadings of each component, largest first.
 
-        Loadings of zero are left out, so a component may have fewer.
+        Parameters
+        ----------
+        m : int, default 5
+            How many of each; loadings of zero are left out, so a component may have fewer.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns of :meth:`tidy`.
+
+        Raises
+        ------
+        ValueError
+            If ``m`` is not a whole number, 1 or more.
         """
         if not isinstance(m, Integral) or m < 1:
             raise ValueError(f"m is {m!r}; wanted a whole number of columns to show, 1 or more.")
@@ -432,11 +469,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.component_scales_ = (fit.sums / free_scale(fit, self.penalty, unit))[order]
 
         unit_Z, e = safe_scale(Z)
-        unit_W = np.ldexp(W, -2 * e).astype(np.float64)
+        unit_W = np.ldexp(W, -2 * e) if e else W
+        WtW = np.asarray(unit_W.T @ unit_W, dtype=np.float64)
         H = self.components_
-        self.explained_ = ((unit_W.T @ unit_W) * (H @ H.T)).sum(axis=1) / squares(unit_Z)
+        self.explained_ = (WtW * (H @ H.T)).sum(axis=1) / squares(unit_Z)
         with np.errstate(over="ignore"):
-            loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W.astype(Z.dtype), H.astype(Z.dtype)), 4 * e)
+            loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype)), 4 * e)
         self.objective_ = float(loss) + strengths.cost(W / self.component_scales_, H * self.component_scales_[:, None])
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())

@@ -225,9 +225,7 @@ def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
         )
     dead = ~(W.any(axis=0) & H.any(axis=1))
     if dead.all() and len(dead) and penalty:
-        warn_user(
-            f"penalty={penalty:g} empties the model: every score is zero. Lower the penalty.",
-        )
+        warn_user(f"penalty={penalty:g} empties the model: every score is zero. Lower the penalty.")
     elif dead.any():
         warn_user(
             f"Components {[name for name, d in zip(names, dead, strict=True) if d]} are zero: none could be found that "

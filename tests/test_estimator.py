@@ -90,6 +90,7 @@ def test_polars_gives_polars_and_the_same_numbers(table):
     assert out.columns == ["kind", "flag", "NNMF1", "NNMF2", "NNMF3"]
     assert out.schema["kind"] == polars.schema["kind"]
     assert_array_equal(out[:, 2:].to_numpy(), NMFFeatures(3).fit_transform(table).iloc[:, 2:].to_numpy())
+    assert polars.equals(pl.from_pandas(table.reset_index(drop=True)))  # the caller's frame is as it was
     only = NMFFeatures(3).fit_transform(polars.select(NUMERIC))
     assert only.columns == ["NNMF1", "NNMF2", "NNMF3"]
 
