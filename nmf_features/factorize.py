@@ -262,7 +262,7 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
     best = None
-    for m in sample_sizes(*X.shape, k):  # the starts compete on the smallest sample
+    for m in sample_sizes(X, k):  # the starts compete on the smallest sample
         share = m / X.shape[0]
         sample = X if share == 1 else X[sample_rows(X.shape[0], m)]
         there = [Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)]
@@ -289,13 +289,15 @@ def _swap(strengths):
     return Strengths(strengths.l1_H, strengths.l1_W, strengths.l2_H, strengths.l2_W)
 
 
-def sample_sizes(n, p, k):
-    """Rows of the samples that a tall table is fitted on, each four times the one before, and n itself at last.
+def sample_sizes(X, k):
+    """Rows of the samples that a tall table is fitted on, each four times the one before, and all rows at last.
 
     The loadings from a small sample are a start for the larger one that leaves it few passes. Samples over an
     eighth of the rows would save little and cost memory.
     """
-    m = max(SAMPLE_ROWS, 50 * k, 4 * p)
+    n, p = X.shape
+    # enough rows for every column: four times as many, or 50 stored cells in each
+    m = max(SAMPLE_ROWS, 50 * k, 50 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 4 * p)
     sizes = []
     while m <= n // 8:
         sizes.append(m)

@@ -210,23 +210,31 @@ def nnls_rows(gram, B):
 def csr_times(data, indices, indptr, Ht, out):
     """Write X Ht, for X in CSR form (n x p) and Ht (p x k), to out (n x k)."""
     k = Ht.shape[1]
+    row = np.empty(k, out.dtype)  # a local array: the compiler then knows that nothing else is changed
     for i in range(len(out)):
-        out[i] = 0
+        row[:] = 0
         for at in range(indptr[i], indptr[i + 1]):
             x, j = data[at], indices[at]
             for t in range(k):
-                out[i, t] += x * Ht[j, t]
+                row[t] += x * Ht[j, t]
+        out[i] = row
 
 
 def csr_transposed_times(data, indices, indptr, W, out):
     """Add X' W, for X in CSR form (n x p) and W (n x k), to out (p x k)."""
     k = W.shape[1]
+    row = np.empty(k, out.dtype)
     for i in range(len(W)):
+        row[:] = W[i]
         for at in range(indptr[i], indptr[i + 1]):
             x, j = data[at], indices[at]
             for t in range(k):
-                out[j, t] += x * W[i, t]
+                out[j, t] += x * row[t]
 
 
 # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows must keep its order.
-FAST = {coordinate_descent: {"reassoc", "contract", "arcp", "nsz"}}
+FAST = {
+    coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},
+    csr_times: {"contract"},
+    csr_transposed_times: {"contract"},
+}

@@ -49,15 +49,17 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     sums = all_sums[alive]
     unit_H = H[alive] / sums[:, None]  # rows sum to 1: no product of X and H can overflow
     l1, l2 = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] / sums for v in (l1, l2))
-    # Equal components share equally: they are solved for as one.
-    kinds, kind, count = np.unique(
-        np.column_stack([unit_H, l1, l2 / sums]), axis=0, return_inverse=True, return_counts=True
-    )
-    unit_H, l1, l2 = kinds[:, :-2], kinds[:, -2], kinds[:, -1] / count
+    # Equal components share equally: they are solved for as one. Sorted, so that their order changes no bit.
+    rows = np.column_stack([unit_H, l1, l2 / sums])
+    kinds = {row.tobytes(): row for row in rows}
+    keys = sorted(kinds)
+    kind = np.array([keys.index(row.tobytes()) for row in rows])
+    count = np.bincount(kind)
+    distinct = np.array([kinds[key] for key in keys])
+    unit_H, l1, l2 = distinct[:, :-2], distinct[:, -2], distinct[:, -1] / count
     gram = unit_H @ unit_H.T
     gram[np.diag_indices(len(gram))] += RIDGE * gram.diagonal().mean() + l2
     unit_Ht = np.ascontiguousarray(unit_H.T)
-    kind = kind.ravel()  # NumPy 2.0 gives it a second axis
     share = 1 / count[kind]
     size = tile_rows(p)
     solve = compiled_if_worth(nnls_rows, n * len(gram) ** 2)
@@ -66,7 +68,7 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
         batch = take(X, slice(start, start + BATCH_TILES * size))
         rows = batch.shape[0]
         if sparse.issparse(batch):  # row by row: no row can feel another
-            B = batch.astype(np.float64) @ unit_Ht
+            B = batch.astype(np.float64, copy=False) @ unit_Ht
         else:
             B = np.empty((rows, len(gram)))
             for first in range(0, rows, size):
