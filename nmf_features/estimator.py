@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import warn_user
-from .blocks import single_threaded_blas
+from .blocks import row_blocks, single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import fit_loadings, free_scale, warn_of_outcome
 from .losses import Strengths, safe_scale, squared_residual, squares
@@ -465,7 +465,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         W, H = fit.U, fit.H / fit.sums[:, None]
         # Largest total amount first, ties by the column of the largest loading.
         order = np.lexsort((H.argmax(axis=1), -W.sum(axis=0, dtype=np.float64)))
-        W, self.components_ = W[:, order], H[order]
+        for rows in row_blocks(W, 0):  # in place: W may be large
+            W[rows] = W[rows][:, order]
+        self.components_ = H[order]
         self.component_scales_ = (fit.sums / free_scale(fit, self.penalty, unit))[order]
 
         unit_Z, e = safe_scale(Z)
@@ -475,7 +477,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.explained_ = (WtW * (H @ H.T)).sum(axis=1) / squares(unit_Z)
         with np.errstate(over="ignore"):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype)), 4 * e)
-        self.objective_ = float(loss) + strengths.cost(W / self.component_scales_, H * self.component_scales_[:, None])
+        s = self.component_scales_
+        cost = strengths.l1_W * (W.sum(axis=0, dtype=np.float64) / s).sum()
+        cost += strengths.l2_W / 2 * np.square(np.ldexp(np.sqrt(WtW.diagonal()), 2 * e) / s).sum()
+        self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None])
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
         return X, Z, W

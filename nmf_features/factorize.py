@@ -281,7 +281,8 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
         U, sums = unit_scores(as_given, H, strengths.l1_H, strengths.l2_H, n_jobs)
     with np.errstate(over="ignore"):
         history, value = np.ldexp(best.history, 4 * e), float(np.ldexp(best.objective, 4 * e))
-    return _Fit(np.ldexp(U, 2 * e), np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history)
+    U = np.ldexp(U, 2 * e) if e else U
+    return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history)
 
 
 def _swap(strengths):
@@ -337,8 +338,13 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
     rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
 
     def exact(H):
-        U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
-        return U, sums, [np.ascontiguousarray((U[r] / sums.astype(X.dtype)).T) for r in rows]
+        return unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
+
+    def transposed(U, sums, r):
+        return np.ascontiguousarray((U[r] / sums.astype(X.dtype)).T)
+
+    def statistics(U, sums):
+        return Statistics.total(each(lambda X, r: solver.statistics(X, transposed(U, sums, r)), blocks, rows))
 
     def one_pass(H, sweeps):
         HHt = H @ H.T + strengths.l2_W * np.eye(k)
@@ -353,7 +359,9 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
         scores = strengths.l1_W * stats.W_sums.sum() + strengths.l2_W / 2 * np.trace(stats.WtW)
         return max(float(fit), 0.0) + float(scores) + strengths.cost(np.zeros(0), H)
 
-    *_, Wt = exact(H)  # or the first loadings would be fitted to poor scores, and a good start spoilt
+    U, sums = exact(H)  # or the first loadings would be fitted to poor scores, and a good start spoilt
+    Wt = [transposed(U, sums, r) for r in rows]
+    del U
     history, accepted, H_accepted = [], np.inf, H
     momentum, rejected, converged = 1.0, 0, False
     sweeps = int(np.clip(1 + p / k, 2, 20))  # a sweep costs k/(2p) of the product with X
@@ -388,24 +396,27 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
                 continue
 
             # The loop's scores are not quite exact: judge by those that are.
-            U, sums, Wt = exact(H_accepted)
-            stats = Statistics.total(each(solver.statistics, blocks, Wt))
+            Wt = None
+            U, sums = exact(H_accepted)
+            stats = statistics(U, sums)
             gain, accepted = accepted - evaluate(H_accepted, stats), min(accepted, evaluate(H_accepted, stats))
             history[-1] = accepted
             if converged and not rejected and accepted > rounding:
                 residual = solver.improve_components(H_accepted, stats, strengths)[1]
                 if gain > window * tol * accepted + rounding or residual > np.sqrt(tol):
                     H, momentum, converged = H_accepted, 1.0, False
+                    Wt = [transposed(U, sums, r) for r in rows]
             if converged and accepted > rounding:
                 for t in np.flatnonzero(~(H_accepted.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)):
                     revivals[t] += 1
+                    Wt = Wt or [transposed(U, sums, r) for r in rows]
                     if (pair := _rank_one(blocks, Wt, H_accepted, strengths, unit, accepted)) is not None:
                         for r, Wt_block in zip(rows, Wt, strict=True):
                             Wt_block[t] = pair[0][r]
                         H_accepted[t] = pair[1]
                         H, momentum, converged = H_accepted, 1.0, False
                         if n_iter == max_iter:
-                            U, sums, Wt = exact(H_accepted)
+                            U, sums = exact(H_accepted)
                         break
     return _Fit(U, sums, H_accepted, accepted, n_iter, converged, np.array(history))
 

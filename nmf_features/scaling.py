@@ -20,7 +20,7 @@ from . import frames
 from ._warn import warn_user
 
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
-CHUNK_CELLS = 1 << 18
+CHUNK_CELLS = 1 << 15  # a slice and its copies stay in the cache
 
 # What NonNegativeScaler and NMFFeatures accept, said once.
 PARAMETERS = {
