@@ -108,10 +108,11 @@ def coordinate_descent_numpy(F, A, B, sweeps, enough):
 def nnls_rows(gram, B):
     """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
 
-    gram is positive definite with no negative entry. A few sweeps guess the support of a row (the components
-    that are not zero); then the scores on the support are solved for exactly, and the components that violate
-    the conditions (a negative score, or a negative gradient outside) change sides, until none does. Flipping all
-    of them usually halves their number; where that stops, Murty's rule (flip the last one only) ends.
+    gram is positive definite with no negative entry. Rows whose unconstrained scores are positive are done at
+    once. For the others a few sweeps guess the support (the components that are not zero); then the scores on the
+    support are solved for exactly, and the components that violate the conditions (a negative score, or a negative
+    gradient outside) change sides, until none does. Flipping all of them usually halves their number; where that
+    stops, Murty's rule (flip the last one only) ends.
 
     Rows share the Cholesky factors of their supports. A factor depends on the support alone and every sum runs in
     a fixed order, so a row's scores have the same bits beside any other rows, compiled or not. Returns W and
@@ -124,19 +125,55 @@ def nnls_rows(gram, B):
     tile, g = np.zeros((k, LANES)), np.zeros(LANES)
     passive, wrong = np.empty(k, np.bool_), np.empty(k, np.bool_)
     members, x = np.empty(k, np.int64), np.empty(k)
-    for i in range(m):
-        lane = i % LANES
+
+    L = np.empty((k, k))  # Cholesky factor of gram, its diagonal stored inverted
+    for a in range(k):
+        for b in range(a + 1):
+            value = gram[a, b]
+            for c in range(b):
+                value -= L[a, c] * L[b, c]
+            L[a, b] = 1.0 / np.sqrt(value) if a == b else value * L[b, b]
+    rest, todo = 0, np.empty(m, np.int64)
+    for start in range(0, m, LANES):
+        lanes = min(LANES, m - start)
+        for a in range(k):
+            for j in range(lanes):
+                g[j] = B[start + j, a]
+            for c in range(a):
+                for j in range(lanes):
+                    g[j] -= L[a, c] * tile[c, j]
+            for j in range(lanes):
+                tile[a, j] = g[j] * L[a, a]
+        for a in range(k - 1, -1, -1):
+            for c in range(a + 1, k):
+                for j in range(lanes):
+                    tile[a, j] -= L[c, a] * tile[c, j]
+            for j in range(lanes):
+                tile[a, j] *= L[a, a]
+        for j in range(lanes):
+            least = np.inf
+            for t in range(k):
+                least = min(least, tile[t, j])
+            if least > 0.0:
+                for t in range(k):
+                    W[start + j, t] = tile[t, j]
+            else:
+                todo[rest] = start + j
+                rest += 1
+
+    for at in range(rest):
+        i, lane = todo[at], at % LANES
         if lane == 0:  # the guess, for a tile of rows at once
-            lanes = min(LANES, m - i)
+            lanes = min(LANES, rest - at)
             tile[:] = 0.0
             for _ in range(GUESS_SWEEPS):
                 for t in range(k):
                     for j in range(lanes):
-                        g[j] = B[i + j, t]
+                        g[j] = B[todo[at + j], t]
                     for s in range(k):
-                        a = gram[t, s]
+                        weight = gram[t, s]
                         for j in range(lanes):
-                            g[j] -= a * tile[s, j]
+                            g[j] -= weight * tile[s, j]
                     inverse = 1.0 / gram[t, t]
                     for j in range(lanes):
                         tile[t, j] = max(tile[t, j] + g[j] * inverse, 0.0)

@@ -90,7 +90,9 @@ class Scaling:
         z = x - self.offset
         if self.split:
             z = np.stack([z, -z], axis=2).reshape(len(x), -1)
-        return np.maximum(z, 0) / self.factor
+        np.maximum(z, 0, out=z)
+        z /= self.factor
+        return z
 
     def apply(self, X, out_of_range, names, overwrite=False):
         """Return the scaled matrix; in place of X where ``overwrite`` allows and the width stays."""
@@ -131,7 +133,7 @@ class Scaling:
         Z = X if overwrite and not self.split else np.empty((len(X), self.size), dtype=X.dtype)
         constant = np.flatnonzero(np.repeat(self.constant, 2) if self.split else self.constant)
         for rows in _slices(X):
-            z = self.unit(X[rows].astype(np.float64))
+            z = self.unit(X[rows].astype(np.float64, copy=False))
             if self.capped:
                 np.minimum(z, 1, out=z)
             z[:, constant] = 0
