@@ -399,7 +399,8 @@ def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
             Wt = None
             U, sums = exact(H_accepted)
             stats = statistics(U, sums)
-            gain, accepted = accepted - evaluate(H_accepted, stats), min(accepted, evaluate(H_accepted, stats))
+            value = evaluate(H_accepted, stats)
+            gain, accepted = accepted - value, min(accepted, value)
             history[-1] = accepted
             if converged and not rejected and accepted > rounding:
                 residual = solver.improve_components(H_accepted, stats, strengths)[1]

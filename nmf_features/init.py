@@ -1,4 +1,4 @@
-"""Starting loadings H (k x p). Scores need no start: the first pass computes them."""
+"""Starting loadings H (k x p). Scores need no start: they are solved for exactly."""
 
 import numpy as np
 from scipy import sparse

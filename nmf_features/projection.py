@@ -96,6 +96,7 @@ def tile_rows(p):
     return max(32, min(256, (1 << 20) // max(p, 1)))
 
 
+@single_threaded_blas()
 def linear_scores(X, H):
     """Return X H', what recipes' ``bake()`` computes from the loadings."""
     return X @ H.T.astype(X.dtype)
