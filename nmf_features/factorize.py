@@ -35,7 +35,9 @@ from .losses import Strengths, balance, objective, safe_scale, squares
 from .projection import exact_scores, unit_scores
 from .solvers import SOLVERS, Statistics
 
-SAMPLE_ROWS = 2000  # the smallest sample that a tall table is fitted on first
+SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X, and at the start and the end
+SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
+SAMPLE_TOL = 1e-4  # the best loadings for a sample are not the best for all rows
 
 # What factorize() and NMFFeatures accept, said once.
 PARAMETERS = {
@@ -248,6 +250,11 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
                 f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
             )
     X, e = safe_scale(X)
+    if k == 0:
+        value = 0.5 * squares(X)
+        with np.errstate(over="ignore"):
+            value = float(np.ldexp(value, 4 * e))
+        return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]))
     wide, as_given = p > n, X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
@@ -255,32 +262,37 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
     if wide:
         X = X.T.tocsr() if sparse.issparse(X) else X.T
         strengths, unit = _swap(strengths), _swap(unit)
-    descend = partial(_descend, solver=SOLVERS[solver](), max_iter=max_iter, tol=tol, n_jobs=n_jobs)
     if not isinstance(init, str):
         init = np.ldexp(init, -e)
         if wide:  # the loop starts from the other factor
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
-    best = None
-    for m in sample_sizes(X, k):  # the starts compete on the smallest sample
-        share = m / X.shape[0]
-        sample = X if share == 1 else X[sample_rows(X.shape[0], m)]
-        there = [Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)]
-        if best is not None:
-            best = descend(sample, best.H, *there, window=2)
-            continue
-        for start in range(n_init if k else 1):
-            given = init if start == 0 else "random"
-            H = STARTS[given](sample, k, rng) if isinstance(given, str) else given
-            fit = descend(sample, H, *there, window=5)
-            if best is None or fit.objective < best.objective:
-                best = fit
-    U, sums, H = best.U, best.sums, best.H
+    *sizes, all_rows = sample_sizes(X, k)
+    with workers(n_jobs, len(row_blocks(X, k))) as each:
+        best = None
+        for m in [*sizes, all_rows]:
+            share, last = m / all_rows, m == all_rows
+            descent = partial(
+                _Descent,
+                X if last else X[sample_rows(all_rows, m)],
+                k,
+                *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
+                solver=SOLVERS[solver](),
+                tol=tol if last else max(tol, SAMPLE_TOL),
+                window=2 if best and last else 5,
+                each=each,
+            )
+            if best is None:  # the starts compete on the smallest sample
+                best = _best_start(descent, init, n_init, rng, max_iter)
+            else:
+                best = descent().run(best.H, max_iter)
+        U, sums = best.settle(max_iter, n_jobs)
+    H = best.H
     if wide:
         H = (U / sums).T.astype(np.float64)
         U, sums = unit_scores(as_given, H, strengths.l1_H, strengths.l2_H, n_jobs)
     with np.errstate(over="ignore"):
-        history, value = np.ldexp(best.history, 4 * e), float(np.ldexp(best.objective, 4 * e))
+        history, value = np.ldexp(np.array(best.history), 4 * e), float(np.ldexp(best.objective, 4 * e))
     U = np.ldexp(U, 2 * e) if e else U
     return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history)
 
@@ -293,17 +305,16 @@ def _swap(strengths):
 def sample_sizes(X, k):
     """Rows of the samples that a tall table is fitted on, each four times the one before, and all rows at last.
 
-    The loadings from a small sample are a start for the larger one that leaves it few passes. Samples over an
-    eighth of the rows would save little and cost memory.
+    The loadings from a small sample are a start for the larger one that leaves it few passes.
     """
     n, p = X.shape
-    # enough rows for every column: four times as many, or 50 stored cells in each
-    m = max(SAMPLE_ROWS, 50 * k, 50 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 4 * p)
-    sizes = []
-    while m <= n // 8:
-        sizes.append(m)
-        m *= 4
-    return [*sizes, n]
+    # enough rows for every column: two for each, or 50 stored cells in each
+    least = max(SAMPLE_ROWS, 10 * k, 50 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 2 * p)
+    sizes, m = [n], n // (16 if n > 20 * SAMPLE_ROWS else 4)  # of many rows, no large copies
+    while m >= least:
+        sizes.insert(0, m)
+        m //= 4
+    return sizes
 
 
 def sample_rows(n, m):
@@ -315,111 +326,140 @@ def sample_rows(n, m):
     return np.flatnonzero(z < np.uint64(2**64 * (m / n)))
 
 
-def _descend(X, H, strengths, unit, *, window, solver, max_iter, tol, n_jobs):
-    """From loadings H go down to a stationary point. See the top of this file.
+def _best_start(descent, init, n_init, rng, max_iter):
+    """Run a descent from each start; return the best."""
+    best = None
+    for start in range(n_init):
+        new, given = descent(), init if start == 0 else "random"
+        new.run(STARTS[given](new.X, new.k, rng) if isinstance(given, str) else given, max_iter)
+        if best is None or new.objective < best.objective:
+            best = new
+    return best
 
-    The fall of the objective is judged over ``window`` passes.
+
+class _Descent:
+    """The loop, on one set of rows: down from given loadings to stationary ones. See the top of this file.
+
+    The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows. It leaves
+    ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
-    p, k = X.shape[1], len(H)
-    rows = row_blocks(X, k)
-    blocks = [take(X, r) for r in rows]
-    squared_norm = sum(map(squares, blocks))
-    if k == 0:
-        return _Fit(
-            np.zeros((X.shape[0], 0), X.dtype),
-            np.zeros(0),
-            H,
-            0.5 * squared_norm,
-            0,
-            True,
-            np.array([0.5 * squared_norm]),
-        )
-    # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
-    rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
 
-    def exact(H):
-        return unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs)
+    def __init__(self, X, k, strengths, unit, solver, tol, window, each):
+        self.X, self.k, self.strengths, self.unit = X, k, strengths, unit
+        self.solver, self.tol, self.window, self.each = solver, tol, window, each
+        self.penalised = any(strengths)
+        self.rows = row_blocks(X, k)
+        self.blocks = [take(X, r) for r in self.rows]
+        self.squared_norm = sum(map(squares, self.blocks))
+        # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
+        self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * self.squared_norm
+        self.Wt = [np.zeros((k, r.stop - r.start), X.dtype) for r in self.rows]
+        self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
 
-    def transposed(U, sums, r):
-        return np.ascontiguousarray((U[r] / sums.astype(X.dtype)).T)
+    def run(self, H, max_iter):
+        """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made."""
+        self.H, self.converged = H, False
+        momentum, sweeps, rejected = 1.0, SWEEPS, 0
+        careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
+        while self.n_iter < max_iter and not self.converged:
+            self.n_iter += 1
+            stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
+            H_new = self.solver.improve_components(H, stats, self.strengths)
+            value = self._evaluate(H_new, stats)
+            if value > self.objective + self.rounding:  # extrapolated too far, or too few sweeps
+                H, momentum, rejected = self.H, 1.0, rejected + 1
+                if rejected > 1:
+                    sweeps, careful = min(2 * sweeps, 1000), True
+                # as far as the precision goes
+                self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
+                continue
+            rejected = 0
+            residual = self.solver.residual(H, stats, self.strengths) if careful else np.inf
+            if self.penalised or careful:
+                H_new, value = self._balance(H_new, stats)
+            value = min(value, self.objective)
+            self.history.append(value)
+            settled = value <= self.rounding
+            if len(self.history) > self.window:
+                settled |= self.history[-1 - self.window] - value <= self.window * self.tol * value
+            # The loop's scores are rough: what looks like the end is looked at again with better ones.
+            self.converged = bool(settled and careful and (value <= self.rounding or residual <= np.sqrt(self.tol)))
+            careful = settled
+            next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+            H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - self.H), 0)
+            self.H, self.objective, momentum = H_new, value, next_momentum
+        self.stuck = rejected > 0
+        return self
 
-    def statistics(U, sums):
-        return Statistics.total(each(lambda X, r: solver.statistics(X, transposed(U, sums, r)), blocks, rows))
+    def settle(self, max_iter, n_jobs):
+        """Judge the end by exact scores, revive components that died, go on where there is more to gain.
 
-    def one_pass(H, sweeps):
-        HHt = H @ H.T + strengths.l2_W * np.eye(k)
+        Return the exact scores for loadings divided by their sums, and these sums.
+        """
+        revivals = np.zeros(self.k, dtype=int)
+        while True:
+            self.Wt = None
+            U, sums = unit_scores(self.X, self.H, self.strengths.l1_W, self.strengths.l2_W, n_jobs)
+            stats = Statistics.total(
+                self.each(lambda X, r: self.solver.statistics(X, self._transposed(U, sums, r)), self.blocks, self.rows)  # noqa: B023
+            )
+            value = self._evaluate(self.H, stats)
+            gain, self.objective = self.objective - value, min(self.objective, value)
+            self.history[-1] = self.objective
+            if not self.converged or self.objective <= self.rounding:
+                return U, sums
+            more = not self.stuck and (
+                gain > self.window * self.tol * self.objective + self.rounding
+                or self.solver.residual(self.H, stats, self.strengths) > np.sqrt(self.tol)
+            )
+            dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
+            if not (more or dead.any()):
+                return U, sums
+            self.Wt = [self._transposed(U, sums, r) for r in self.rows]
+            if not (more or self._revive(dead, revivals)):
+                return U, sums
+            self.converged = False
+            if self.n_iter < max_iter:
+                self.run(self.H, max_iter)
+
+    def _pass(self, H, sweeps, enough):
+        """Improve the scores, and return what the loadings need to know: one read of X."""
+        HHt = H @ H.T + self.strengths.l2_W * np.eye(self.k)
 
         def improve(block, Wt_block):
-            return solver.improve_scores(block, Wt_block, H, HHt, strengths, sweeps)
+            return self.solver.improve_scores(block, Wt_block, H, HHt, self.strengths, sweeps, enough)
 
-        return Statistics.total(each(improve, blocks, Wt))
+        return Statistics.total(self.each(improve, self.blocks, self.Wt))
 
-    def evaluate(H, stats):
-        fit = 0.5 * (squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
-        scores = strengths.l1_W * stats.W_sums.sum() + strengths.l2_W / 2 * np.trace(stats.WtW)
-        return max(float(fit), 0.0) + float(scores) + strengths.cost(np.zeros(0), H)
+    def _evaluate(self, H, stats):
+        fit = 0.5 * (self.squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
+        if not self.penalised:
+            return max(float(fit), 0.0)
+        scores = self.strengths.l1_W * stats.W_sums.sum() + self.strengths.l2_W / 2 * np.trace(stats.WtW)
+        return max(float(fit), 0.0) + float(scores) + self.strengths.cost(np.zeros(0), H)
 
-    U, sums = exact(H)  # or the first loadings would be fitted to poor scores, and a good start spoilt
-    Wt = [transposed(U, sums, r) for r in rows]
-    del U
-    history, accepted, H_accepted = [], np.inf, H
-    momentum, rejected, converged = 1.0, 0, False
-    sweeps = int(np.clip(1 + p / k, 2, 20))  # a sweep costs k/(2p) of the product with X
-    revivals = np.zeros(k, dtype=int)
-    n_iter = 0
-    with workers(n_jobs, len(blocks)) as each:
-        while n_iter < max_iter and not converged:
-            n_iter += 1
-            stats = one_pass(H, sweeps)
-            H_new, residual = solver.improve_components(H, stats, strengths)
-            value = evaluate(H_new, stats)
-            if value > accepted + rounding:  # extrapolated too far, or too few sweeps
-                H, momentum, rejected = H_accepted, 1.0, rejected + 1
-                if rejected > 1:
-                    sweeps = min(2 * sweeps, 1000)
-                converged = rejected > 5 and value <= accepted + 100 * rounding  # as far as the precision goes
-            else:
-                rejected = 0
-                c = balance(stats.W_sums, stats.WtW.diagonal(), H_new, unit)[:, None]
-                for Wt_block in Wt:
-                    Wt_block *= c.astype(X.dtype)
-                H_new, H_accepted = H_new / c, H_accepted / c
-                balanced = Statistics(stats.WtW * c * c.T, stats.WtX * c, stats.W_sums * c[:, 0])
-                value = min(value, evaluate(H_new, balanced), accepted)
-                history.append(value)
-                fall = (history[-1 - window] - value) / window if len(history) > window else np.inf
-                converged = value <= rounding or bool(fall <= tol * value and residual <= np.sqrt(tol))
-                next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-                H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - H_accepted), 0)
-                H_accepted, accepted, momentum = H_new, value, next_momentum
-            if not (converged or n_iter == max_iter):
-                continue
+    def _balance(self, H, stats):
+        """Share the scale between scores and loadings; return the loadings and the objective there."""
+        c = balance(stats.W_sums, stats.WtW.diagonal(), H, self.unit)[:, None]
+        for Wt_block in self.Wt:
+            Wt_block *= c.astype(self.X.dtype)
+        H, self.H = H / c, self.H / c
+        return H, self._evaluate(H, Statistics(stats.WtW * c * c.T, stats.WtX * c, stats.W_sums * c[:, 0]))
 
-            # The loop's scores are not quite exact: judge by those that are.
-            Wt = None
-            U, sums = exact(H_accepted)
-            stats = statistics(U, sums)
-            value = evaluate(H_accepted, stats)
-            gain, accepted = accepted - value, min(accepted, value)
-            history[-1] = accepted
-            if converged and not rejected and accepted > rounding:
-                residual = solver.improve_components(H_accepted, stats, strengths)[1]
-                if gain > window * tol * accepted + rounding or residual > np.sqrt(tol):
-                    H, momentum, converged = H_accepted, 1.0, False
-                    Wt = [transposed(U, sums, r) for r in rows]
-            if converged and accepted > rounding:
-                for t in np.flatnonzero(~(H_accepted.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)):
-                    revivals[t] += 1
-                    Wt = Wt or [transposed(U, sums, r) for r in rows]
-                    if (pair := _rank_one(blocks, Wt, H_accepted, strengths, unit, accepted)) is not None:
-                        for r, Wt_block in zip(rows, Wt, strict=True):
-                            Wt_block[t] = pair[0][r]
-                        H_accepted[t] = pair[1]
-                        H, momentum, converged = H_accepted, 1.0, False
-                        if n_iter == max_iter:
-                            U, sums = exact(H_accepted)
-                        break
-    return _Fit(U, sums, H_accepted, accepted, n_iter, converged, np.array(history))
+    def _transposed(self, U, sums, r):
+        return np.ascontiguousarray((U[r] / sums.astype(self.X.dtype)).T)
+
+    def _revive(self, dead, revivals):
+        """Put a rank-one piece of the residual in place of the first dead component that it pays for."""
+        for t in np.flatnonzero(dead):
+            revivals[t] += 1
+            pair = _rank_one(self.blocks, self.Wt, self.H, self.strengths, self.unit, self.objective)
+            if pair is not None:
+                for r, Wt_block in zip(self.rows, self.Wt, strict=True):
+                    Wt_block[t] = pair[0][r]
+                self.H[t] = pair[1]
+                return True
+        return False
 
 
 def _rank_one(blocks, Wt, H, strengths, unit, value):

@@ -7,9 +7,10 @@ runs threads; all release the GIL.
 
 import numpy as np
 
-LANES = 64  # columns (or rows) of a tile: SIMD lanes
+STRIP = 128  # columns that coordinate_descent sweeps together
+LANES = 64  # rows that nnls_rows takes together
 SLOTS = 61  # Cholesky factors that nnls_rows keeps; a prime, so that supports spread
-GUESS_SWEEPS = 8
+GUESS_SWEEPS = 2
 FEW = 50_000
 
 
@@ -37,55 +38,91 @@ def compiled_if_worth(function, work):
 def coordinate_descent(F, A, B, sweeps, enough):
     """Minimise 1/2 tr(F' A F) - tr(F' B) over F >= 0 (k x m) by sweeps over its rows, in place.
 
-    A tile of columns is copied to a small array, swept there while it changes by more than the share ``enough``
-    of what the first sweep did, and copied back.
+    A strip of columns is copied to a small array, swept there while it changes by more than the share ``enough``
+    of what the first sweep did, and copied back. Four components go at a time: what each load brings is used four
+    times, and the three later ones are corrected for the steps of those before. A component without curvature is
+    zero on the other side, and only its penalty is left: it becomes zero where that asks for it.
     """
     k, m = F.shape
+    four = k // 4 * 4
     zero, one = F.dtype.type(0), F.dtype.type(1)
-    f, b, g = np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype), np.empty(LANES, F.dtype)
-    for start in range(0, m, LANES):
-        lanes = min(LANES, m - start)
+    f, b, g = np.empty((k, STRIP), F.dtype), np.empty((k, STRIP), F.dtype), np.empty((4, STRIP), F.dtype)
+    inverse = np.zeros(k, F.dtype)
+    for t in range(k):
+        if A[t, t] > zero:
+            inverse[t] = one / A[t, t]
+    for start in range(0, m, STRIP):
+        strip_F, strip_B = F[:, start : start + STRIP], B[:, start : start + STRIP]
+        lanes = strip_F.shape[1]
         for t in range(k):
-            for i in range(LANES):
-                f[t, i] = F[t, start + i] if i < lanes else zero
-                b[t, i] = B[t, start + i] if i < lanes else zero
+            from_F, from_B = strip_F[t], strip_B[t]
+            for i in range(lanes):
+                f[t, i] = zero if inverse[t] == zero and from_B[i] < zero else from_F[i]
+            for i in range(lanes):
+                b[t, i] = from_B[i]
         first = zero
         for sweep in range(sweeps):
             change = zero
-            for t in range(k):
-                curvature = A[t, t]
-                if curvature <= zero:  # component t is zero on the other side: only its penalty is left
-                    for i in range(LANES):
-                        if b[t, i] < zero:
-                            f[t, i] = zero
-                    continue
-                for i in range(LANES):
-                    g[i] = b[t, i]
-                s = 0
-                while s + 4 <= k:  # four components at a time: g is loaded and stored a quarter as often
-                    a0, a1, a2, a3 = A[t, s], A[t, s + 1], A[t, s + 2], A[t, s + 3]
-                    for i in range(LANES):
-                        g[i] -= a0 * f[s, i] + a1 * f[s + 1, i] + a2 * f[s + 2, i] + a3 * f[s + 3, i]
-                    s += 4
-                while s < k:
-                    a0 = A[t, s]
-                    for i in range(LANES):
-                        g[i] -= a0 * f[s, i]
-                    s += 1
-                inverse = one / curvature
-                total = zero
-                for i in range(LANES):
-                    step = max(g[i] * inverse, -f[t, i])
-                    f[t, i] += step
-                    total += step * step
-                change += total * curvature
+            for t in range(0, four, 4):
+                for i in range(lanes):
+                    g[0, i], g[1, i], g[2, i], g[3, i] = b[t, i], b[t + 1, i], b[t + 2, i], b[t + 3, i]
+                for s in range(0, four, 4):
+                    a00, a01, a02, a03 = A[t, s], A[t, s + 1], A[t, s + 2], A[t, s + 3]
+                    a10, a11, a12, a13 = A[t + 1, s], A[t + 1, s + 1], A[t + 1, s + 2], A[t + 1, s + 3]
+                    a20, a21, a22, a23 = A[t + 2, s], A[t + 2, s + 1], A[t + 2, s + 2], A[t + 2, s + 3]
+                    a30, a31, a32, a33 = A[t + 3, s], A[t + 3, s + 1], A[t + 3, s + 2], A[t + 3, s + 3]
+                    for i in range(lanes):
+                        f0, f1, f2, f3 = f[s, i], f[s + 1, i], f[s + 2, i], f[s + 3, i]
+                        g[0, i] -= a00 * f0 + a01 * f1 + a02 * f2 + a03 * f3
+                        g[1, i] -= a10 * f0 + a11 * f1 + a12 * f2 + a13 * f3
+                        g[2, i] -= a20 * f0 + a21 * f1 + a22 * f2 + a23 * f3
+                        g[3, i] -= a30 * f0 + a31 * f1 + a32 * f2 + a33 * f3
+                for s in range(four, k):
+                    a00, a10, a20, a30 = A[t, s], A[t + 1, s], A[t + 2, s], A[t + 3, s]
+                    for i in range(lanes):
+                        f0 = f[s, i]
+                        g[0, i] -= a00 * f0
+                        g[1, i] -= a10 * f0
+                        g[2, i] -= a20 * f0
+                        g[3, i] -= a30 * f0
+                c0, c1, c2, c3 = A[t, t], A[t + 1, t + 1], A[t + 2, t + 2], A[t + 3, t + 3]
+                i0, i1, i2, i3 = inverse[t], inverse[t + 1], inverse[t + 2], inverse[t + 3]
+                a10, a20, a21 = A[t + 1, t], A[t + 2, t], A[t + 2, t + 1]
+                a30, a31, a32 = A[t + 3, t], A[t + 3, t + 1], A[t + 3, t + 2]
+                for i in range(lanes):
+                    d0 = max(g[0, i] * i0, -f[t, i])
+                    d1 = max((g[1, i] - a10 * d0) * i1, -f[t + 1, i])
+                    d2 = max((g[2, i] - a20 * d0 - a21 * d1) * i2, -f[t + 2, i])
+                    d3 = max((g[3, i] - a30 * d0 - a31 * d1 - a32 * d2) * i3, -f[t + 3, i])
+                    f[t, i] += d0
+                    f[t + 1, i] += d1
+                    f[t + 2, i] += d2
+                    f[t + 3, i] += d3
+                    change += c0 * d0 * d0 + c1 * d1 * d1 + c2 * d2 * d2 + c3 * d3 * d3
+            for t in range(four, k):
+                for i in range(lanes):
+                    g[0, i] = b[t, i]
+                for s in range(0, four, 4):
+                    a00, a01, a02, a03 = A[t, s], A[t, s + 1], A[t, s + 2], A[t, s + 3]
+                    for i in range(lanes):
+                        g[0, i] -= a00 * f[s, i] + a01 * f[s + 1, i] + a02 * f[s + 2, i] + a03 * f[s + 3, i]
+                for s in range(four, k):
+                    a00 = A[t, s]
+                    for i in range(lanes):
+                        g[0, i] -= a00 * f[s, i]
+                c0, i0 = A[t, t], inverse[t]
+                for i in range(lanes):
+                    d0 = max(g[0, i] * i0, -f[t, i])
+                    f[t, i] += d0
+                    change += c0 * d0 * d0
             if sweep == 0:
                 first = change
             if change <= enough * enough * first:
                 break
         for t in range(k):
+            into = strip_F[t]
             for i in range(lanes):
-                F[t, start + i] = f[t, i]
+                into[i] = f[t, i]
 
 
 def coordinate_descent_numpy(F, A, B, sweeps, enough):
@@ -109,8 +146,8 @@ def nnls_rows(gram, B):
     """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
 
     gram is positive definite with no negative entry. Rows whose unconstrained scores are positive are done at
-    once. For the others a few sweeps guess the support (the components that are not zero); then the scores on the
-    support are solved for exactly, and the components that violate the conditions (a negative score, or a negative
+    once. For the others a few sweeps from these, cut off at zero, guess the support (the components that are not
+    zero); then the scores on the support are solved for exactly, and the components that violate the conditions (a negative score, or a negative
     gradient outside) change sides, until none does. Flipping all of them usually halves their number; where that
     stops, Murty's rule (flip the last one only) ends.
 
@@ -122,7 +159,7 @@ def nnls_rows(gram, B):
     W, unsolved = np.zeros((m, k)), np.zeros(m, np.bool_)
     factors, supports = np.empty((SLOTS, k, k)), np.zeros((SLOTS, k), np.bool_)
     filled = np.zeros(SLOTS, np.bool_)
-    tile, g = np.zeros((k, LANES)), np.zeros(LANES)
+    tile, wanted, g = np.zeros((k, LANES)), np.zeros((k, LANES)), np.zeros(LANES)
     passive, wrong = np.empty(k, np.bool_), np.empty(k, np.bool_)
     members, x = np.empty(k, np.int64), np.empty(k)
 
@@ -135,10 +172,11 @@ def nnls_rows(gram, B):
             L[a, b] = 1.0 / np.sqrt(value) if a == b else value * L[b, b]
     rest, todo = 0, np.empty(m, np.int64)
     for start in range(0, m, LANES):
-        lanes = min(LANES, m - start)
+        here = B[start : start + LANES]
+        lanes = len(here)
         for a in range(k):
             for j in range(lanes):
-                g[j] = B[start + j, a]
+                g[j] = here[j, a]
             for c in range(a):
                 for j in range(lanes):
                     g[j] -= L[a, c] * tile[c, j]
@@ -154,10 +192,8 @@ def nnls_rows(gram, B):
             least = np.inf
             for t in range(k):
                 least = min(least, tile[t, j])
-            if least > 0.0:
-                for t in range(k):
-                    W[start + j, t] = tile[t, j]
-            else:
+                W[start + j, t] = max(tile[t, j], 0.0)
+            if not least > 0.0:
                 todo[rest] = start + j
                 rest += 1
 
@@ -165,11 +201,15 @@ def nnls_rows(gram, B):
         i, lane = todo[at], at % LANES
         if lane == 0:  # the guess, for a tile of rows at once
             lanes = min(LANES, rest - at)
-            tile[:] = 0.0
+            for j in range(lanes):
+                for t in range(k):
+                    wanted[t, j] = B[todo[at + j], t]
+                    tile[t, j] = W[todo[at + j], t]
+                    W[todo[at + j], t] = 0.0
             for _ in range(GUESS_SWEEPS):
                 for t in range(k):
                     for j in range(lanes):
-                        g[j] = B[todo[at + j], t]
+                        g[j] = wanted[t, j]
                     for s in range(k):
                         weight = gram[t, s]
                         for j in range(lanes):

@@ -41,34 +41,38 @@ class Statistics(NamedTuple):
 class HALS:
     """Hierarchical alternating least squares: each component is minimised exactly, in turn, in several sweeps.
 
-    The objective never rises. Sweeps cost little beside the product with X, so several are made per product.
+    The objective never rises. Sweeps cost little beside the product with X, so several are made per product,
+    until one changes less than the share ``enough`` of what the first one did.
     """
-
-    enough = 0.01  # a sweep that changes less than this share of what the first one did is the last
 
     def __init__(self):
         self.coordinate_descent = compiled(coordinate_descent)
 
-    def improve_scores(self, X_block, Wt_block, H, HHt, strengths, sweeps):
+    def improve_scores(self, X_block, Wt_block, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
         HXt = loadings_times(H, X_block)
         if strengths.l1_W:
             HXt -= X_block.dtype.type(strengths.l1_W)
-        self.coordinate_descent(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, self.enough)
+        self.coordinate_descent(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, enough)
         return self.statistics(X_block, Wt_block)
 
     def statistics(self, X_block, Wt_block):
         """Return what the loadings need to know of a block."""
-        WtW = (Wt_block @ Wt_block.T).astype(np.float64)
+        WtW = (Wt_block @ Wt_block.copy().T).astype(np.float64)  # a copy: the symmetric product is slow for few rows
         return Statistics(WtW, scores_times(Wt_block, X_block), Wt_block.sum(axis=1, dtype=np.float64))
 
-    def improve_components(self, H, stats, strengths, sweeps=40):
-        """Return better loadings, and how far ``H`` was from stationary; touches no data."""
-        A, B = stats.WtW + strengths.l2_H * np.eye(len(H)), stats.WtX - strengths.l1_H
-        residual = stationarity(H, A, B)
+    def improve_components(self, H, stats, strengths, sweeps=40, enough=0.01):
+        """Return better loadings; touches no data."""
         H = H.copy()
-        self.coordinate_descent(H, A, B, sweeps, self.enough)
-        return H, residual
+        self.coordinate_descent(H, *self._problem(stats, strengths), sweeps, enough)
+        return H
+
+    def residual(self, H, stats, strengths):
+        """Return how far the loadings are from stationary, given statistics of their scores."""
+        return stationarity(H, *self._problem(stats, strengths))
+
+    def _problem(self, stats, strengths):
+        return stats.WtW + strengths.l2_H * np.eye(len(stats.WtW)), stats.WtX - strengths.l1_H
 
 
 def stationarity(F, A, B):
