@@ -23,7 +23,7 @@ from .factorize import fit_loadings, free_scale, warn_of_outcome
 from .losses import Strengths, safe_scale, squared_residual, squares
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
-from .scaling import Scaling
+from .scaling import ScaledRows, Scaling
 
 
 class NMFFeatures(TransformerMixin, BaseEstimator):
@@ -247,8 +247,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         X = self._check(X, reset=False)
         if self.n_components_ == 0:
             return self._result(X, None)
-        Z = self._scaled(X)
-        return self._result(X, linear_scores(Z, self.components_) if self.projection == "linear" else self._scores(Z))
+        if self.projection == "linear":
+            return self._result(X, linear_scores(self._scaled(X), self.components_))
+        by_rows = self.out_of_range == "clip" and frames.readable_by_rows(X, self._positions)
+        return self._result(X, self._scores(self._scaled_rows(X) if by_rows else self._scaled(X)))
 
     def inverse_transform(self, X):
         """Return the chosen columns, rebuilt from scores, in original units.
@@ -536,6 +538,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         """Chosen columns, shifted and scaled."""
         matrix, fresh = frames.to_matrix(X, self._positions.tolist())
         return Scaling(**self.scaling_).apply(matrix, self.out_of_range, self.variables_, overwrite=fresh)
+
+    def _scaled_rows(self, X):
+        """Read and scale chosen columns where they are needed, a slice of rows at a time."""
+        return ScaledRows(frames.Rows(X, self._positions), Scaling(**self.scaling_), self.variables_)
 
     def _scores(self, Z):
         """Exact scores: the balanced pair's objective, seen from the canonical one."""

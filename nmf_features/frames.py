@@ -108,6 +108,54 @@ def to_matrix(X, positions):
     return matrix, matrix is not X
 
 
+class Rows:
+    """The columns at ``positions`` of a frame or a float array, read and checked a slice of rows at a time."""
+
+    def __init__(self, X, positions):
+        self.table, self.positions = X, [int(j) for j in positions]
+        self.shape = len(X), len(self.positions)
+        if not is_frame(X):
+            self.dtype, self.columns = X.dtype, None
+            return
+        columns, names = [_column(X, j) for j in self.positions], labels(X)
+        _refuse_words(columns, [names[j] for j in self.positions])
+        self.dtype = np.dtype(np.float32 if all(map(_is_single, columns)) else np.float64)
+        self.columns = [_to_numpy(column) for column in columns]
+
+    def __getitem__(self, rows):
+        """Return a slice of the rows as a matrix, not to be changed."""
+        if self.columns is None:
+            matrix = self.table[rows]
+            matrix = matrix[:, self.positions] if self.positions != labels(self.table) else matrix
+        else:
+            matrix = np.empty((len(range(*rows.indices(self.shape[0]))), self.shape[1]), self.dtype)
+            for j, column in enumerate(self.columns):
+                matrix[:, j] = column[rows]
+        with np.errstate(over="ignore"):
+            total = matrix.sum(dtype=np.float64)
+        if not np.isfinite(total):
+            to_matrix(self.table, self.positions)  # refuses with the counts of all rows
+        return matrix
+
+
+def readable_by_rows(X, positions):
+    """Whether :class:`Rows` can read the columns: no sparse ones, no array of other numbers than floats."""
+    if is_frame(X):
+        return not _all_sparse([_column(X, int(j)) for j in positions])
+    return not sparse.issparse(X) and X.dtype in (np.float32, np.float64)
+
+
+def _all_sparse(columns):
+    """Whether all columns are pandas' Sparse ones that are zero where nothing is stored."""
+    return all(isinstance(getattr(c, "dtype", None), pd.SparseDtype) and c.dtype.fill_value == 0 for c in columns)
+
+
+def _refuse_words(columns, names):
+    strange = {name: str(c.dtype) for name, c in zip(names, columns, strict=True) if not _is_numeric(c)}
+    if strange:
+        raise ValueError(f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out.")
+
+
 def _refuse_nonfinite(matrix, names):
     for what, test, way_out in (
         (
@@ -134,10 +182,8 @@ def _read(X, positions):
     """
     names = labels(X)
     columns = [_column(X, j) for j in positions]
-    strange = {names[j]: str(c.dtype) for j, c in zip(positions, columns, strict=True) if not _is_numeric(c)}
-    if strange:
-        raise ValueError(f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out.")
-    if all(isinstance(getattr(c, "dtype", None), pd.SparseDtype) and c.dtype.fill_value == 0 for c in columns):
+    _refuse_words(columns, [names[j] for j in positions])
+    if _all_sparse(columns):
         matrix = X.iloc[:, positions].sparse.to_coo().tocsr()
         return matrix.astype(np.float32 if matrix.dtype == np.float32 else np.float64)
     n = len(X)

@@ -42,8 +42,11 @@ class Strengths(NamedTuple):
 
 
 def squares(X):
-    """|X|_F^2, summed in float64."""
-    return float(np.square(X.data if sparse.issparse(X) else X, dtype=np.float64).sum())
+    """|X|_F^2, summed in float64, slice by slice: without a copy of X."""
+    cells = X.data if sparse.issparse(X) else X
+    step = max(1, RESIDUAL_CELLS // max(cells.size // max(len(cells), 1), 1))
+    starts = range(0, len(cells), step)
+    return sum((float(np.square(cells[start : start + step], dtype=np.float64).sum()) for start in starts), 0.0)
 
 
 def squared_residual(X, W, H):

@@ -70,14 +70,13 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
         if sparse.issparse(batch):  # row by row: no row can feel another
             B = batch.astype(np.float64, copy=False) @ unit_Ht
         else:
-            B = np.empty((rows, len(gram)))
-            for first in range(0, rows, size):
-                tile = batch[first : first + size]
-                if len(tile) < size:
-                    tile = np.vstack([tile, np.zeros((size - len(tile), p), dtype=X.dtype)])
-                product = np.ascontiguousarray(tile, dtype=np.float64) @ unit_Ht
-                B[first : first + size] = product[: rows - first]
-        B -= l1
+            tiles = -(-rows // size)
+            batch = np.ascontiguousarray(batch, dtype=np.float64)
+            if rows < tiles * size:
+                batch = np.vstack([batch, np.zeros((tiles * size - rows, p))])
+            B = (batch.reshape(tiles, size, p) @ unit_Ht).reshape(tiles * size, -1)[:rows]  # a product for each tile
+        if l1.any():
+            B -= l1
         scores, unsolved = solve(gram, B)
         for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
             L = np.linalg.cholesky(gram)

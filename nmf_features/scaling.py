@@ -20,7 +20,7 @@ from . import frames
 from ._warn import warn_user
 
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
-CHUNK_CELLS = 1 << 15  # a slice and its copies stay in the cache
+CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
 # What NonNegativeScaler and NMFFeatures accept, said once.
 PARAMETERS = {
@@ -85,9 +85,9 @@ class Scaling:
         """Number of columns of the result."""
         return len(self.factor)
 
-    def unit(self, x):
+    def unit(self, x, out=None):
         """Shift and divide a slice of rows, in float64; nothing is cut off."""
-        z = x - self.offset
+        z = np.subtract(x, self.offset, out=out)
         if self.split:
             z = np.stack([z, -z], axis=2).reshape(len(x), -1)
         np.maximum(z, 0, out=z)
@@ -133,11 +133,13 @@ class Scaling:
         Z = X if overwrite and not self.split else np.empty((len(X), self.size), dtype=X.dtype)
         constant = np.flatnonzero(np.repeat(self.constant, 2) if self.split else self.constant)
         for rows in _slices(X):
-            z = self.unit(X[rows].astype(np.float64, copy=False))
+            in_place = Z.dtype == np.float64 and not self.split
+            z = self.unit(X[rows].astype(np.float64, copy=False), out=Z[rows] if in_place else None)
             if self.capped:
                 np.minimum(z, 1, out=z)
             z[:, constant] = 0
-            Z[rows] = z
+            if not in_place:
+                Z[rows] = z
         return Z
 
     def invert(self, Z):
@@ -154,6 +156,17 @@ class Scaling:
     def names_out(self, names):
         """Return the names of the resulting columns."""
         return [f"{name}{sign}" for name in names for sign in "+-"] if self.split else list(names)
+
+
+class ScaledRows:
+    """A table of which slices of rows are read and scaled when they are asked for: no copy of it all is made."""
+
+    def __init__(self, rows, scaling, names):
+        self.rows, self.scaling, self.names = rows, scaling, names
+        self.shape, self.dtype = (rows.shape[0], scaling.size), rows.dtype
+
+    def __getitem__(self, rows):
+        return self.scaling.apply(self.rows[rows], "clip", self.names)
 
 
 def _slices(X):

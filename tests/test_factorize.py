@@ -328,14 +328,14 @@ def test_tall_data_is_fitted_on_samples_first(monkeypatch):
     small, large = (sample_rows(20_000, m) for m in (2000, 8000))
     assert abs(len(small) - 2000) < 200
     assert set(small) <= set(large)
-    sampled = factorize(X, 3, n_init=3, random_state=0)
+    sampled = factorize(X, 3, n_init=3, random_state=0, tol=1e-4)
     assert sampled.n_iter < 15
     assert np.diff(sampled.history).max() <= 0
     _, by_H = gradients(X, sampled.W, sampled.H, 0.001, 1)
-    assert np.abs(np.minimum(sampled.H, by_H)).max() < np.sqrt(1e-5) * sampled.H.max()
-    shuffled = factorize(X[np.random.default_rng(0).permutation(20_000)], 3)  # other samples
-    assert_allclose(shuffled.objective, sampled.objective, rtol=3e-4)
+    assert np.abs(np.minimum(sampled.H, by_H)).max() < np.sqrt(1e-4) * sampled.H.max()
+    shuffled = factorize(X[np.random.default_rng(0).permutation(20_000)], 3, tol=1e-4)  # other samples
+    assert_allclose(shuffled.objective, sampled.objective, rtol=1e-3)
     monkeypatch.setattr(sys.modules["nmf_features.factorize"], "SAMPLE_ROWS", 10**9)
-    whole = factorize(X, 3)
+    whole = factorize(X, 3, tol=1e-4)
     assert whole.n_iter > sampled.n_iter
-    assert_allclose(sampled.objective, whole.objective, rtol=3e-4)  # both stop where a pass gains less than 1e-5
+    assert_allclose(sampled.objective, whole.objective, rtol=1e-3)  # both stop where a pass gains less than 1e-4
