@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
-from .kernels import compiled, csr_times, csr_transposed_times
+from .kernels import compiled, csr_times, csr_transposed_times, row_products
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
 SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the loadings, so there are few
@@ -47,7 +47,11 @@ def loadings_times(H, X):
     """Return H X' (k x rows), in the dtype of X, for a block of rows X."""
     H = H.astype(X.dtype)
     if not sparse.issparse(X):
-        return H @ X.T
+        if not X.flags.c_contiguous:
+            return H @ X.T
+        out = np.empty((len(H), len(X)), X.dtype)
+        compiled(row_products)(np.ascontiguousarray(H), X, out)
+        return out
     out = np.empty((X.shape[0], len(H)), dtype=X.dtype)
     compiled(csr_times)(X.data, X.indices, X.indptr, np.ascontiguousarray(H.T), out)
     return np.ascontiguousarray(out.T)

@@ -353,7 +353,8 @@ class _Descent:
         self.squared_norm = sum(map(squares, self.blocks))
         # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
         self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * self.squared_norm
-        self.Wt = [np.zeros((k, r.stop - r.start), X.dtype) for r in self.rows]
+        memory = np.zeros(X.shape[0] * k, X.dtype)  # in one piece, so that it is given back in one
+        self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
 
     def run(self, H, max_iter):

@@ -142,6 +142,62 @@ def coordinate_descent_numpy(F, A, B, sweeps, enough):
             break
 
 
+def row_products(H, X, out):
+    """Write H X' to out (k x n), for H (k x p) and X (n x p); BLAS is slow where k is small.
+
+    Four rows of each go at a time, so that every number that is loaded is used four times.
+    """
+    k, m, p = len(H), len(X), H.shape[1]
+    k4, m4 = k // 4 * 4, m // 4 * 4
+    zero = X.dtype.type(0)
+    for i in range(0, m4, 4):
+        x0, x1, x2, x3 = X[i], X[i + 1], X[i + 2], X[i + 3]
+        for t in range(0, k4, 4):
+            h0, h1, h2, h3 = H[t], H[t + 1], H[t + 2], H[t + 3]
+            c00 = c01 = c02 = c03 = c10 = c11 = c12 = c13 = zero
+            c20 = c21 = c22 = c23 = c30 = c31 = c32 = c33 = zero
+            for j in range(p):
+                a0, a1, a2, a3 = h0[j], h1[j], h2[j], h3[j]
+                b0, b1, b2, b3 = x0[j], x1[j], x2[j], x3[j]
+                c00 += a0 * b0
+                c01 += a0 * b1
+                c02 += a0 * b2
+                c03 += a0 * b3
+                c10 += a1 * b0
+                c11 += a1 * b1
+                c12 += a1 * b2
+                c13 += a1 * b3
+                c20 += a2 * b0
+                c21 += a2 * b1
+                c22 += a2 * b2
+                c23 += a2 * b3
+                c30 += a3 * b0
+                c31 += a3 * b1
+                c32 += a3 * b2
+                c33 += a3 * b3
+            out[t, i], out[t, i + 1], out[t, i + 2], out[t, i + 3] = c00, c01, c02, c03
+            out[t + 1, i], out[t + 1, i + 1], out[t + 1, i + 2], out[t + 1, i + 3] = c10, c11, c12, c13
+            out[t + 2, i], out[t + 2, i + 1], out[t + 2, i + 2], out[t + 2, i + 3] = c20, c21, c22, c23
+            out[t + 3, i], out[t + 3, i + 1], out[t + 3, i + 2], out[t + 3, i + 3] = c30, c31, c32, c33
+        for t in range(k4, k):
+            h0 = H[t]
+            c0 = c1 = c2 = c3 = zero
+            for j in range(p):
+                c0 += h0[j] * x0[j]
+                c1 += h0[j] * x1[j]
+                c2 += h0[j] * x2[j]
+                c3 += h0[j] * x3[j]
+            out[t, i], out[t, i + 1], out[t, i + 2], out[t, i + 3] = c0, c1, c2, c3
+    for i in range(m4, m):
+        x0 = X[i]
+        for t in range(k):
+            h0 = H[t]
+            c0 = zero
+            for j in range(p):
+                c0 += h0[j] * x0[j]
+            out[t, i] = c0
+
+
 def nnls_rows(gram, B):
     """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
 
@@ -311,6 +367,7 @@ def csr_transposed_times(data, indices, indptr, W, out):
 
 # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows must keep its order.
 FAST = {
+    row_products: {"reassoc", "contract", "nsz"},
     coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},
     csr_times: {"contract"},
     csr_transposed_times: {"contract"},
