@@ -52,7 +52,7 @@ def loadings_times(H, X):
         out = np.empty((len(H), len(X)), X.dtype)
         compiled(row_products)(np.ascontiguousarray(H), X, out)
         return out
-    out = np.empty((X.shape[0], len(H)), dtype=X.dtype)
+    out = np.zeros((X.shape[0], len(H)), dtype=X.dtype)
     compiled(csr_times)(X.data, X.indices, X.indptr, np.ascontiguousarray(H.T), out)
     return np.ascontiguousarray(out.T)
 

@@ -308,8 +308,8 @@ def sample_sizes(X, k):
     The loadings from a small sample are a start for the larger one that leaves it few passes.
     """
     n, p = X.shape
-    # enough rows for every column: two for each, or 50 stored cells in each
-    least = max(SAMPLE_ROWS, 10 * k, 50 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 2 * p)
+    # enough rows for every column: two for each, or 20 stored cells in each
+    least = max(SAMPLE_ROWS, 10 * k, 20 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 2 * p)
     sizes, m = [n], n // (16 if n > 20 * SAMPLE_ROWS else 4)  # of many rows, no large copies
     while m >= least:
         sizes.insert(0, m)

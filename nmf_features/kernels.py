@@ -341,28 +341,25 @@ def nnls_rows(gram, B):
 
 
 def csr_times(data, indices, indptr, Ht, out):
-    """Write X Ht, for X in CSR form (n x p) and Ht (p x k), to out (n x k)."""
+    """Add X Ht, for X in CSR form (n x p) and Ht (p x k), to out (n x k)."""
     k = Ht.shape[1]
-    row = np.empty(k, out.dtype)  # a local array: the compiler then knows that nothing else is changed
     for i in range(len(out)):
-        row[:] = 0
+        row = out[i]
         for at in range(indptr[i], indptr[i + 1]):
-            x, j = data[at], indices[at]
+            x, h = data[at], Ht[indices[at]]
             for t in range(k):
-                row[t] += x * Ht[j, t]
-        out[i] = row
+                row[t] += x * h[t]
 
 
 def csr_transposed_times(data, indices, indptr, W, out):
     """Add X' W, for X in CSR form (n x p) and W (n x k), to out (p x k)."""
     k = W.shape[1]
-    row = np.empty(k, out.dtype)
     for i in range(len(W)):
-        row[:] = W[i]
+        row = W[i]
         for at in range(indptr[i], indptr[i + 1]):
-            x, j = data[at], indices[at]
+            x, column = data[at], out[indices[at]]
             for t in range(k):
-                out[j, t] += x * row[t]
+                column[t] += x * row[t]
 
 
 # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows must keep its order.

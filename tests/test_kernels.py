@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from nmf_features.kernels import compiled, coordinate_descent, coordinate_descent_numpy, nnls_rows
+from nmf_features.kernels import compiled, coordinate_descent, coordinate_descent_numpy, nnls_rows, row_products
 
 
 def problem(k=7, m=150, p=30, dtype=np.float64, deficient=False, seed=0):
@@ -56,3 +56,15 @@ def test_nnls_has_the_same_bits_compiled_and_plain(k, deficient):
     assert not unsolved.any()
     shuffled = np.random.default_rng(0).permutation(len(B))
     assert_array_equal(compiled(nnls_rows)(gram, B[shuffled])[0], W[shuffled])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [1, 4, 7])
+@pytest.mark.parametrize("m", [1, 4, 6])
+def test_row_products(m, k, dtype):
+    rng = np.random.default_rng(0)
+    H, X = rng.uniform(size=(k, 11)).astype(dtype), rng.uniform(size=(m, 11)).astype(dtype)
+    for run in (compiled(row_products), row_products):
+        out = np.full((k, m), np.nan, dtype)
+        run(H, X, out)
+        assert_allclose(out, H @ X.T, rtol=1e-12 if dtype == np.float64 else 1e-5)

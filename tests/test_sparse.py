@@ -36,7 +36,7 @@ def test_scikit_learn_contract(estimator, check):
 def test_products(X, run):
     S = sparse.csr_array(X)
     H, W = np.random.default_rng(1).uniform(size=(3, 40)), np.random.default_rng(2).uniform(size=(300, 3))
-    out = np.empty((300, 3))
+    out = np.zeros((300, 3))
     run(csr_times)(S.data, S.indices, S.indptr, np.ascontiguousarray(H.T), out)
     assert_allclose(out, X @ H.T)
     back = np.zeros((40, 3))
