@@ -203,9 +203,9 @@ def nnls_rows(gram, B):
 
     gram is positive definite with no negative entry. Rows whose unconstrained scores are positive are done at
     once. For the others a few sweeps from these, cut off at zero, guess the support (the components that are not
-    zero); then the scores on the support are solved for exactly, and the components that violate the conditions (a negative score, or a negative
-    gradient outside) change sides, until none does. Flipping all of them usually halves their number; where that
-    stops, Murty's rule (flip the last one only) ends.
+    zero); then the scores on the support are solved for exactly, and the components that violate the conditions (a
+    negative score, or a negative gradient outside) change sides, until none does. Flipping all of them usually
+    halves their number; where that stops, Murty's rule (flip the last one only) ends.
 
     Rows share the Cholesky factors of their supports. A factor depends on the support alone and every sum runs in
     a fixed order, so a row's scores have the same bits beside any other rows, compiled or not. Returns W and
