@@ -20,7 +20,8 @@ from ._warn import warn_user
 from .blocks import row_blocks, single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import fit_loadings, free_scale, warn_of_outcome
-from .losses import Strengths, safe_scale, squared_residual, squares
+from .init import column_means
+from .losses import Strengths, check_weights, safe_scale, squared_residual, squares
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import ScaledRows, Scaling
@@ -90,7 +91,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     n_components_ : int
         Number of components.
     explained_ : ndarray of shape (n_components,)
-        <W H, w_t h_t> / |X|^2, each component's share of the sum of squares.
+        <W H, w_t h_t> / |X|^2, each component's share of the sum of squares (rows weighted).
     objective_ : float
         Objective at the result, ``inf`` where squares of X overflow.
     history_ : ndarray
@@ -193,7 +194,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.n_jobs = n_jobs
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Learn the components.
 
         Parameters
@@ -201,15 +202,18 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``.
         y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows, 0 or more: a row of weight 2 counts as the row twice, in shift and scale too, a row of
+            weight 0 not at all.
 
         Returns
         -------
         self
         """
-        self._fit(X)
+        self._fit(X, sample_weight)
         return self
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X, y=None, sample_weight=None):
         """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does.
 
         Parameters
@@ -217,12 +221,16 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             Training data.
         y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows. One of weight 0 is treated as a new row: ``out_of_range`` applies to it.
 
         Returns
         -------
         frame or array of shape (n_samples, n_features_out)
         """
-        X, Z, W = self._fit(X)
+        X, Z, W = self._fit(X, sample_weight)
+        if self.n_components_ and W is None:
+            return self.transform(X)
         if self.n_components_ and self.projection == "linear":
             W = linear_scores(Z, self.components_)
         return self._result(X, W)
@@ -325,7 +333,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         extra = [a for a in range(len(labels)) if a not in used]
         return at, rest | {self.n_features_in_ + i: a for i, a in enumerate(extra)}
 
-    def score(self, X, y=None):
+    def score(self, X, y=None, sample_weight=None):
         """Return the share explained, 1 - |X - W H|^2 / |X - m|^2, with m the training means of the columns.
 
         W are the exact non-negative scores, also with ``projection="linear"``.
@@ -335,6 +343,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         X : frame or array-like of shape (n_samples, n_features)
             Data with the columns seen in ``fit``.
         y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows in both sums.
 
         Returns
         -------
@@ -349,8 +359,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         W = self._scores(Z)
         Z, e = safe_scale(Z)
         means = np.ldexp(self.column_means_, -2 * e)
-        error = squared_residual(Z, np.ldexp(W, -2 * e), self.components_.astype(Z.dtype))
-        spread = squared_residual(Z, np.ones((Z.shape[0], 1), Z.dtype), means[None].astype(Z.dtype))
+        weights = check_weights(sample_weight, Z)
+        error = squared_residual(Z, np.ldexp(W, -2 * e), self.components_.astype(Z.dtype), weights)
+        spread = squared_residual(Z, np.ones((Z.shape[0], 1), Z.dtype), means[None].astype(Z.dtype), weights)
         if spread == 0:
             if error == 0:
                 warn_user("score is nan: X equals the training means, so there is nothing to explain.")
@@ -426,8 +437,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     @single_threaded_blas()
-    def _fit(self, X):
-        """Fit; return X as a table, the scaled matrix and its scores."""
+    def _fit(self, X, sample_weight):
+        """Fit; return X as a table, the scaled matrix and its scores (None where rows of weight 0 were left out)."""
         X = self._check(X, reset=True)
         self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
         self._positions = np.asarray(self._choose(X), dtype=int)
@@ -445,20 +456,26 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         if k > most:
             warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
             k = most
-        learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_)
+        weights = check_weights(sample_weight, matrix)
+        whole = weights is None or bool(weights.all())
+        if not whole:
+            matrix, weights, fresh = matrix[weights > 0], weights[weights > 0], True
+        learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_, weights)
         self._report_constant(learned.constant, matrix.shape[0])
         self.scaling_ = vars(learned)
         Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
-        self.column_means_ = np.asarray(Z.mean(axis=0, dtype=np.float64)).ravel()
+        self.column_means_ = column_means(Z, weights)
+        n = Z.shape[0] if weights is None else float(weights.sum())
 
         alive = int((~learned.constant).sum()) * (2 if learned.split else 1)
-        strengths, unit = (Strengths.of(q, self.l1_ratio, Z.shape[0], alive) for q in (self.penalty, 1.0))
+        strengths, unit = (Strengths.of(q, self.l1_ratio, n, alive) for q in (self.penalty, 1.0))
         self.score_penalties_ = np.array([strengths.l1_W, strengths.l2_W])
         fit = fit_loadings(
             Z,
             k,
             strengths,
             unit,
+            weights=weights,
             **{
                 name: getattr(self, name)
                 for name in ("solver", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
@@ -466,26 +483,28 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         )
         W, H = fit.U, fit.H / fit.sums[:, None]
         # Largest total amount first, ties by the column of the largest loading.
-        order = np.lexsort((H.argmax(axis=1), -W.sum(axis=0, dtype=np.float64)))
+        v = np.ones(len(W)) if weights is None else weights
+        order = np.lexsort((H.argmax(axis=1), -(v @ W)))
         for rows in row_blocks(W, 0):  # in place: W may be large
             W[rows] = W[rows][:, order]
         self.components_ = H[order]
-        self.component_scales_ = (fit.sums / free_scale(fit, self.penalty, unit))[order]
+        self.component_scales_ = (fit.sums / free_scale(fit, self.penalty, unit, weights))[order]
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        WtW = np.asarray(unit_W.T @ unit_W, dtype=np.float64)
+        weighted = unit_W if weights is None else unit_W * weights[:, None].astype(W.dtype)
+        WtW = np.asarray(unit_W.T @ weighted, dtype=np.float64)
         H = self.components_
-        self.explained_ = (WtW * (H @ H.T)).sum(axis=1) / squares(unit_Z)
+        self.explained_ = (WtW * (H @ H.T)).sum(axis=1) / squares(unit_Z, weights)
         with np.errstate(over="ignore"):
-            loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype)), 4 * e)
+            loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype), weights), 4 * e)
         s = self.component_scales_
-        cost = strengths.l1_W * (W.sum(axis=0, dtype=np.float64) / s).sum()
+        cost = strengths.l1_W * ((v @ W) / s).sum()
         cost += strengths.l2_W / 2 * np.square(np.ldexp(np.sqrt(WtW.diagonal()), 2 * e) / s).sum()
         self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None])
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
-        return X, Z, W
+        return X, Z, W if whole else None
 
     def _check(self, X, reset):
         anything = self.variables is not None or self.n_components == 0  # then other columns may hold anything

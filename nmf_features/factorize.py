@@ -31,7 +31,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from ._warn import warn_user
 from .blocks import loadings_times, positive_residual, row_blocks, scores_times, single_threaded_blas, take, workers
 from .init import STARTS
-from .losses import Strengths, balance, objective, safe_scale, squares
+from .losses import Strengths, balance, check_weights, objective, safe_scale, squares
 from .projection import exact_scores, unit_scores
 from .solvers import SOLVERS, Statistics
 
@@ -110,6 +110,7 @@ def factorize(
     tol=1e-5,
     random_state=None,
     n_jobs=None,
+    sample_weight=None,
 ):
     """Factorise a non-negative matrix, X ~ W H with W, H >= 0.
 
@@ -143,6 +144,9 @@ def factorize(
     n_jobs : int or None, default None
         Threads. None: as many as the process may use (its CPU affinity, and ``OMP_NUM_THREADS`` if set). The
         result is the same, bit for bit, for any number.
+    sample_weight : array-like of shape (n_samples,), optional
+        Weights of the rows, 0 or more. A row of weight 2 counts as the row twice, a row of weight 0 as none (it gets
+        scores all the same).
 
     Returns
     -------
@@ -152,7 +156,8 @@ def factorize(
     Raises
     ------
     ValueError
-        If X has NaN, infinite or negative entries, no rows or no columns, or if ``init`` does not fit.
+        If X has NaN, infinite or negative entries, no rows or no columns, if ``init`` does not fit, or for weights
+        that are negative, not finite, all zero or not one for each row.
         ``InvalidParameterError``, a ValueError, for parameters of a wrong type or out of range.
 
     Warns
@@ -187,12 +192,18 @@ def factorize(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
         )
-    strengths, unit = Strengths.of(penalty, l1_ratio, *X.shape), Strengths.of(1.0, l1_ratio, *X.shape)
+    weights = check_weights(sample_weight, X)
+    fitted, v = X, weights
+    if weights is not None and not weights.all():
+        fitted, v = X[weights > 0], weights[weights > 0]
+    n = X.shape[0] if weights is None else float(weights.sum())
+    strengths, unit = (Strengths.of(q, l1_ratio, n, X.shape[1]) for q in (penalty, 1.0))
     fit = fit_loadings(
-        X,
+        fitted,
         n_components,
         strengths,
         unit,
+        weights=v,
         solver=solver,
         init=init,
         n_init=n_init,
@@ -201,20 +212,22 @@ def factorize(
         random_state=random_state,
         n_jobs=n_jobs,
     )
-    c = free_scale(fit, penalty, unit)
-    W, H = fit.U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
+    c = free_scale(fit, penalty, unit, v)
+    U = fit.U if fitted is X else unit_scores(X, fit.H, strengths.l1_W, strengths.l2_W, n_jobs)[0]
+    W, H = U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
     with np.errstate(over="ignore"):
-        value = objective(X, W, H, penalty, l1_ratio)
+        value = objective(X, W, H, penalty, l1_ratio, sample_weight)
     warn_of_outcome(fit, value, W, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history)
 
 
-def free_scale(fit, penalty, unit):
+def free_scale(fit, penalty, unit, weights=None):
     """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty."""
     if penalty:
         return np.ones(len(fit.H))
     W = fit.U / fit.sums
-    return balance(W.sum(axis=0), np.square(W).sum(axis=0), fit.H, unit)
+    v = np.ones(len(W)) if weights is None else weights
+    return balance(v @ W, v @ np.square(W), fit.H, unit)
 
 
 def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
@@ -235,10 +248,13 @@ def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
         )
 
 
-def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_iter, tol, random_state, n_jobs):
+def fit_loadings(
+    X, n_components, strengths, unit, *, weights, solver, init, n_init, max_iter, tol, random_state, n_jobs
+):
     """Find loadings of checked data by one or more starts; return the best by objective, as a _Fit.
 
-    ``unit`` holds the strengths at penalty 1: they say how scale is shared between W and H.
+    ``unit`` holds the strengths at penalty 1: they say how scale is shared between W and H. ``weights`` of the rows
+    are positive, or None.
     """
     n, p = X.shape
     k, rng = n_components, check_random_state(random_state)
@@ -251,11 +267,11 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
             )
     X, e = safe_scale(X)
     if k == 0:
-        value = 0.5 * squares(X)
+        value = 0.5 * squares(X, weights)
         with np.errstate(over="ignore"):
             value = float(np.ldexp(value, 4 * e))
         return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]))
-    wide, as_given = p > n, X
+    wide, as_given = p > n and weights is None, X  # weights belong to rows: such tables are not turned round
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
         strengths = Strengths(*np.multiply(strengths, shrink).tolist())
@@ -271,10 +287,13 @@ def fit_loadings(X, n_components, strengths, unit, *, solver, init, n_init, max_
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = None
         for m in [*sizes, all_rows]:
-            share, last = m / all_rows, m == all_rows
+            last = m == all_rows
+            rows = slice(None) if last else sample_rows(all_rows, m)
+            share = m / all_rows if weights is None else weights[rows].sum() / weights.sum()
             descent = partial(
                 _Descent,
-                X if last else X[sample_rows(all_rows, m)],
+                X if last else X[rows],
+                None if weights is None else weights[rows],
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
                 solver=SOLVERS[solver](),
@@ -331,7 +350,7 @@ def _best_start(descent, init, n_init, rng, max_iter):
     best = None
     for start in range(n_init):
         new, given = descent(), init if start == 0 else "random"
-        new.run(STARTS[given](new.X, new.k, rng) if isinstance(given, str) else given, max_iter)
+        new.run(STARTS[given](new.X, new.k, rng, new.weights) if isinstance(given, str) else given, max_iter)
         if best is None or new.objective < best.objective:
             best = new
     return best
@@ -344,13 +363,14 @@ class _Descent:
     ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
-    def __init__(self, X, k, strengths, unit, solver, tol, window, each):
-        self.X, self.k, self.strengths, self.unit = X, k, strengths, unit
+    def __init__(self, X, weights, k, strengths, unit, solver, tol, window, each):
+        self.X, self.weights, self.k, self.strengths, self.unit = X, weights, k, strengths, unit
         self.solver, self.tol, self.window, self.each = solver, tol, window, each
         self.penalised = any(strengths)
         self.rows = row_blocks(X, k)
         self.blocks = [take(X, r) for r in self.rows]
-        self.squared_norm = sum(map(squares, self.blocks))
+        self.block_weights = [None if weights is None else weights[r] for r in self.rows]
+        self.squared_norm = sum(map(squares, self.blocks, self.block_weights))
         # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
         self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * self.squared_norm
         memory = np.zeros(X.shape[0] * k, X.dtype)  # in one piece, so that it is given back in one
@@ -401,9 +421,7 @@ class _Descent:
         while True:
             self.Wt = None
             U, sums = unit_scores(self.X, self.H, self.strengths.l1_W, self.strengths.l2_W, n_jobs)
-            stats = Statistics.total(
-                self.each(lambda X, r: self.solver.statistics(X, self._transposed(U, sums, r)), self.blocks, self.rows)  # noqa: B023
-            )
+            stats = self._statistics(U, sums)
             value = self._evaluate(self.H, stats)
             gain, self.objective = self.objective - value, min(self.objective, value)
             self.history[-1] = self.objective
@@ -427,10 +445,18 @@ class _Descent:
         """Improve the scores, and return what the loadings need to know: one read of X."""
         HHt = H @ H.T + self.strengths.l2_W * np.eye(self.k)
 
-        def improve(block, Wt_block):
-            return self.solver.improve_scores(block, Wt_block, H, HHt, self.strengths, sweeps, enough)
+        def improve(block, Wt_block, v):
+            return self.solver.improve_scores(block, Wt_block, v, H, HHt, self.strengths, sweeps, enough)
 
-        return Statistics.total(self.each(improve, self.blocks, self.Wt))
+        return Statistics.total(self.each(improve, self.blocks, self.Wt, self.block_weights))
+
+    def _statistics(self, U, sums):
+        """Return what the loadings need to know, for scores in rows."""
+
+        def of_block(X, r, v):
+            return self.solver.statistics(X, self._transposed(U, sums, r), v)
+
+        return Statistics.total(self.each(of_block, self.blocks, self.rows, self.block_weights))
 
     def _evaluate(self, H, stats):
         fit = 0.5 * (self.squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
@@ -454,7 +480,8 @@ class _Descent:
         """Put a rank-one piece of the residual in place of the first dead component that it pays for."""
         for t in np.flatnonzero(dead):
             revivals[t] += 1
-            pair = _rank_one(self.blocks, self.Wt, self.H, self.strengths, self.unit, self.objective)
+            v = np.ones(self.X.shape[0]) if self.weights is None else self.weights
+            pair = _rank_one(self.blocks, self.Wt, v, self.H, self.strengths, self.unit, self.objective)
             if pair is not None:
                 for r, Wt_block in zip(self.rows, self.Wt, strict=True):
                     Wt_block[t] = pair[0][r]
@@ -463,7 +490,7 @@ class _Descent:
         return False
 
 
-def _rank_one(blocks, Wt, H, strengths, unit, value):
+def _rank_one(blocks, Wt, v, H, strengths, unit, value):
     """Best non-negative rank-one piece of the residual, or None if it would not lower the penalised objective.
 
     With a penalty w = h = 0 is a strict local minimum, so only such a finite step can revive a component.
@@ -477,17 +504,17 @@ def _rank_one(blocks, Wt, H, strengths, unit, value):
 
     def back_times(w):  # w times residual
         parts = zip(np.split(w, ends), blocks, Wt, strict=True)
-        return sum(scores_times(v[None], X)[0] - (V @ v) @ H for v, X, V in parts)
+        return sum(scores_times(u[None], X)[0] - (V @ u) @ H for u, X, V in parts)
 
     worst, missing = (-1.0, None), 0.0
-    for X, V in zip(blocks, Wt, strict=True):
+    for X, V, v_block in zip(blocks, Wt, np.split(v, ends), strict=True):
         R = positive_residual(X, V, H)
-        norms = np.asarray((R * R).sum(axis=1)).ravel()
+        norms = v_block * np.asarray((R * R).sum(axis=1)).ravel()
         i = int(norms.argmax())
         if norms[i] > worst[0]:
             row = R[[i]].toarray()[0] if sparse.issparse(R) else R[i]
             worst = norms[i], row.astype(np.float64)
-        missing = missing + np.asarray(R.sum(axis=0), dtype=np.float64).ravel()
+        missing = missing + np.asarray(v_block @ R, dtype=np.float64).ravel()
     best, best_change = None, -1e-12 * value
     for h in (worst[1], missing):  # two starts: the worst row, and the direction of all that is missing
         for iteration in range(60):
@@ -497,11 +524,12 @@ def _rank_one(blocks, Wt, H, strengths, unit, value):
             w = np.maximum(times(h) - penalised * strengths.l1_W, 0) / (h @ h + penalised * strengths.l2_W)
             if not w.any():
                 break
-            h = np.maximum(back_times(w) - penalised * strengths.l1_H, 0) / (w @ w + penalised * strengths.l2_H)
-            c = balance(w.sum()[None], (w @ w)[None], h[None], unit)[0]
+            ww = v @ (w * w)
+            h = np.maximum(back_times(v * w) - penalised * strengths.l1_H, 0) / (ww + penalised * strengths.l2_H)
+            c = balance((v @ w)[None], ww[None], h[None], unit)[0]
             w, h = w * c, h / c
         else:
-            change = 0.5 * (w @ w) * (h @ h) - w @ times(h) + strengths.cost(w, h)
+            change = 0.5 * (v @ (w * w)) * (h @ h) - (v * w) @ times(h) + strengths.cost(w[:, None], h[None], v)
             if h.any() and change < best_change:
                 best, best_change = (w, h), change
     return best

@@ -8,8 +8,8 @@ from sklearn.utils.extmath import randomized_svd
 GRAM_COLUMNS = 1000  # up to here the eigenvectors of X'X are cheap; beyond, a randomised SVD
 
 
-def nnsvd_lrc(X, n_components, rng=None):
-    """Return loadings from the leading singular vectors, deterministically.
+def nnsvd_lrc(X, n_components, rng=None, weights=None):
+    """Return loadings from the leading singular vectors (of X with rows weighted), deterministically.
 
     The first singular vector is non-negative; each further one is split into its positive and its negative
     part, two components from one vector, so that half the vectors serve. Small entries are lifted off zero.
@@ -23,6 +23,9 @@ def nnsvd_lrc(X, n_components, rng=None):
     H = np.zeros((n_components, p))
     if n_components == 0:
         return H
+    if weights is not None:  # X'VX is the Gram matrix of V^1/2 X
+        root = np.sqrt(weights).astype(X.dtype)[:, None]
+        X = X.multiply(root).tocsr() if sparse.issparse(X) else X * root
     if p <= GRAM_COLUMNS:
         gram = X.T @ X
         gram = np.asarray(gram.toarray() if sparse.issparse(gram) else gram, dtype=np.float64)
@@ -40,9 +43,16 @@ def nnsvd_lrc(X, n_components, rng=None):
     return H
 
 
-def random_start(X, n_components, rng):
+def random_start(X, n_components, rng, weights=None):
     """Return independent uniform loadings, in proportion to the column means."""
-    return rng.uniform(size=(n_components, X.shape[1])) * np.asarray(X.mean(axis=0, dtype=np.float64)).ravel()
+    return rng.uniform(size=(n_components, X.shape[1])) * column_means(X, weights)
+
+
+def column_means(X, weights=None):
+    """Return the means of the columns, rows weighted, in float64."""
+    if weights is None:
+        return np.asarray(X.mean(axis=0, dtype=np.float64)).ravel()
+    return np.asarray(weights @ X).ravel() / weights.sum()
 
 
 STARTS = {"nnsvd-lrc": nnsvd_lrc, "random": random_start}

@@ -6,12 +6,16 @@
 
 X is n x p, W (scores) n x k, H (loadings) k x p. This is the objective of scikit-learn's
 ``NMF`` with ``alpha_W = alpha_H = penalty``: the factors p and n make it free of size.
+
+With row weights v, row i's share of the loss and of the penalty on W counts v_i times, and n is the sum of v.
+A row's own problem is then the same whatever its weight.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils.validation import _check_sample_weight
 
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
 
@@ -26,47 +30,74 @@ class Strengths(NamedTuple):
 
     @classmethod
     def of(cls, penalty, l1_ratio, n, p):
-        """Return the strengths for an n x p table."""
+        """Return the strengths for an n x p table; n is the sum of the weights where rows have weights."""
         l1, l2 = penalty * l1_ratio, penalty * (1 - l1_ratio)
         return cls(l1 * p, l1 * n, l2 * p, l2 * n)
 
-    def cost(self, W, H):
+    def cost(self, W, H, weights=None):
         """Return the penalty terms of the objective."""
         total = 0.0
-        for F, l1, l2 in ((W, self.l1_W, self.l2_W), (H, self.l1_H, self.l2_H)):
+        for F, l1, l2, v in ((W, self.l1_W, self.l2_W, weights), (H, self.l1_H, self.l2_H, None)):
             if l1:
-                total += l1 * float(F.sum(dtype=np.float64))
+                total += l1 * weighted_sum(F.sum(axis=-1, dtype=np.float64), v)
             if l2:
-                total += l2 / 2 * float(np.square(F, dtype=np.float64).sum())
+                total += l2 / 2 * weighted_sum(np.square(F, dtype=np.float64).sum(axis=-1), v)
         return total
 
 
-def squares(X):
-    """|X|_F^2, summed in float64, slice by slice: without a copy of X."""
-    cells = X.data if sparse.issparse(X) else X
-    step = max(1, RESIDUAL_CELLS // max(cells.size // max(len(cells), 1), 1))
-    starts = range(0, len(cells), step)
-    return sum((float(np.square(cells[start : start + step], dtype=np.float64).sum()) for start in starts), 0.0)
+def weighted_sum(of_rows, weights):
+    """Sum numbers that belong to rows."""
+    return float(of_rows.sum() if weights is None else weights @ of_rows)
 
 
-def squared_residual(X, W, H):
-    """|X - W H|_F^2, from the residual itself, so that nothing cancels.
+def squares(X, weights=None):
+    """|X|_F^2, rows weighted, summed in float64 slice by slice: without a copy of X."""
+    if sparse.issparse(X):
+        cells = np.square(X.data, dtype=np.float64)
+        return float(cells.sum() if weights is None else np.repeat(weights, np.diff(X.indptr)) @ cells)
+    step, total = max(1, RESIDUAL_CELLS // max(X.shape[1], 1)), 0.0
+    for start in range(0, len(X), step):
+        rows = slice(start, start + step)
+        cells = np.square(X[rows], dtype=np.float64)
+        total += float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
+    return total
+
+
+def squared_residual(X, W, H, weights=None):
+    """|X - W H|_F^2, rows weighted, from the residual itself, so that nothing cancels.
 
     For sparse X, whose residual would fill memory, from |X|^2 - 2 <X H', W> + <W'W, HH'>.
     """
     n, p = X.shape
     if sparse.issparse(X):
         W, H = W.astype(np.float64), H.astype(np.float64)
-        return max(squares(X) - 2 * float(np.vdot(X @ H.T, W)) + float(np.vdot(W.T @ W, H @ H.T)), 0.0)
+        V = W if weights is None else W * weights[:, None]
+        return max(squares(X, weights) - 2 * float(np.vdot(X @ H.T, V)) + float(np.vdot(W.T @ V, H @ H.T)), 0.0)
     step = max(1, RESIDUAL_CELLS // max(p, 1))
     total = 0.0
     for start in range(0, n, step):
-        R = X[start : start + step] - W[start : start + step] @ H
+        rows = slice(start, start + step)
+        R = X[rows] - W[rows] @ H
+        if weights is not None:
+            R = R * np.sqrt(weights[rows], dtype=R.dtype)[:, None]
         total += float(np.vdot(R, R))
     return total
 
 
-def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
+def check_weights(sample_weight, X):
+    """Return row weights as a float64 array, None where there are none; negative or all-zero ones are refused."""
+    if sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():
+        raise ValueError(
+            f"sample_weight is zero for all {len(weights)} rows: nothing is left to fit. Give at least one row a "
+            "positive weight, or pass None."
+        )
+    return weights
+
+
+def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     """Evaluate the penalised objective that every solver here minimises.
 
         1/2 |X - W H|_F^2 + penalty * l1_ratio         * (p * sum(W)  + n * sum(H))
@@ -84,6 +115,9 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
         Strength of the penalty on both factors.
     l1_ratio : float, default 1.0
         Share of the penalty that is L1 (sum of entries); the rest is L2 (sum of squares).
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows, 0 or more: how often each counts, in the loss and in the terms of W. In those of H, n
+        is their sum.
 
     Returns
     -------
@@ -93,7 +127,8 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
     Raises
     ------
     ValueError
-        If the shapes of ``X``, ``W`` and ``H`` do not fit together, or ``penalty`` or ``l1_ratio`` is out of range.
+        If the shapes of ``X``, ``W`` and ``H`` do not fit together, if ``penalty`` or ``l1_ratio`` is out of range, or
+        for weights that are negative, not finite, all zero or not one for each row.
 
     References
     ----------
@@ -118,7 +153,10 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0):
         )
     if not (penalty >= 0 and 0 <= l1_ratio <= 1):
         raise ValueError(f"penalty={penalty!r}, l1_ratio={l1_ratio!r}: wanted penalty >= 0 and l1_ratio in [0, 1].")
-    return 0.5 * squared_residual(X, W, H) + Strengths.of(penalty, l1_ratio, *X.shape).cost(W, H)
+    weights = check_weights(sample_weight, X)
+    n = X.shape[0] if weights is None else float(weights.sum())
+    strengths = Strengths.of(penalty, l1_ratio, n, X.shape[1])
+    return 0.5 * squared_residual(X, W, H, weights) + strengths.cost(W, H, weights)
 
 
 def safe_scale(X):

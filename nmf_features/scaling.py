@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import warn_user
+from .losses import check_weights
 
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
@@ -42,8 +43,8 @@ class Scaling:
         self.factor, self.split, self.bounded, self.capped = factor, split, bounded, capped
 
     @classmethod
-    def learn(cls, X, shift, scale, names):
-        """Learn offset and factor of every column of a finite matrix with at least one row."""
+    def learn(cls, X, shift, scale, names, weights=None):
+        """Learn offset and factor of every column of a finite matrix with at least one row; weights are positive."""
         if sparse.issparse(X):
             if shift is not None:
                 raise ValueError(f"shift={shift!r} would fill the zeros of sparse X: pass shift=None, or dense X.")
@@ -67,7 +68,7 @@ class Scaling:
         unit = np.where(constant, 1.0, spread)
         split = shift == "split"
         if split:
-            offset = minimum + unit * _means(X, lambda x: (x - minimum) / unit)
+            offset = minimum + unit * _means(X, lambda x: (x - minimum) / unit, weights)
         else:
             offset = minimum if shift == "min" else np.zeros_like(minimum)
         offset = np.where(constant, minimum, offset)
@@ -75,7 +76,7 @@ class Scaling:
         doubled = np.repeat(constant, 2) if split else constant
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
-        factor = SCALES[scale](X, state)
+        factor = SCALES[scale](X, state, weights)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
         return state
@@ -174,58 +175,70 @@ def _slices(X):
     return [slice(start, start + step) for start in range(0, X.shape[0], step)]
 
 
-def _means(X, function):
+def _means(X, function, weights):
     """Means by column of a function of the rows, in float64."""
-    return sum(function(X[rows].astype(np.float64, order="C")).sum(axis=0) for rows in _slices(X)) / len(X)
+    total = 0.0
+    for rows in _slices(X):
+        values = function(X[rows].astype(np.float64, order="C"))
+        total = total + (values.sum(axis=0) if weights is None else weights[rows] @ values)
+    return total / (len(X) if weights is None else weights.sum())
+
+
+def _sparse_means(X, cells, weights):
+    """Means by column of what is zero where nothing is stored."""
+    if weights is None:
+        return np.bincount(X.indices, cells, minlength=X.shape[1]) / X.shape[0]
+    return np.bincount(X.indices, cells * np.repeat(weights, np.diff(X.indptr)), minlength=X.shape[1]) / weights.sum()
 
 
 # Factors are found on values divided by the largest (``state.unit``, in [0, 1]): no square overflows or vanishes.
 
 
-def _unit_means(X, state):
+def _mean(X, state, weights):
     if sparse.issparse(X):
-        return np.bincount(X.indices, X.data / state.factor[X.indices], minlength=X.shape[1]) / X.shape[0]
-    return _means(X, state.unit)
+        return state.factor * _sparse_means(X, X.data / state.factor[X.indices], weights)
+    return state.factor * _means(X, state.unit, weights)
 
 
-def _mean(X, state):
-    return state.factor * _unit_means(X, state)
-
-
-def _std(X, state):
-    mean = _unit_means(X, state)
+def _std(X, state, weights):
+    mean = _mean(X, state, weights) / state.factor
     if sparse.issparse(X):
-        n, columns, p = X.shape[0], X.indices, X.shape[1]
-        stored = np.bincount(columns, np.square(X.data / state.factor[columns] - mean[columns]), minlength=p)
-        variance = (stored + (n - np.bincount(columns, minlength=p)) * mean**2) / n
+        columns = X.indices  # the squares of stored cells, and mean^2 for all others
+        squares = np.square(X.data / state.factor[columns] - mean[columns]) - mean[columns] ** 2
+        variance = np.maximum(_sparse_means(X, squares, weights) + mean**2, 0)
     else:
-        variance = _means(X, lambda x: np.square(state.unit(x) - mean))
+        variance = _means(X, lambda x: np.square(state.unit(x) - mean), weights)
     return state.factor * np.sqrt(variance)
 
 
-def _robust(X, state):
-    n, p = X.shape
-    at = int(np.ceil(QUANTILE * n)) - 1  # the quantile is the value at this place in order ("inverted_cdf")
+def _quantile(values, weights):
+    """Return the least value that has the share QUANTILE of the weight at or below it ("inverted_cdf")."""
+    if weights is None:
+        at = int(np.ceil(QUANTILE * len(values))) - 1
+        return np.partition(values, at)[at]
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return values[order[np.searchsorted(reached, QUANTILE * reached[-1])]]
+
+
+def _robust(X, state, weights):
     quantiles = []
     columns = X.tocsc() if sparse.issparse(X) else X
-    for j in range(p):
-        if sparse.issparse(X):
-            stored = np.sort(columns.data[columns.indptr[j] : columns.indptr[j + 1]])
-            quantiles.append(stored[at - n] if n - at <= len(stored) else 0.0)
-            continue
-        shifted = columns[:, j].astype(np.float64) - state.offset[j]
-        quantiles.append(max(np.partition(shifted, at)[at], 0.0))
+    for j in range(X.shape[1]):
+        column = columns[:, [j]].toarray()[:, 0] if sparse.issparse(X) else columns[:, j]
+        shifted = column.astype(np.float64) - state.offset[j]
+        quantiles.append(max(_quantile(shifted, weights), 0.0))
         if state.split:
-            quantiles.append(max(np.partition(-shifted, at)[at], 0.0))
+            quantiles.append(max(_quantile(-shifted, weights), 0.0))
     return np.array(quantiles)
 
 
 SCALES = {
     "std": _std,
-    "max": lambda X, state: state.factor,
+    "max": lambda X, state, weights: state.factor,
     "mean": _mean,
     "robust": _robust,
-    None: lambda X, state: np.ones(state.size),
+    None: lambda X, state, weights: np.ones(state.size),
 }
 
 
@@ -286,7 +299,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         self.scale = scale
         self.out_of_range = out_of_range
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None, sample_weight=None):
         """Learn offset and factor of every column.
 
         Parameters
@@ -294,17 +307,19 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             Training data, all numeric. Sparse data stay sparse, with ``shift=None``.
         y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows, 0 or more; rows of weight 0 are left out, of the minima too.
 
         Returns
         -------
         self
         """
-        self._fit(X)
+        self._fit(X, sample_weight)
         return self
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X, y=None, sample_weight=None):
         """Fit to X and return it scaled, as ``fit(X).transform(X)`` does."""
-        return self._apply(self._fit(X))
+        return self._apply(self._fit(X, sample_weight))
 
     def transform(self, X):
         """Return X shifted and scaled.
@@ -360,11 +375,14 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         return np.asarray(Scaling(**self.scaling_).names_out(names), dtype=object)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, X):
+    def _fit(self, X, sample_weight):
         X = frames.check_table(self, X, reset=True, dtype=[np.float64, np.float32])
         self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
         matrix, _ = frames.to_matrix(X, range(len(self._labels)))
-        self.scaling_ = vars(Scaling.learn(matrix, self.shift, self.scale, self._labels))
+        weights = check_weights(sample_weight, matrix)
+        if weights is not None:
+            matrix, weights = matrix[weights > 0], weights[weights > 0]
+        self.scaling_ = vars(Scaling.learn(matrix, self.shift, self.scale, self._labels, weights))
         return X
 
     def _apply(self, X):

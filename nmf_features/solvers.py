@@ -22,7 +22,7 @@ from .kernels import compiled, coordinate_descent
 
 
 class Statistics(NamedTuple):
-    """Sums over rows: all that the loadings need to know of X."""
+    """Sums over rows (weighted, where rows have weights): all that the loadings need to know of X."""
 
     WtW: np.ndarray  # k x k
     WtX: np.ndarray  # k x p
@@ -48,18 +48,19 @@ class HALS:
     def __init__(self):
         self.coordinate_descent = compiled(coordinate_descent)
 
-    def improve_scores(self, X_block, Wt_block, H, HHt, strengths, sweeps, enough):
+    def improve_scores(self, X_block, Wt_block, weights, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
         HXt = loadings_times(H, X_block)
         if strengths.l1_W:
             HXt -= X_block.dtype.type(strengths.l1_W)
         self.coordinate_descent(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, enough)
-        return self.statistics(X_block, Wt_block)
+        return self.statistics(X_block, Wt_block, weights)
 
-    def statistics(self, X_block, Wt_block):
-        """Return what the loadings need to know of a block."""
-        WtW = (Wt_block @ Wt_block.copy().T).astype(np.float64)  # a copy: the symmetric product is slow for few rows
-        return Statistics(WtW, scores_times(Wt_block, X_block), Wt_block.sum(axis=1, dtype=np.float64))
+    def statistics(self, X_block, Wt_block, weights):
+        """Return what the loadings need to know of a block whose rows have these weights (None: 1)."""
+        weighted = Wt_block.copy() if weights is None else Wt_block * weights.astype(Wt_block.dtype)
+        WtW = (Wt_block @ weighted.T).astype(np.float64)  # not with itself: the symmetric product is slow for few rows
+        return Statistics(WtW, scores_times(weighted, X_block), weighted.sum(axis=1, dtype=np.float64))
 
     def improve_components(self, H, stats, strengths, sweeps=40, enough=0.01):
         """Return better loadings; touches no data."""
