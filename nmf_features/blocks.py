@@ -18,6 +18,7 @@ from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
 from .kernels import compiled, csr_times, csr_transposed_times, row_products
+from .losses import squares
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
 SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the loadings, so there are few
@@ -41,6 +42,27 @@ def take(X, rows):
     block.data, block.indices = X.data[first:last], X.indices[first:last]  # the constructor would copy them
     block.indptr = X.indptr[start : stop + 1] - first
     return block
+
+
+class Block:
+    """A block of rows, with their weights (None: 1). Missing cells are filled in, in place.
+
+    ``observed`` is the share of each row's cells that is observed: 1 where nothing is missing.
+    """
+
+    def __init__(self, X, weights=None, missing=None, observed=1.0):
+        self.X, self.weights, self.missing, self.observed = X, weights, missing, observed
+        self.fills = int(min(4, 1 / np.mean(observed)))  # per pass: what is filled in drags the fit to what it was
+        self._squared_norm = None if missing is not None else squares(X, weights)
+
+    def fill(self, Wt, H):
+        """Put W H where cells are missing."""
+        if self.missing is not None:
+            np.copyto(self.X, Wt.T @ H.astype(self.X.dtype), where=self.missing)
+
+    def squared_norm(self):
+        """Return |X|^2, rows weighted."""
+        return squares(self.X, self.weights) if self._squared_norm is None else self._squared_norm
 
 
 def loadings_times(H, X):

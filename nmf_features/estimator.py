@@ -19,9 +19,9 @@ from . import frames
 from ._warn import warn_user
 from .blocks import row_blocks, single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import fit_loadings, free_scale, warn_of_outcome
+from .factorize import fit_loadings, free_scale, rows_to_fit, warn_of_outcome
 from .init import column_means
-from .losses import Strengths, check_weights, safe_scale, squared_residual, squares
+from .losses import Strengths, check_weights, has_missing, observed_shares, safe_scale, squared_residual, squares
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import ScaledRows, Scaling
@@ -74,6 +74,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Most passes over the data for each start.
     tol : float, default 1e-5
         Relative fall of the objective per pass below which the fit stops.
+    missing_values : {"raise", "ignore"}, default "raise"
+        What missing cells (NaN, NA) are: an error, or left out, of shift, scale, fit, scores and ``score``. Rows in
+        which nothing is observed have NaN scores; columns in which nothing is are set aside, like constant ones.
+        Sparse data take "raise" only.
     random_state : int, RandomState instance or None, default None
         Seed of random starts. The default, one deterministic start, uses none.
     n_jobs : int or None, default None
@@ -106,6 +110,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Training means of the shifted and scaled columns, what ``score`` compares with.
     score_penalties_ : ndarray of shape (2,)
         What a unit of |w|_1 and of |w|^2 / 2 cost a row in the balanced pair.
+    impute_penalties_ : ndarray of shape (n_components,)
+        Noise of a cell over the squared mean score of the component: L2 strengths that ``impute`` adds.
     n_features_in_, feature_names_in_
         Number and (where all are strings) names of all columns seen in ``fit``.
 
@@ -173,6 +179,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         n_init=1,
         max_iter=1000,
         tol=1e-5,
+        missing_values="raise",
         random_state=None,
         n_jobs=None,
     ):
@@ -191,6 +198,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
+        self.missing_values = missing_values
         self.random_state = random_state
         self.n_jobs = n_jobs
 
@@ -333,6 +341,50 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         extra = [a for a in range(len(labels)) if a not in used]
         return at, rest | {self.n_features_in_ + i: a for i, a in enumerate(extra)}
 
+    def impute(self, X):
+        """Return X with its missing cells, and only those, filled in from the factorisation, in original units.
+
+        Parameters
+        ----------
+        X : frame or array-like of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``, and ``missing_values="ignore"``. Other columns than the chosen ones
+            are left as they are.
+
+        Returns
+        -------
+        frame or array of shape (n_samples, n_features)
+            The kind that came in. What is filled in lies in the range of its column in training; the scores it comes
+            from are shrunk by ``impute_penalties_``, as exact ones would follow the noise of few cells. A row in which
+            nothing is observed gets the means of the columns; a column in which nothing was observed in training
+            stays missing.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from nmf_features import NMFFeatures
+        >>> X = np.outer([1.0, 2, 3, 4], [1.0, 2, 3])
+        >>> X[1, 2] = np.nan
+        >>> nmf = NMFFeatures(1, shift=None, penalty=0, missing_values="ignore").fit(X)
+        >>> nmf.impute(X)[1].round(6)
+        array([2., 4., 6.])
+        """
+        check_is_fitted(self)
+        if self.n_components_ == 0:
+            raise ValueError("n_components=0: there is nothing to impute from.")
+        X = self._check(X, reset=False)
+        matrix, _ = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
+        missing = np.zeros(matrix.shape, dtype=bool) if sparse.issparse(matrix) else np.isnan(matrix)
+        if not missing.any():
+            return X.copy() if not frames.is_frame(X) else frames.select(X, range(self.n_features_in_))
+        scaling = Scaling(**self.scaling_)
+        rows = missing.any(axis=1)
+        W = self._scores(scaling.apply(matrix[rows], "clip", self.variables_), self.impute_penalties_)
+        fitted = np.where(np.isnan(W[:, :1]), self.column_means_, W @ self.components_)
+        filled = np.clip(scaling.invert(fitted), scaling.minimum, scaling.maximum)
+        values = np.zeros(matrix.shape)
+        values[rows] = filled
+        return frames.fill(X, self._positions.tolist(), values, missing)
+
     def score(self, X, y=None, sample_weight=None):
         """Return the share explained, 1 - |X - W H|^2 / |X - m|^2, with m the training means of the columns.
 
@@ -452,7 +504,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             self.n_iter_, self.converged_ = 0, True
             return X, None, None
 
-        matrix, fresh = frames.to_matrix(X, self._positions.tolist())
+        matrix, fresh = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
         if k > most:
             warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
             k = most
@@ -465,9 +517,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.scaling_ = vars(learned)
         Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
         self.column_means_ = column_means(Z, weights)
-        n = Z.shape[0] if weights is None else float(weights.sum())
 
-        alive = int((~learned.constant).sum()) * (2 if learned.split else 1)
+        alive = self._n_counted()
+        used = rows_to_fit(Z, alive, None)
+        if not used.all():
+            Z, weights, whole = Z[used], None if weights is None else weights[used], False
+        n = Z.shape[0] if weights is None else float(weights.sum())
         strengths, unit = (Strengths.of(q, self.l1_ratio, n, alive) for q in (self.penalty, 1.0))
         self.score_penalties_ = np.array([strengths.l1_W, strengths.l2_W])
         fit = fit_loadings(
@@ -476,6 +531,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             strengths,
             unit,
             weights=weights,
+            n_counted=alive,
             **{
                 name: getattr(self, name)
                 for name in ("solver", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
@@ -492,16 +548,18 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        weighted = unit_W if weights is None else unit_W * weights[:, None].astype(W.dtype)
-        WtW = np.asarray(unit_W.T @ weighted, dtype=np.float64)
-        H = self.components_
-        self.explained_ = (WtW * (H @ H.T)).sum(axis=1) / squares(unit_Z, weights)
+        H, s = self.components_, self.component_scales_
+        self.explained_ = _explained(unit_Z, unit_W, H, v) / squares(unit_Z, weights)
+        by_row, by_column = v, None
+        if has_missing(Z):
+            by_row, by_column = observed_shares(np.isnan(Z), alive, weights)
+            by_row = by_row * v
         with np.errstate(over="ignore"):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype), weights), 4 * e)
-        s = self.component_scales_
-        cost = strengths.l1_W * ((v @ W) / s).sum()
-        cost += strengths.l2_W / 2 * np.square(np.ldexp(np.sqrt(WtW.diagonal()), 2 * e) / s).sum()
-        self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None])
+            cost = strengths.l1_W * ((by_row @ W) / s).sum()
+            cost += strengths.l2_W / 2 * np.square(np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e) / s).sum()
+        self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
+        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / n, Z, v)
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
         return X, Z, W if whole else None
@@ -555,18 +613,41 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     def _scaled(self, X):
         """Chosen columns, shifted and scaled."""
-        matrix, fresh = frames.to_matrix(X, self._positions.tolist())
+        matrix, fresh = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
         return Scaling(**self.scaling_).apply(matrix, self.out_of_range, self.variables_, overwrite=fresh)
 
     def _scaled_rows(self, X):
         """Read and scale chosen columns where they are needed, a slice of rows at a time."""
-        return ScaledRows(frames.Rows(X, self._positions), Scaling(**self.scaling_), self.variables_)
+        rows = frames.Rows(X, self._positions, self.missing_values)
+        return ScaledRows(rows, Scaling(**self.scaling_), self.variables_)
 
-    def _scores(self, Z):
-        """Exact scores: the balanced pair's objective, seen from the canonical one."""
+    def _scores(self, Z, more=0.0):
+        """Exact scores: the balanced pair's objective, seen from the canonical one, with L2 penalties added to it."""
         s = self.component_scales_
         l1, l2 = self.score_penalties_
-        return exact_scores(Z, self.components_, l1 / s, l2 / s / s, self.n_jobs)
+        W = exact_scores(Z, self.components_, l1 / s, l2 / s / s + more, self.n_jobs, self._n_counted())
+        if empty := int(np.isnan(W[:, 0]).sum()):
+            warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
+        return W
+
+    def _impute_penalties(self, squared_residual, mean_scores, Z, weights):
+        """Return sigma^2 / mean(w)^2: the noise of a cell over the squared mean of the scores.
+
+        Scores that follow few cells exactly follow their noise. These are the L2 strengths of normal noise and a
+        normal prior as wide as the exponential one with the same mean; without noise they are zero.
+        """
+        n, p, k = len(weights), self._n_counted(), self.n_components_
+        cells = weights.sum() * p
+        if has_missing(Z):
+            cells -= (weights @ np.isnan(Z)).sum()
+        freedom = max(1 - k * (n + p) / (n * p), 0.1)  # k (n + p) numbers were fitted
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            found = squared_residual / (cells * freedom) / np.square(mean_scores)
+        return np.where(np.isfinite(found), found, 0.0)
+
+    def _n_counted(self):
+        """Count the scaled columns that are not set aside as constant."""
+        return int((~self.scaling_["constant"]).sum()) * (2 if self.scaling_["split"] else 1)
 
     def _result(self, X, W):
         """Other columns of X, then the components, in the kind of X."""
@@ -585,7 +666,19 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.positive_only = tags.input_tags.sparse = self.shift is None
+        tags.input_tags.allow_nan = self.missing_values == "ignore"
         return tags
+
+
+def _explained(Z, W, H, weights):
+    """Return <WH, w_t h_t> over the observed cells for every component t, rows weighted."""
+    total = np.zeros(len(H))
+    for rows in row_blocks(W, H.shape[1]):
+        fitted = W[rows] @ H
+        if not sparse.issparse(Z):
+            fitted[np.isnan(Z[rows])] = 0
+        total += weights[rows] @ (W[rows] * (fitted @ H.T))
+    return total
 
 
 def _listed(names, labels, argument):

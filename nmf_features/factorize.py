@@ -29,9 +29,18 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from ._warn import warn_user
-from .blocks import loadings_times, positive_residual, row_blocks, scores_times, single_threaded_blas, take, workers
-from .init import STARTS
-from .losses import Strengths, balance, check_weights, objective, safe_scale, squares
+from .blocks import (
+    Block,
+    loadings_times,
+    positive_residual,
+    row_blocks,
+    scores_times,
+    single_threaded_blas,
+    take,
+    workers,
+)
+from .init import STARTS, column_means
+from .losses import Strengths, balance, check_weights, has_missing, objective, observed_shares, safe_scale, squares
 from .projection import exact_scores, unit_scores
 from .solvers import SOLVERS, Statistics
 
@@ -49,6 +58,7 @@ PARAMETERS = {
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
+    "missing_values": [StrOptions({"raise", "ignore"})],
     "random_state": ["random_state"],
     "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
 }
@@ -110,6 +120,7 @@ def factorize(
     tol=1e-5,
     random_state=None,
     n_jobs=None,
+    missing_values="raise",
     sample_weight=None,
 ):
     """Factorise a non-negative matrix, X ~ W H with W, H >= 0.
@@ -144,6 +155,9 @@ def factorize(
     n_jobs : int or None, default None
         Threads. None: as many as the process may use (its CPU affinity, and ``OMP_NUM_THREADS`` if set). The
         result is the same, bit for bit, for any number.
+    missing_values : {"raise", "ignore"}, default "raise"
+        What NaN in a dense X means: an error, or cells that were not observed and are left out. A row in which nothing
+        was observed has NaN scores.
     sample_weight : array-like of shape (n_samples,), optional
         Weights of the rows, 0 or more. A row of weight 2 counts as the row twice, a row of weight 0 as none (it gets
         scores all the same).
@@ -185,18 +199,25 @@ def factorize(
            [0., 0., 4., 4.],
            [0., 0., 2., 2.]])
     """
-    X = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X")
+    X = check_array(
+        X,
+        accept_sparse="csr",
+        dtype=[np.float64, np.float32],
+        input_name="X",
+        ensure_all_finite=True if sparse.issparse(X) or missing_values == "raise" else "allow-nan",
+    )
     cells = X.data if sparse.issparse(X) else X
-    if cells.min(initial=0.0) < 0:
+    if (np.fmin.reduce(cells, axis=None) if cells.size else 0) < 0:
         raise ValueError(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
         )
     weights = check_weights(sample_weight, X)
     fitted, v = X, weights
-    if weights is not None and not weights.all():
-        fitted, v = X[weights > 0], weights[weights > 0]
-    n = X.shape[0] if weights is None else float(weights.sum())
+    used = rows_to_fit(X, X.shape[1], weights)
+    if not used.all():
+        fitted, v = X[used], None if weights is None else weights[used]
+    n = fitted.shape[0] if v is None else float(v.sum())
     strengths, unit = (Strengths.of(q, l1_ratio, n, X.shape[1]) for q in (penalty, 1.0))
     fit = fit_loadings(
         fitted,
@@ -204,6 +225,7 @@ def factorize(
         strengths,
         unit,
         weights=v,
+        n_counted=X.shape[1],
         solver=solver,
         init=init,
         n_init=n_init,
@@ -214,11 +236,24 @@ def factorize(
     )
     c = free_scale(fit, penalty, unit, v)
     U = fit.U if fitted is X else unit_scores(X, fit.H, strengths.l1_W, strengths.l2_W, n_jobs)[0]
+    if empty := int(np.isnan(U[:, :1]).sum()):
+        warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
     W, H = U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
     with np.errstate(over="ignore"):
         value = objective(X, W, H, penalty, l1_ratio, sample_weight)
-    warn_of_outcome(fit, value, W, H, penalty, max_iter, tol, range(n_components))
+    W_fitted = W if fitted is X else W[used]
+    warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history)
+
+
+def rows_to_fit(X, n_counted, weights):
+    """Return which rows say anything: those of positive weight with something observed."""
+    used = np.ones(X.shape[0], dtype=bool) if weights is None else weights > 0
+    if has_missing(X):
+        used &= np.isnan(X).sum(axis=1) < n_counted
+        if not used.any():
+            raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
+    return used
 
 
 def free_scale(fit, penalty, unit, weights=None):
@@ -249,12 +284,13 @@ def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
 
 
 def fit_loadings(
-    X, n_components, strengths, unit, *, weights, solver, init, n_init, max_iter, tol, random_state, n_jobs
+    X, n_components, strengths, unit, *, weights, n_counted, solver, init, n_init, max_iter, tol, random_state, n_jobs
 ):
     """Find loadings of checked data by one or more starts; return the best by objective, as a _Fit.
 
     ``unit`` holds the strengths at penalty 1: they say how scale is shared between W and H. ``weights`` of the rows
-    are positive, or None.
+    are positive, or None. Missing cells are NaN, but something is observed in every row and column; ``n_counted``
+    columns are such that they can be missing.
     """
     n, p = X.shape
     k, rng = n_components, check_random_state(random_state)
@@ -271,7 +307,9 @@ def fit_loadings(
         with np.errstate(over="ignore"):
             value = float(np.ldexp(value, 4 * e))
         return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]))
-    wide, as_given = p > n and weights is None, X  # weights belong to rows: such tables are not turned round
+    # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
+    # nothing by it.
+    wide, as_given = p > max(n, 200) and weights is None and not has_missing(X), X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
         strengths = Strengths(*np.multiply(strengths, shrink).tolist())
@@ -294,6 +332,7 @@ def fit_loadings(
                 _Descent,
                 X if last else X[rows],
                 None if weights is None else weights[rows],
+                p if wide else n_counted,
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
                 solver=SOLVERS[solver](),
@@ -350,7 +389,7 @@ def _best_start(descent, init, n_init, rng, max_iter):
     best = None
     for start in range(n_init):
         new, given = descent(), init if start == 0 else "random"
-        new.run(STARTS[given](new.X, new.k, rng, new.weights) if isinstance(given, str) else given, max_iter)
+        new.run(STARTS[given](new.filled, new.k, rng, new.weights) if isinstance(given, str) else given, max_iter)
         if best is None or new.objective < best.objective:
             best = new
     return best
@@ -363,16 +402,26 @@ class _Descent:
     ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
-    def __init__(self, X, weights, k, strengths, unit, solver, tol, window, each):
-        self.X, self.weights, self.k, self.strengths, self.unit = X, weights, k, strengths, unit
+    def __init__(self, X, weights, n_counted, k, strengths, unit, solver, tol, window, each):
+        self.X, self.weights, self.n_counted = X, weights, n_counted
+        self.k, self.strengths, self.unit = k, strengths, unit
         self.solver, self.tol, self.window, self.each = solver, tol, window, each
         self.penalised = any(strengths)
         self.rows = row_blocks(X, k)
-        self.blocks = [take(X, r) for r in self.rows]
-        self.block_weights = [None if weights is None else weights[r] for r in self.rows]
-        self.squared_norm = sum(map(squares, self.blocks, self.block_weights))
+        self.filled = X
+        self.observed = None  # the share of each column's cells that is, None for all
+        if not has_missing(X):
+            self.blocks = [Block(take(X, r), None if weights is None else weights[r]) for r in self.rows]
+        else:
+            missing = np.isnan(X)
+            by_row, self.observed = observed_shares(missing, n_counted, weights)
+            self.filled = np.where(missing, column_means(X, weights).astype(X.dtype), X)
+            self.blocks = [
+                Block(self.filled[r], None if weights is None else weights[r], missing[r], by_row[r]) for r in self.rows
+            ]
+        squared_norm = sum(block.squared_norm() for block in self.blocks)
         # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
-        self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * self.squared_norm
+        self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
         memory = np.zeros(X.shape[0] * k, X.dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
@@ -385,7 +434,7 @@ class _Descent:
         while self.n_iter < max_iter and not self.converged:
             self.n_iter += 1
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
-            H_new = self.solver.improve_components(H, stats, self.strengths)
+            H_new = self.solver.improve_components(H, stats, self.strengths, self._columns)
             value = self._evaluate(H_new, stats)
             if value > self.objective + self.rounding:  # extrapolated too far, or too few sweeps
                 H, momentum, rejected = self.H, 1.0, rejected + 1
@@ -395,7 +444,7 @@ class _Descent:
                 self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
                 continue
             rejected = 0
-            residual = self.solver.residual(H, stats, self.strengths) if careful else np.inf
+            residual = self.solver.residual(H, stats, self.strengths, self._columns) if careful else np.inf
             if self.penalised or careful:
                 H_new, value = self._balance(H_new, stats)
             value = min(value, self.objective)
@@ -420,7 +469,7 @@ class _Descent:
         revivals = np.zeros(self.k, dtype=int)
         while True:
             self.Wt = None
-            U, sums = unit_scores(self.X, self.H, self.strengths.l1_W, self.strengths.l2_W, n_jobs)
+            U, sums = unit_scores(self.X, self.H, self.strengths.l1_W, self.strengths.l2_W, n_jobs, self.n_counted)
             stats = self._statistics(U, sums)
             value = self._evaluate(self.H, stats)
             gain, self.objective = self.objective - value, min(self.objective, value)
@@ -429,7 +478,7 @@ class _Descent:
                 return U, sums
             more = not self.stuck and (
                 gain > self.window * self.tol * self.objective + self.rounding
-                or self.solver.residual(self.H, stats, self.strengths) > np.sqrt(self.tol)
+                or self.solver.residual(self.H, stats, self.strengths, self._columns) > np.sqrt(self.tol)
             )
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
@@ -445,33 +494,41 @@ class _Descent:
         """Improve the scores, and return what the loadings need to know: one read of X."""
         HHt = H @ H.T + self.strengths.l2_W * np.eye(self.k)
 
-        def improve(block, Wt_block, v):
-            return self.solver.improve_scores(block, Wt_block, v, H, HHt, self.strengths, sweeps, enough)
+        def improve(block, Wt_block):
+            return self.solver.improve_scores(block, Wt_block, H, HHt, self.strengths, sweeps, enough)
 
-        return Statistics.total(self.each(improve, self.blocks, self.Wt, self.block_weights))
+        return Statistics.total(self.each(improve, self.blocks, self.Wt))
 
     def _statistics(self, U, sums):
         """Return what the loadings need to know, for scores in rows."""
 
-        def of_block(X, r, v):
-            return self.solver.statistics(X, self._transposed(U, sums, r), v)
+        def of_block(block, r):
+            Wt = self._transposed(U, sums, r)
+            block.fill(Wt, self.H)
+            return self.solver.statistics(block, Wt)
 
-        return Statistics.total(self.each(of_block, self.blocks, self.rows, self.block_weights))
+        return Statistics.total(self.each(of_block, self.blocks, self.rows))
+
+    @property
+    def _columns(self):
+        return 1.0 if self.observed is None else self.observed
 
     def _evaluate(self, H, stats):
-        fit = 0.5 * (self.squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
+        fit = 0.5 * (stats.squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
         if not self.penalised:
             return max(float(fit), 0.0)
-        scores = self.strengths.l1_W * stats.W_sums.sum() + self.strengths.l2_W / 2 * np.trace(stats.WtW)
-        return max(float(fit), 0.0) + float(scores) + self.strengths.cost(np.zeros(0), H)
+        scores = self.strengths.l1_W * stats.W_sums.sum() + self.strengths.l2_W / 2 * stats.W_squares.sum()
+        return max(float(fit), 0.0) + float(scores) + self.strengths.cost(np.zeros(0), H, columns=self.observed)
 
     def _balance(self, H, stats):
         """Share the scale between scores and loadings; return the loadings and the objective there."""
-        c = balance(stats.W_sums, stats.WtW.diagonal(), H, self.unit)[:, None]
+        c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.observed)[:, None]
         for Wt_block in self.Wt:
             Wt_block *= c.astype(self.X.dtype)
         H, self.H = H / c, self.H / c
-        return H, self._evaluate(H, Statistics(stats.WtW * c * c.T, stats.WtX * c, stats.W_sums * c[:, 0]))
+        c1 = c[:, 0]
+        balanced = stats.WtW * c * c.T, stats.WtX * c, stats.W_sums * c1, stats.W_squares * c1**2, stats.squared_norm
+        return H, self._evaluate(H, Statistics(*balanced))
 
     def _transposed(self, U, sums, r):
         return np.ascontiguousarray((U[r] / sums.astype(self.X.dtype)).T)
@@ -481,7 +538,8 @@ class _Descent:
         for t in np.flatnonzero(dead):
             revivals[t] += 1
             v = np.ones(self.X.shape[0]) if self.weights is None else self.weights
-            pair = _rank_one(self.blocks, self.Wt, v, self.H, self.strengths, self.unit, self.objective)
+            blocks = [block.X for block in self.blocks]
+            pair = _rank_one(blocks, self.Wt, v, self.H, self.strengths, self.unit, self.objective)
             if pair is not None:
                 for r, Wt_block in zip(self.rows, self.Wt, strict=True):
                     Wt_block[t] = pair[0][r]

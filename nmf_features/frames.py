@@ -83,10 +83,11 @@ def _is_single(column):
     return any(name in dtype for name in ("float32", "float[pyarrow]"))
 
 
-def to_matrix(X, positions):
-    """Return the columns at ``positions`` as a finite float matrix, and whether it is a copy that may be changed.
+def to_matrix(X, positions, missing_values="raise"):
+    """Return the columns at ``positions`` as a float matrix, and whether it is a copy that may be changed.
 
-    float32 if every column is of single precision, else float64.
+    float32 if every column is of single precision, else float64. Missing cells are NaN, if ``missing_values`` is
+    "ignore"; else they are refused, as infinite ones always are.
     """
     names = labels(X)
     if is_frame(X):
@@ -104,15 +105,16 @@ def to_matrix(X, positions):
         with np.errstate(over="ignore"):
             total = cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)
         if not np.isfinite(total):
-            _refuse_nonfinite(matrix, [names[j] for j in positions])
+            _refuse_nonfinite(matrix, [names[j] for j in positions], missing_values)
     return matrix, matrix is not X
 
 
 class Rows:
     """The columns at ``positions`` of a frame or a float array, read and checked a slice of rows at a time."""
 
-    def __init__(self, X, positions):
+    def __init__(self, X, positions, missing_values="raise"):
         self.table, self.positions = X, [int(j) for j in positions]
+        self.missing_values = missing_values
         self.shape = len(X), len(self.positions)
         if not is_frame(X):
             self.dtype, self.columns = X.dtype, None
@@ -133,8 +135,8 @@ class Rows:
                 matrix[:, j] = column[rows]
         with np.errstate(over="ignore"):
             total = matrix.sum(dtype=np.float64)
-        if not np.isfinite(total):
-            to_matrix(self.table, self.positions)  # refuses with the counts of all rows
+        if not np.isfinite(total) and (self.missing_values == "raise" or np.isinf(matrix).any()):
+            to_matrix(self.table, self.positions, self.missing_values)  # refuses with the counts of all rows
         return matrix
 
 
@@ -156,15 +158,14 @@ def _refuse_words(columns, names):
         raise ValueError(f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out.")
 
 
-def _refuse_nonfinite(matrix, names):
-    for what, test, way_out in (
-        (
-            "NaN or missing",
-            np.isnan,
-            "Impute them first (for example feature-engine's MeanMedianImputer), or drop the rows.",
-        ),
-        ("infinite (inf)", np.isinf, "Replace them first."),
-    ):
+def _refuse_nonfinite(matrix, names, missing_values):
+    refused = [("infinite (inf)", np.isinf, "Replace them first.")]
+    if missing_values == "raise" or sparse.issparse(matrix):
+        way_out = "Impute them first (for example feature-engine's MeanMedianImputer), or drop the rows."
+        if not sparse.issparse(matrix):
+            way_out = f'Pass missing_values="ignore" to leave them out. {way_out}'
+        refused.insert(0, ("NaN or missing", np.isnan, way_out))
+    for what, test, way_out in refused:
         counts = (
             np.bincount(matrix.indices[test(matrix.data)], minlength=len(names))
             if sparse.issparse(matrix)
@@ -207,6 +208,42 @@ def select(X, positions):
         return X.iloc[:, list(positions)]
     names = labels(X)
     return nw.to_native(nw.from_native(X).select([names[j] for j in positions]))
+
+
+def fill(X, positions, values, missing):
+    """Return the table with ``values`` where cells of the columns at ``positions`` are ``missing``.
+
+    Columns of floats keep their dtype; others that have missing cells become floats of their kind.
+    """
+    if not is_frame(X):
+        X = X.copy()
+        at = np.zeros(X.shape, dtype=bool)
+        at[:, positions] = missing
+        X[at] = values[missing]
+        return X
+    names = labels(X)
+    changed = {j: np.where(m, v, 0) for j, v, m in zip(positions, values.T, missing.T, strict=True) if m.any()}
+    marks = dict(zip(positions, missing.T, strict=True))
+    if not nw.dependencies.is_pandas_dataframe(X):
+        frame = nw.from_native(X)
+        new = []
+        for j, filled in changed.items():
+            column = frame[:, j]
+            dtype = column.dtype if column.dtype.is_float() else nw.Float64
+            whole = np.where(marks[j], filled, column.cast(nw.Float64).to_numpy())
+            backend = nw.get_native_namespace(frame)
+            new.append(nw.new_series(names[j], whole, nw.Float64, backend=backend).cast(dtype))
+        return nw.to_native(frame.with_columns(*new))
+    X = X.copy()
+    for j, filled in changed.items():
+        column = X.iloc[:, j]
+        whole = np.where(marks[j], filled, column.to_numpy(dtype=np.float64, na_value=np.nan))
+        if pd.api.types.is_float_dtype(column.dtype):
+            dtype = column.dtype
+        else:
+            dtype = "Float64" if pd.api.types.is_extension_array_dtype(column.dtype) else np.float64
+        X.isetitem(j, pd.Series(whole, index=X.index).astype(dtype))
+    return X
 
 
 def rename(X, names):

@@ -49,10 +49,14 @@ def random_start(X, n_components, rng, weights=None):
 
 
 def column_means(X, weights=None):
-    """Return the means of the columns, rows weighted, in float64."""
-    if weights is None:
-        return np.asarray(X.mean(axis=0, dtype=np.float64)).ravel()
-    return np.asarray(weights @ X).ravel() / weights.sum()
+    """Return the means of the columns over observed cells, rows weighted, in float64."""
+    means = X.mean(axis=0, dtype=np.float64) if weights is None else weights @ X / weights.sum()
+    means = np.asarray(means).ravel()
+    for j in np.flatnonzero(np.isnan(means)):
+        observed = ~np.isnan(X[:, j])
+        v = np.ones(observed.sum()) if weights is None else weights[observed]
+        means[j] = v @ X[observed, j] / v.sum() if v.any() else 0.0
+    return means
 
 
 STARTS = {"nnsvd-lrc": nnsvd_lrc, "random": random_start}

@@ -35,13 +35,14 @@ def compiled_if_worth(function, work):
     return compiled(function) if _machine_code or work > FEW else function
 
 
-def coordinate_descent(F, A, B, sweeps, enough):
+def coordinate_descent(F, A, B, weights, sweeps, enough):
     """Minimise 1/2 tr(F' A F) - tr(F' B) over F >= 0 (k x m) by sweeps over its rows, in place.
 
     A strip of columns is copied to a small array, swept there while it changes by more than the share ``enough``
-    of what the first sweep did, and copied back. Four components go at a time: what each load brings is used four
-    times, and the three later ones are corrected for the steps of those before. A component without curvature is
-    zero on the other side, and only its penalty is left: it becomes zero where that asks for it.
+    of what the first sweep did (``weights`` say how much a column counts there), and copied back. Four components go
+    at a time: what each load brings is used four times, and the three later ones are corrected for the steps of
+    those before. A component without curvature is zero on the other side, and only its penalty is left: it becomes
+    zero where that asks for it.
     """
     k, m = F.shape
     four = k // 4 * 4
@@ -53,6 +54,7 @@ def coordinate_descent(F, A, B, sweeps, enough):
             inverse[t] = one / A[t, t]
     for start in range(0, m, STRIP):
         strip_F, strip_B = F[:, start : start + STRIP], B[:, start : start + STRIP]
+        v = weights[start : start + STRIP]
         lanes = strip_F.shape[1]
         for t in range(k):
             from_F, from_B = strip_F[t], strip_B[t]
@@ -98,7 +100,7 @@ def coordinate_descent(F, A, B, sweeps, enough):
                     f[t + 1, i] += d1
                     f[t + 2, i] += d2
                     f[t + 3, i] += d3
-                    change += c0 * d0 * d0 + c1 * d1 * d1 + c2 * d2 * d2 + c3 * d3 * d3
+                    change += v[i] * (c0 * d0 * d0 + c1 * d1 * d1 + c2 * d2 * d2 + c3 * d3 * d3)
             for t in range(four, k):
                 for i in range(lanes):
                     g[0, i] = b[t, i]
@@ -114,7 +116,7 @@ def coordinate_descent(F, A, B, sweeps, enough):
                 for i in range(lanes):
                     d0 = max(g[0, i] * i0, -f[t, i])
                     f[t, i] += d0
-                    change += c0 * d0 * d0
+                    change += v[i] * c0 * d0 * d0
             if sweep == 0:
                 first = change
             if change <= enough * enough * first:
@@ -125,7 +127,7 @@ def coordinate_descent(F, A, B, sweeps, enough):
                 into[i] = f[t, i]
 
 
-def coordinate_descent_numpy(F, A, B, sweeps, enough):
+def coordinate_descent_numpy(F, A, B, weights, sweeps, enough):
     """Do the same in NumPy, with all columns in one tile: the oracle of the tests."""
     first = None
     for _ in range(sweeps):
@@ -136,7 +138,7 @@ def coordinate_descent_numpy(F, A, B, sweeps, enough):
                 continue
             step = np.maximum((B[t] - A[t] @ F) / A[t, t], -F[t])
             F[t] += step
-            change += float(step @ step) * float(A[t, t])
+            change += float(weights @ np.square(step)) * float(A[t, t])
         first = change if first is None else first
         if change <= enough**2 * first:
             break
@@ -198,18 +200,19 @@ def row_products(H, X, out):
             out[t, i] = c0
 
 
-def nnls_rows(gram, B):
+def nnls_rows(grams, B):
     """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
 
-    gram is positive definite with no negative entry. Rows whose unconstrained scores are positive are done at
-    once. For the others a few sweeps from these, cut off at zero, guess the support (the components that are not
-    zero); then the scores on the support are solved for exactly, and the components that violate the conditions (a
-    negative score, or a negative gradient outside) change sides, until none does. Flipping all of them usually
-    halves their number; where that stops, Murty's rule (flip the last one only) ends.
+    There is one gram for all rows, or one for each, positive definite with no negative entry. Where it is shared,
+    rows whose unconstrained scores are positive are done at once. For the others a few sweeps from these, cut off at
+    zero, guess the support (the components that are not zero); then the scores on the support are solved for
+    exactly, and the components that violate the conditions (a negative score, or a negative gradient outside)
+    change sides, until none does. Flipping all of them usually halves their number; where that stops, Murty's rule
+    (flip the last one only) ends.
 
-    Rows share the Cholesky factors of their supports. A factor depends on the support alone and every sum runs in
-    a fixed order, so a row's scores have the same bits beside any other rows, compiled or not. Returns W and
-    which rows did not close.
+    Rows that share the gram share the Cholesky factors of their supports. A factor depends on the support alone and
+    every sum runs in a fixed order, so a row's scores have the same bits beside any other rows, compiled or not.
+    Returns W and which rows did not close.
     """
     m, k = B.shape
     W, unsolved = np.zeros((m, k)), np.zeros(m, np.bool_)
@@ -218,6 +221,7 @@ def nnls_rows(gram, B):
     tile, wanted, g = np.zeros((k, LANES)), np.zeros((k, LANES)), np.zeros(LANES)
     passive, wrong = np.empty(k, np.bool_), np.empty(k, np.bool_)
     members, x = np.empty(k, np.int64), np.empty(k)
+    shared, gram = len(grams) == 1, grams[0]
 
     L = np.empty((k, k))  # Cholesky factor of gram, its diagonal stored inverted
     for a in range(k):
@@ -226,8 +230,8 @@ def nnls_rows(gram, B):
             for c in range(b):
                 value -= L[a, c] * L[b, c]
             L[a, b] = 1.0 / np.sqrt(value) if a == b else value * L[b, b]
-    rest, todo = 0, np.empty(m, np.int64)
-    for start in range(0, m, LANES):
+    rest, todo = 0, np.arange(m)
+    for start in range(0, m if shared else 0, LANES):
         here = B[start : start + LANES]
         lanes = len(here)
         for a in range(k):
@@ -253,9 +257,12 @@ def nnls_rows(gram, B):
                 todo[rest] = start + j
                 rest += 1
 
-    for at in range(rest):
+    for at in range(rest if shared else m):
         i, lane = todo[at], at % LANES
-        if lane == 0:  # the guess, for a tile of rows at once
+        if not shared:
+            gram = grams[i]
+            filled[:] = False
+        elif lane == 0:  # the guess, for a tile of rows at once
             lanes = min(LANES, rest - at)
             for j in range(lanes):
                 for t in range(k):
@@ -276,7 +283,7 @@ def nnls_rows(gram, B):
         rounding = 0.0
         for t in range(k):
             rounding = max(rounding, 2e-15 * k * B[i, t])
-            passive[t] = tile[t, lane] > 0.0
+            passive[t] = not shared or tile[t, lane] > 0.0
         if rounding == 0.0:  # b <= 0: no score can be positive
             continue
         fewest, patience, solved = k + 1, 3, False

@@ -9,6 +9,9 @@ X is n x p, W (scores) n x k, H (loadings) k x p. This is the objective of sciki
 
 With row weights v, row i's share of the loss and of the penalty on W counts v_i times, and n is the sum of v.
 A row's own problem is then the same whatever its weight.
+
+Missing cells (NaN) are left out of the loss, and what is penalised counts in proportion to what was observed: p becomes
+the number of cells observed in the row, n the weight of those observed in the column.
 """
 
 from typing import NamedTuple
@@ -34,10 +37,10 @@ class Strengths(NamedTuple):
         l1, l2 = penalty * l1_ratio, penalty * (1 - l1_ratio)
         return cls(l1 * p, l1 * n, l2 * p, l2 * n)
 
-    def cost(self, W, H, weights=None):
-        """Return the penalty terms of the objective."""
+    def cost(self, W, H, weights=None, columns=None):
+        """Return the penalty terms of the objective, for weights of the rows of W and of the columns of H."""
         total = 0.0
-        for F, l1, l2, v in ((W, self.l1_W, self.l2_W, weights), (H, self.l1_H, self.l2_H, None)):
+        for F, l1, l2, v in ((W, self.l1_W, self.l2_W, weights), (H.T, self.l1_H, self.l2_H, columns)):
             if l1:
                 total += l1 * weighted_sum(F.sum(axis=-1, dtype=np.float64), v)
             if l2:
@@ -51,7 +54,7 @@ def weighted_sum(of_rows, weights):
 
 
 def squares(X, weights=None):
-    """|X|_F^2, rows weighted, summed in float64 slice by slice: without a copy of X."""
+    """|X|_F^2 over the observed cells, rows weighted, summed in float64 slice by slice: without a copy of X."""
     if sparse.issparse(X):
         cells = np.square(X.data, dtype=np.float64)
         return float(cells.sum() if weights is None else np.repeat(weights, np.diff(X.indptr)) @ cells)
@@ -59,12 +62,15 @@ def squares(X, weights=None):
     for start in range(0, len(X), step):
         rows = slice(start, start + step)
         cells = np.square(X[rows], dtype=np.float64)
-        total += float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
+        part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
+        if np.isnan(part):  # missing cells
+            part = float(np.nansum(cells) if weights is None else weights[rows] @ np.nansum(cells, axis=1))
+        total += part
     return total
 
 
 def squared_residual(X, W, H, weights=None):
-    """|X - W H|_F^2, rows weighted, from the residual itself, so that nothing cancels.
+    """|X - W H|_F^2 over the observed cells, rows weighted, from the residual itself, so that nothing cancels.
 
     For sparse X, whose residual would fill memory, from |X|^2 - 2 <X H', W> + <W'W, HH'>.
     """
@@ -78,10 +84,24 @@ def squared_residual(X, W, H, weights=None):
     for start in range(0, n, step):
         rows = slice(start, start + step)
         R = X[rows] - W[rows] @ H
+        if np.isnan(R.sum()):  # missing cells
+            R[np.isnan(R)] = 0
         if weights is not None:
             R = R * np.sqrt(weights[rows], dtype=R.dtype)[:, None]
         total += float(np.vdot(R, R))
     return total
+
+
+def has_missing(X):
+    """Whether non-negative X has missing cells (NaN), with one quick look."""
+    with np.errstate(over="ignore"):
+        return not sparse.issparse(X) and bool(np.isnan(X.sum()))
+
+
+def observed_shares(missing, n_counted, weights=None):
+    """Return which share of its cells is observed in every row, and in every column, rows weighted."""
+    v = np.ones(len(missing)) if weights is None else weights
+    return 1 - missing.sum(axis=1) / n_counted, 1 - v @ missing / v.sum()
 
 
 def check_weights(sample_weight, X):
@@ -106,7 +126,7 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     Parameters
     ----------
     X : array or sparse matrix of shape (n, p)
-        The data, non-negative.
+        The data, non-negative. Missing cells of an array are NaN.
     W : array of shape (n, k)
         Scores: what each row takes of each component.
     H : array of shape (k, p)
@@ -156,12 +176,18 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     weights = check_weights(sample_weight, X)
     n = X.shape[0] if weights is None else float(weights.sum())
     strengths = Strengths.of(penalty, l1_ratio, n, X.shape[1])
-    return 0.5 * squared_residual(X, W, H, weights) + strengths.cost(W, H, weights)
+    loss = 0.5 * squared_residual(X, W, H, weights)
+    if not has_missing(X):
+        return loss + strengths.cost(W, H, weights)
+    by_row, by_column = observed_shares(np.isnan(X), X.shape[1], weights)
+    W = np.where(by_row[:, None] > 0, W, 0)  # a row with nothing observed has no scores
+    return loss + strengths.cost(W, H, by_row if weights is None else weights * by_row, by_column)
 
 
 def safe_scale(X):
     """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes."""
-    top = float((X.data if sparse.issparse(X) else X).max(initial=0.0))
+    cells = X.data if sparse.issparse(X) else X
+    top = float((np.nanmax if has_missing(X) else np.max)(cells, initial=0.0))
     exponent = int(np.frexp(top)[1]) if top > 0 else 0
     if abs(exponent) <= np.finfo(X.dtype).maxexp // 8:
         return X, 0
@@ -173,15 +199,16 @@ def safe_scale(X):
     return X, half
 
 
-def balance(W_sums, W_squares, H, unit):
-    """Scales c > 0 that make each component's penalty least: W <- W * c, H <- H / c.
+def balance(W_sums, W_squares, H, unit, columns=None):
+    """Scales c > 0 that make each component's penalty least: W <- W * c, H <- H / c; columns of H may have weights.
 
     ``unit`` holds the strengths at penalty 1, since the penalty itself cancels. For each component
     a1 c + b1 / c + (a2 c^2 + b2 / c^2) / 2 is least where its derivative in log c vanishes: in closed form
     for pure L1 or L2, else by Newton steps (it is convex in log c). Dead components keep the scale 1.
     """
     a1, a2 = unit.l1_W * W_sums, unit.l2_W * W_squares
-    b1, b2 = unit.l1_H * H.sum(axis=1), unit.l2_H * np.square(H).sum(axis=1)
+    u = np.ones(H.shape[1]) if columns is None else columns
+    b1, b2 = unit.l1_H * (H @ u), unit.l2_H * (np.square(H) @ u)
     alive = (W_sums > 0) & (b1 + b2 > 0)
     a1, a2, b1, b2 = (np.where(alive, v, 1.0) for v in (a1, a2, b1, b2))
     if not unit.l2_W:

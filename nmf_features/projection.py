@@ -26,20 +26,26 @@ RIDGE = 1e-12
 BATCH_TILES = 8  # tiles that share the factors of their supports
 
 
-def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
+def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None):
     """Return the non-negative scores of the rows of X (n x k), each exactly the minimiser of its objective.
 
-    ``l1`` and ``l2`` are numbers or arrays of shape (k,). Computed in float64, returned in the dtype of X.
+    ``l1`` and ``l2`` are numbers or arrays of shape (k,). Computed in float64, returned in the dtype of X. Missing
+    cells (NaN) are left out; see :func:`unit_scores`.
     """
-    W, sums = unit_scores(X, H, l1, l2, n_jobs)
+    W, sums = unit_scores(X, H, l1, l2, n_jobs, n_counted)
     W /= sums.astype(W.dtype)
     return W
 
 
 @single_threaded_blas()
-def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
-    """Return the same scores for loadings divided by their sums, with these sums (1 for zero loadings)."""
+def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None):
+    """Return the same scores for loadings divided by their sums, with these sums (1 for zero loadings).
+
+    Missing cells (NaN) are left out, and the penalty counts in proportion to the observed ones, of ``n_counted``
+    columns (None: all). A row with nothing observed has NaN scores.
+    """
     (n, p), k = X.shape, len(H)
+    n_counted = n_counted or p
     W = np.zeros((n, k), dtype=X.dtype)
     all_sums = H.sum(axis=1, dtype=np.float64)
     alive = np.flatnonzero(all_sums > 0)
@@ -57,33 +63,68 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None):
     count = np.bincount(kind)
     distinct = np.array([kinds[key] for key in keys])
     unit_H, l1, l2 = distinct[:, :-2], distinct[:, -2], distinct[:, -1] / count
+    size, kk = len(unit_H), len(unit_H) ** 2
+    diagonal = np.arange(0, kk, size + 1)
     gram = unit_H @ unit_H.T
-    gram[np.diag_indices(len(gram))] += RIDGE * gram.diagonal().mean() + l2
+    ridge = RIDGE * gram.diagonal().mean()
+    gram.flat[diagonal] += ridge + l2
     unit_Ht = np.ascontiguousarray(unit_H.T)
     share = 1 / count[kind]
-    size = tile_rows(p)
-    solve = compiled_if_worth(nnls_rows, n * len(gram) ** 2)
+    height = tile_rows(p)
+    solve = compiled_if_worth(nnls_rows, n * kk)
+
+    def by_tiles(matrix, right):
+        """Multiply, in tiles of one height."""
+        m = len(matrix)
+        tiles = -(-m // height)
+        matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+        if m < tiles * height:
+            matrix = np.vstack([matrix, np.zeros((tiles * height - m, matrix.shape[1]))])
+        return (matrix.reshape(tiles, height, -1) @ right).reshape(tiles * height, -1)[:m]
+
+    def scores(grams, B):
+        found, unsolved = solve(grams, B)
+        for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
+            L = np.linalg.cholesky(grams[i] if len(grams) > 1 else grams[0])
+            found[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
+        return found
+
+    def incomplete_scores(batch, missing):
+        """Solve for rows that each have a gram of their own, summed over the columns observed there."""
+        products = (unit_Ht[:, :, None] * unit_Ht[:, None, :]).reshape(p, kk)
+        found = np.empty((len(batch), size))
+        for start in range(0, len(batch), height):
+            rows = slice(start, start + height)
+            observed = 1 - missing[rows].sum(axis=1) / n_counted
+            B = by_tiles(np.where(missing[rows], 0, batch[rows]), unit_Ht) - observed[:, None] * l1
+            grams = by_tiles(~missing[rows], products)
+            grams[:, diagonal] += RIDGE * grams[:, diagonal].mean(axis=1, keepdims=True) + observed[:, None] * l2
+            grams[observed <= 0] = np.eye(size).ravel()
+            # one gram too many, so that a single row is not taken for one that shares it
+            grams = np.vstack([grams, grams[-1:]]).reshape(-1, size, size)
+            found[rows] = scores(grams, np.vstack([B, B[-1:]]))[:-1]
+            found[rows][observed <= 0] = np.nan
+        return found
 
     def solve_batch(start):
-        batch = take(X, slice(start, start + BATCH_TILES * size))
-        rows = batch.shape[0]
+        batch = take(X, slice(start, start + BATCH_TILES * height))
         if sparse.issparse(batch):  # row by row: no row can feel another
-            B = batch.astype(np.float64, copy=False) @ unit_Ht
+            B, complete = batch.astype(np.float64, copy=False) @ unit_Ht, None
         else:
-            tiles = -(-rows // size)
-            batch = np.ascontiguousarray(batch, dtype=np.float64)
-            if rows < tiles * size:
-                batch = np.vstack([batch, np.zeros((tiles * size - rows, p))])
-            B = (batch.reshape(tiles, size, p) @ unit_Ht).reshape(tiles * size, -1)[:rows]  # a product for each tile
+            B = by_tiles(batch, unit_Ht)
+            complete = None if np.isfinite(B.sum()) else ~np.isnan(batch).any(axis=1)
         if l1.any():
             B -= l1
-        scores, unsolved = solve(gram, B)
-        for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
-            L = np.linalg.cholesky(gram)
-            scores[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
-        W[start : start + rows, alive] = scores[:, kind] * share
+        if complete is None or complete.all():
+            found = scores(gram[None], B)
+        else:
+            found = np.empty_like(B)
+            found[complete] = scores(gram[None], B[complete])
+            rest = batch[~complete]
+            found[~complete] = incomplete_scores(rest, np.isnan(rest))
+        W[start : start + len(B), alive] = found[:, kind] * share
 
-    starts = range(0, n, BATCH_TILES * size)
+    starts = range(0, n, BATCH_TILES * height)
     with workers(n_jobs, len(starts)) as each:
         for _ in each(solve_batch, starts):
             pass

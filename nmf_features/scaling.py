@@ -44,13 +44,16 @@ class Scaling:
 
     @classmethod
     def learn(cls, X, shift, scale, names, weights=None):
-        """Learn offset and factor of every column of a finite matrix with at least one row; weights are positive."""
+        """Learn offset and factor of every column of a matrix with at least one row; weights are positive.
+
+        Missing cells (NaN) are left out. A column in which nothing is observed counts as constant.
+        """
         if sparse.issparse(X):
             if shift is not None:
                 raise ValueError(f"shift={shift!r} would fill the zeros of sparse X: pass shift=None, or dense X.")
             minimum, maximum = min_max_axis(X, axis=0)
         else:
-            minimum, maximum = X.min(axis=0), X.max(axis=0)
+            minimum, maximum = (np.asarray(extreme.reduce(X, axis=0)) for extreme in (np.fmin, np.fmax))
         minimum, maximum = minimum.astype(np.float64), maximum.astype(np.float64)
         if shift is None and (minimum < 0).any():
             bad = {names[j]: int((X[:, [j]] < 0).sum()) for j in np.flatnonzero(minimum < 0)}
@@ -61,10 +64,10 @@ class Scaling:
             )
         with np.errstate(over="ignore"):
             spread = maximum - minimum
-        if not np.isfinite(spread).all():
-            wide = [names[j] for j in np.flatnonzero(~np.isfinite(spread))]
+        if np.isinf(spread).any():
+            wide = [names[j] for j in np.flatnonzero(np.isinf(spread))]
             raise ValueError(f"X has columns whose range overflows a float64: {wide}. Divide them by a constant first.")
-        constant = minimum == maximum
+        constant = (minimum == maximum) | np.isnan(minimum)
         unit = np.where(constant, 1.0, spread)
         split = shift == "split"
         if split:
@@ -76,7 +79,8 @@ class Scaling:
         doubled = np.repeat(constant, 2) if split else constant
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
-        factor = SCALES[scale](X, state, weights)
+        with np.errstate(invalid="ignore"):  # of columns that are missing altogether
+            factor = SCALES[scale](X, state, weights)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
         return state
@@ -114,8 +118,9 @@ class Scaling:
         with np.errstate(over="ignore"):
             Z = self._scaled(X, overwrite)
         cells = Z.data if sparse.issparse(Z) else Z
-        if not np.isfinite(cells.max(initial=0.0)):
-            at = Z.indices[~np.isfinite(Z.data)] if sparse.issparse(Z) else np.flatnonzero(~np.isfinite(Z).all(axis=0))
+        top = cells.max(initial=0.0)
+        if np.isinf(np.nanmax(cells, initial=0.0) if np.isnan(top) else top):
+            at = Z.indices[np.isinf(Z.data)] if sparse.issparse(Z) else np.flatnonzero(np.isinf(Z).any(axis=0))
             bad = [self.names_out(names)[j] for j in np.unique(at)]
             raise ValueError(
                 f"X has values so far above those seen in training that scaling overflows, in columns {bad}. "
@@ -176,12 +181,18 @@ def _slices(X):
 
 
 def _means(X, function, weights):
-    """Means by column of a function of the rows, in float64."""
-    total = 0.0
+    """Means by column of a function of the rows, over observed cells, in float64."""
+    total, count = 0.0, 0.0
     for rows in _slices(X):
         values = function(X[rows].astype(np.float64, order="C"))
-        total = total + (values.sum(axis=0) if weights is None else weights[rows] @ values)
-    return total / (len(X) if weights is None else weights.sum())
+        v = np.ones(len(values)) if weights is None else weights[rows]
+        count = count + v.sum()
+        if np.isnan(values.sum()):
+            missing = np.isnan(values)
+            values[missing] = 0
+            count = count - v @ missing
+        total = total + (values.sum(axis=0) if weights is None else v @ values)
+    return total / np.where(count == 0, 1, count)
 
 
 def _sparse_means(X, cells, weights):
@@ -213,6 +224,11 @@ def _std(X, state, weights):
 
 def _quantile(values, weights):
     """Return the least value that has the share QUANTILE of the weight at or below it ("inverted_cdf")."""
+    observed = ~np.isnan(values)
+    if not observed.all():
+        values, weights = values[observed], None if weights is None else weights[observed]
+    if not len(values):
+        return 0.0
     if weights is None:
         at = int(np.ceil(QUANTILE * len(values))) - 1
         return np.partition(values, at)[at]

@@ -9,7 +9,10 @@ over row blocks serves memory, disk and several machines. Both halves are the sa
 
 with F = W', A = HH' + l2, B = HX' - l1 for the scores, and F = H, A = W'W + l2, B = W'X - l1 for the loadings.
 
-Reference: A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and
+Missing cells are filled with what the current factors say of them, at each pass: what is minimised then is never below
+the objective over the observed cells, and equal to it where it touches (expectation and maximisation, EM).
+
+References: A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and
 tensor factorizations; N. Gillis and F. Glineur (2012) for several sweeps per product with X.
 """
 
@@ -26,7 +29,9 @@ class Statistics(NamedTuple):
 
     WtW: np.ndarray  # k x k
     WtX: np.ndarray  # k x p
-    W_sums: np.ndarray  # k
+    W_sums: np.ndarray  # k; this and the next with the share of a row's cells that is observed, as in the penalty
+    W_squares: np.ndarray  # k
+    squared_norm: np.ndarray  # |X|^2, what is missing filled in
 
     @classmethod
     def total(cls, parts):
@@ -48,32 +53,44 @@ class HALS:
     def __init__(self):
         self.coordinate_descent = compiled(coordinate_descent)
 
-    def improve_scores(self, X_block, Wt_block, weights, H, HHt, strengths, sweeps, enough):
+    def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
-        HXt = loadings_times(H, X_block)
-        if strengths.l1_W:
-            HXt -= X_block.dtype.type(strengths.l1_W)
-        self.coordinate_descent(Wt_block, HHt.astype(X_block.dtype), HXt, sweeps, enough)
-        return self.statistics(X_block, Wt_block, weights)
+        v = np.ones(Wt.shape[1], Wt.dtype) if block.weights is None else block.weights.astype(Wt.dtype)
+        for _ in range(block.fills):
+            block.fill(Wt, H)
+            HXt = loadings_times(H, block.X)
+            if strengths.l1_W:
+                HXt -= np.asarray(strengths.l1_W * block.observed, HXt.dtype)
+            if strengths.l2_W and block.missing is not None:
+                HXt += strengths.l2_W * (1 - block.observed) * Wt  # the penalty that is missing is filled in as well
+            self.coordinate_descent(Wt, HHt.astype(HXt.dtype), HXt, v, sweeps, enough)
+        return self.statistics(block, Wt)
 
-    def statistics(self, X_block, Wt_block, weights):
-        """Return what the loadings need to know of a block whose rows have these weights (None: 1)."""
-        weighted = Wt_block.copy() if weights is None else Wt_block * weights.astype(Wt_block.dtype)
-        WtW = (Wt_block @ weighted.T).astype(np.float64)  # not with itself: the symmetric product is slow for few rows
-        return Statistics(WtW, scores_times(weighted, X_block), weighted.sum(axis=1, dtype=np.float64))
+    def statistics(self, block, Wt):
+        """Return what the loadings need to know of a block."""
+        weighted = Wt.copy() if block.weights is None else Wt * block.weights.astype(Wt.dtype)
+        WtW = (Wt @ weighted.T).astype(np.float64)  # not with itself: the symmetric product is slow for few rows
+        sums, squares = weighted.sum(axis=1, dtype=np.float64), WtW.diagonal().copy()
+        if block.missing is not None:
+            sums, squares = weighted @ block.observed, (weighted * Wt) @ block.observed
+        return Statistics(WtW, scores_times(weighted, block.X), sums, squares, np.array(block.squared_norm()))
 
-    def improve_components(self, H, stats, strengths, sweeps=40, enough=0.01):
-        """Return better loadings; touches no data."""
+    def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
+        """Return better loadings; touches no data. ``observed`` is the share of each column that is."""
+        problem = self._problem(H, stats, strengths, observed)
         H = H.copy()
-        self.coordinate_descent(H, *self._problem(stats, strengths), sweeps, enough)
+        self.coordinate_descent(H, *problem, np.ones(H.shape[1]), sweeps, enough)
         return H
 
-    def residual(self, H, stats, strengths):
+    def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
-        return stationarity(H, *self._problem(stats, strengths))
+        return stationarity(H, *self._problem(H, stats, strengths, observed))
 
-    def _problem(self, stats, strengths):
-        return stats.WtW + strengths.l2_H * np.eye(len(stats.WtW)), stats.WtX - strengths.l1_H
+    def _problem(self, H, stats, strengths, observed):
+        B = stats.WtX - strengths.l1_H * observed
+        if strengths.l2_H:
+            B += strengths.l2_H * (1 - observed) * H
+        return stats.WtW + strengths.l2_H * np.eye(len(H)), B
 
 
 def stationarity(F, A, B):

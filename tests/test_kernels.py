@@ -22,8 +22,8 @@ def test_coordinate_descent_is_its_twin(k, dtype):
     A, B = problem(k, dtype=dtype)
     A[k // 2] = A[:, k // 2] = 0  # a component that is zero on the other side
     F, twin = np.ones_like(B), np.ones_like(B)
-    compiled(coordinate_descent)(F, A, B, 6, 0.0)
-    coordinate_descent_numpy(twin, A, B, 6, 0.0)
+    compiled(coordinate_descent)(F, A, B, np.ones(B.shape[1], B.dtype), 6, 0.0)
+    coordinate_descent_numpy(twin, A, B, np.ones(B.shape[1], B.dtype), 6, 0.0)
     assert F.dtype == dtype
     assert_allclose(F, twin, atol=1e-12 if dtype == np.float64 else 1e-4)
 
@@ -31,15 +31,15 @@ def test_coordinate_descent_is_its_twin(k, dtype):
 def test_coordinate_descent_minimises():
     A, B = problem()
     F = np.zeros_like(B)
-    compiled(coordinate_descent)(F, A, B, 20_000, 0.0)
+    compiled(coordinate_descent)(F, A, B, np.ones(B.shape[1], B.dtype), 20_000, 0.0)
     assert np.abs(np.minimum(F, A @ F - B)).max() < 1e-10
 
 
 def test_coordinate_descent_stops_when_little_changes():
     A, B = problem()
     rough, fine = np.zeros_like(B), np.zeros_like(B)
-    compiled(coordinate_descent)(rough, A, B, 1000, 0.5)
-    compiled(coordinate_descent)(fine, A, B, 1000, 0.0)
+    compiled(coordinate_descent)(rough, A, B, np.ones(B.shape[1], B.dtype), 1000, 0.5)
+    compiled(coordinate_descent)(fine, A, B, np.ones(B.shape[1], B.dtype), 1000, 0.0)
     assert np.abs(rough - fine).max() > 1e-3
 
 
@@ -49,13 +49,16 @@ def test_nnls_has_the_same_bits_compiled_and_plain(k, deficient):
     gram, Bt = problem(max(k, 6) if deficient else k, deficient=deficient)
     gram[np.diag_indices(len(gram))] += 1e-12 * gram.diagonal().mean()
     B = np.ascontiguousarray(Bt.T)
-    W, unsolved = nnls_rows(gram, B)
-    fast, fast_unsolved = compiled(nnls_rows)(gram, B)
+    W, unsolved = nnls_rows(gram[None], B)
+    fast, fast_unsolved = compiled(nnls_rows)(gram[None], B)
     assert_array_equal(W, fast)
     assert_array_equal(unsolved, fast_unsolved)
     assert not unsolved.any()
     shuffled = np.random.default_rng(0).permutation(len(B))
-    assert_array_equal(compiled(nnls_rows)(gram, B[shuffled])[0], W[shuffled])
+    assert_array_equal(compiled(nnls_rows)(gram[None], B[shuffled])[0], W[shuffled])
+    own, own_unsolved = compiled(nnls_rows)(np.repeat(gram[None], len(B), axis=0), B)  # as if each had its own
+    assert_allclose(own, W, atol=1e-9 * W.max())
+    assert not own_unsolved.any()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -11,6 +11,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
+from nmf_features.blocks import Block
 from nmf_features.solvers import HALS
 
 TIGHT = dict(tol=1e-14, max_iter=20_000)  # inner loops stop by what a strip of rows does: only minima can be compared
@@ -68,8 +69,8 @@ def test_factorize_sees_repeated_rows(penalty, l1_ratio, init, make):
 def test_sums_over_rows_see_repeated_rows():
     X, v = table().to_numpy(), WEIGHTS[WEIGHTS > 0]
     W, hals = np.random.default_rng(0).uniform(size=(len(v), 3)), HALS()
-    weighted = hals.statistics(X[WEIGHTS > 0], np.ascontiguousarray(W.T), v)
-    twice = hals.statistics(repeated(X, WEIGHTS), np.ascontiguousarray(repeated(W, v).T), None)
+    weighted = hals.statistics(Block(X[WEIGHTS > 0], v), np.ascontiguousarray(W.T))
+    twice = hals.statistics(Block(repeated(X, WEIGHTS)), np.ascontiguousarray(repeated(W, v).T))
     for a, b in zip(weighted, twice, strict=True):
         assert_allclose(a, b, rtol=1e-12)
 
