@@ -267,7 +267,7 @@ def compare(X, k, name, ours, threads, cap, repeats):
     say(f"  {name}: {theirs:.8g} in {first.seconds:.3g} s, {n_iter} iterations")
     target, stop = theirs, ours.earliest(theirs)
     if stop is None:
-        target = min(value for value, _ in ours.reached.values())
+        target = min(ours.objective(Stop(tol, MAX_PASSES)) for tol in LADDER)
         stop = ours.earliest(target)
         n_iter = limit = fewest(peer, X, k, threads, target, n_iter)
         first = peer.run(X, k, threads, limit)

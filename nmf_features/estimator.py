@@ -21,7 +21,16 @@ from .blocks import row_blocks, single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import fit_loadings, free_scale, rows_to_fit, warn_of_outcome
 from .init import column_means
-from .losses import Strengths, check_weights, has_missing, observed_shares, safe_scale, squared_residual, squares
+from .losses import (
+    RESIDUAL_CELLS,
+    Strengths,
+    check_weights,
+    has_missing,
+    observed_shares,
+    safe_scale,
+    squared_residual,
+    squares,
+)
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import ScaledRows, Scaling
@@ -537,32 +546,38 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
                 for name in ("solver", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
             },
         )
+        W = self._keep(fit, Z, weights, strengths, unit)
+        return X, Z, W if whole else None
+
+    def _keep(self, fit, Z, weights, strengths, unit):
+        """Keep what was found in the canonical form, and what it says of the data; return the scores."""
         W, H = fit.U, fit.H / fit.sums[:, None]
-        # Largest total amount first, ties by the column of the largest loading.
         v = np.ones(len(W)) if weights is None else weights
+        # Largest total amount first, ties by the column of the largest loading.
         order = np.lexsort((H.argmax(axis=1), -(v @ W)))
         for rows in row_blocks(W, 0):  # in place: W may be large
             W[rows] = W[rows][:, order]
-        self.components_ = H[order]
-        self.component_scales_ = (fit.sums / free_scale(fit, self.penalty, unit, weights))[order]
+        self.components_ = H = H[order]
+        self.component_scales_ = s = (fit.sums / free_scale(fit, self.penalty, unit, weights))[order]
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        H, s = self.components_, self.component_scales_
-        self.explained_ = _explained(unit_Z, unit_W, H, v) / squares(unit_Z, weights)
+        self.explained_ = _explained(unit_Z, unit_W, H, weights) / squares(unit_Z, weights)
         by_row, by_column = v, None
         if has_missing(Z):
-            by_row, by_column = observed_shares(np.isnan(Z), alive, weights)
+            by_row, by_column = observed_shares(np.isnan(Z), self._n_counted(), weights)
             by_row = by_row * v
         with np.errstate(over="ignore"):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype), weights), 4 * e)
             cost = strengths.l1_W * ((by_row @ W) / s).sum()
-            cost += strengths.l2_W / 2 * np.square(np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e) / s).sum()
+            if strengths.l2_W:
+                norms = np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e)
+                cost += strengths.l2_W / 2 * np.square(norms / s).sum()
         self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / n, Z, v)
+        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), Z, v)
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
-        return X, Z, W if whole else None
+        return W
 
     def _check(self, X, reset):
         anything = self.variables is not None or self.n_components == 0  # then other columns may hold anything
@@ -672,12 +687,14 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
 def _explained(Z, W, H, weights):
     """Return <WH, w_t h_t> over the observed cells for every component t, rows weighted."""
-    total = np.zeros(len(H))
-    for rows in row_blocks(W, H.shape[1]):
-        fitted = W[rows] @ H
-        if not sparse.issparse(Z):
-            fitted[np.isnan(Z[rows])] = 0
-        total += weights[rows] @ (W[rows] * (fitted @ H.T))
+    V = W if weights is None else W * weights[:, None]
+    if not has_missing(Z):
+        return (np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T)).sum(axis=1)
+    total, step = np.zeros(len(H)), max(1, RESIDUAL_CELLS // Z.shape[1])
+    for start in range(0, len(Z), step):
+        rows = slice(start, start + step)
+        fitted = np.where(np.isnan(Z[rows]), 0, W[rows] @ H)
+        total += (V[rows] * (fitted @ H.T)).sum(axis=0)
     return total
 
 

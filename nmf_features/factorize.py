@@ -9,7 +9,7 @@ literature, Lee & Seung included, puts samples in columns: their W is our H', th
     H <- improve H given stats                  # touches no data
     objective, KKT residual of H <- from stats  # free
 
-A tall table is fitted on a sample of its rows first, then on four times more, ..., then on all: most passes are
+A table of many rows is fitted on a sample of them first, then on four times more, ..., then on all: most passes are
 cheap ones. The loadings are extrapolated (Nesterov) and the extrapolation restarts where the objective would rise. The
 problem is symmetric in X and X', so a wide table is solved as its transpose: momentum then sits on the
 smaller factor. The scores that are returned are exact (projection.py), not the loop's own.
@@ -77,7 +77,7 @@ class Factorization:
     objective : float
         ``objective(X, W, H, penalty, l1_ratio)``. It overflows to ``inf`` where squares of X do.
     n_iter : int
-        Passes over all rows (of a tall table; passes over samples of it are not counted).
+        Passes over all rows (those over samples of them are not counted).
     converged : bool
         Whether the stopping rule was met within ``max_iter`` passes.
     history : ndarray
@@ -146,7 +146,7 @@ def factorize(
     n_init : int, default 1
         Number of starts, of which the best by objective is kept. The first is ``init``, the others are random.
     max_iter : int, default 1000
-        Most passes over the data for each start, on each sample of a tall table.
+        Most passes over the data for each start, and over each sample of it.
     tol : float, default 1e-5
         Stop when the objective falls by less than this share of itself per pass (mean of five) and the KKT
         residual of the loadings, relative to the largest, is below its square root.
@@ -170,8 +170,9 @@ def factorize(
     Raises
     ------
     ValueError
-        If X has NaN, infinite or negative entries, no rows or no columns, if ``init`` does not fit, or for weights
-        that are negative, not finite, all zero or not one for each row.
+        If X has NaN (and ``missing_values="raise"``), infinite or negative entries, no rows or no columns, or no
+        observed cell in any row that counts; if ``init`` does not fit; or for weights that are negative, not finite,
+        all zero or not one for each row.
         ``InvalidParameterError``, a ValueError, for parameters of a wrong type or out of range.
 
     Warns
@@ -179,7 +180,8 @@ def factorize(
     ConvergenceWarning
         If ``max_iter`` was reached.
     UserWarning
-        If the penalty empties the model, or components stay zero because nothing is left to explain.
+        If the penalty empties the model, components stay zero because nothing is left to explain, or rows have no
+        observed cell.
 
     References
     ----------
@@ -207,7 +209,7 @@ def factorize(
         ensure_all_finite=True if sparse.issparse(X) or missing_values == "raise" else "allow-nan",
     )
     cells = X.data if sparse.issparse(X) else X
-    if (np.fmin.reduce(cells, axis=None) if cells.size else 0) < 0:
+    if (np.nanmin if has_missing(cells) else np.min)(cells, initial=0.0) < 0:
         raise ValueError(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
@@ -361,7 +363,7 @@ def _swap(strengths):
 
 
 def sample_sizes(X, k):
-    """Rows of the samples that a tall table is fitted on, each four times the one before, and all rows at last.
+    """Rows of the samples that a table is fitted on, each four times the one before, and all rows at last.
 
     The loadings from a small sample are a start for the larger one that leaves it few passes.
     """

@@ -78,6 +78,14 @@ def test_objective(told):
     assert (np.diff(totals) <= 0).all()  # "the component with the largest total comes first"
 
 
+def test_missing_cells_are_filled_in(told):
+    names, _ = told
+    holes, filled = names["holes"], names["filled"]
+    assert holes.isna().any(axis=None)
+    assert filled.notna().all(axis=None)
+    assert filled.where(holes.notna()).equals(holes)
+
+
 def test_loaded_model_is_the_saved_one(told):
     names, _ = told
     assert names["nmf"].transform(names["df"]).equals(names["W"])
