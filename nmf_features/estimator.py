@@ -19,7 +19,7 @@ from . import frames
 from ._warn import warn_user
 from .blocks import row_blocks, single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import fit_loadings, free_scale, rows_to_fit, warn_of_outcome
+from .factorize import check_learning_rate, fit_loadings, free_scale, rows_to_fit, warn_of_outcome
 from .init import column_means
 from .losses import (
     RESIDUAL_CELLS,
@@ -73,8 +73,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Whether the chosen columns are left out of the result.
     prefix : str, default "NNMF"
         Names are the prefix and the component's number, zero-padded so that they sort.
-    solver : {"auto", "hals"}, default "auto"
+    solver : {"auto", "hals", "mu", "als", "gradient"}, default "auto"
         See :func:`factorize`.
+    learning_rate : float, optional
+        Fixed step of ``solver="gradient"``; see :func:`factorize`.
     init : {"nnsvd-lrc", "random"} or array-like of shape (n_components, n_columns), default "nnsvd-lrc"
         Where the loadings start, on the shifted and scaled columns.
     n_init : int, default 1
@@ -111,6 +113,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Objective after each accepted pass.
     n_iter_ : int
         Number of passes over the data.
+    kkt_residual_ : float
+        How far the loadings are from stationary; see :class:`Factorization`.
     converged_ : bool
         Whether ``tol`` was met within ``max_iter``.
     scaling_ : dict
@@ -184,6 +188,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         drop_original=True,
         prefix="NNMF",
         solver="auto",
+        learning_rate=None,
         init="nnsvd-lrc",
         n_init=1,
         max_iter=1000,
@@ -203,6 +208,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.drop_original = drop_original
         self.prefix = prefix
         self.solver = solver
+        self.learning_rate = learning_rate
         self.init = init
         self.n_init = n_init
         self.max_iter = max_iter
@@ -500,6 +506,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     @single_threaded_blas()
     def _fit(self, X, sample_weight):
         """Fit; return X as a table, the scaled matrix and its scores (None where rows of weight 0 were left out)."""
+        check_learning_rate(self.learning_rate, self.solver)
         X = self._check(X, reset=True)
         self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
         self._positions = np.asarray(self._choose(X), dtype=int)
@@ -510,7 +517,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         if k == 0:  # nothing is learned: not a cell is looked at
             self.components_, self.component_scales_ = np.zeros((0, most)), np.zeros(0)
             self.explained_, self.objective_, self.history_ = np.zeros(0), float("nan"), np.zeros(0)
-            self.n_iter_, self.converged_ = 0, True
+            self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
             return X, None, None
 
         matrix, fresh = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
@@ -543,7 +550,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             n_counted=alive,
             **{
                 name: getattr(self, name)
-                for name in ("solver", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
+                for name in ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
             },
         )
         W = self._keep(fit, Z, weights, strengths, unit)
@@ -576,6 +583,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
         self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), Z, v)
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
+        self.kkt_residual_ = fit.kkt_residual
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
         return W
 

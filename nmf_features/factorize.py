@@ -54,6 +54,7 @@ PARAMETERS = {
     "penalty": [Interval(Real, 0, None, closed="left")],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
     "solver": [StrOptions(set(SOLVERS))],
+    "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
     "init": [StrOptions(set(STARTS)), "array-like"],
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -82,6 +83,9 @@ class Factorization:
         Whether the stopping rule was met within ``max_iter`` passes.
     history : ndarray
         Objective after each accepted pass over all rows, in the best start; it never rises.
+    kkt_residual : float
+        How far the loadings are from stationary: the largest violation of the conditions of Karush, Kuhn and Tucker,
+        max |min(H, gradient / curvature)|, relative to the largest loading.
     """
 
     W: np.ndarray
@@ -90,6 +94,7 @@ class Factorization:
     n_iter: int
     converged: bool
     history: np.ndarray
+    kkt_residual: float
 
 
 @dataclass(frozen=True)
@@ -103,6 +108,7 @@ class _Fit:
     n_iter: int
     converged: bool
     history: np.ndarray
+    kkt_residual: float
 
 
 @validate_params({"X": ["array-like", "sparse matrix"], **PARAMETERS}, prefer_skip_nested_validation=True)
@@ -114,6 +120,7 @@ def factorize(
     penalty=0.001,
     l1_ratio=1.0,
     solver="auto",
+    learning_rate=None,
     init="nnsvd-lrc",
     n_init=1,
     max_iter=1000,
@@ -139,8 +146,12 @@ def factorize(
         Strength of the penalty on both factors; larger is sparser.
     l1_ratio : float, default 1.0
         Share of the penalty that is L1; the rest is L2.
-    solver : {"auto", "hals"}, default "auto"
-        Hierarchical alternating least squares with extrapolation.
+    solver : {"auto", "hals", "mu", "als", "gradient"}, default "auto"
+        "auto" is the fast one: "hals", hierarchical alternating least squares with extrapolation. The others are
+        those of the textbooks, and far slower: "mu", Lee and Seung's multiplicative updates; "als", least squares
+        cut off at zero, which may rise and keeps the best loadings it met; "gradient", projected gradient descent.
+    learning_rate : float, optional
+        Fixed step of ``solver="gradient"``. None: found anew at each step, so that the objective never rises.
     init : {"nnsvd-lrc", "random"} or array-like of shape (n_components, n_features), default "nnsvd-lrc"
         Where the loadings start: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
@@ -209,6 +220,7 @@ def factorize(
         ensure_all_finite=True if sparse.issparse(X) or missing_values == "raise" else "allow-nan",
     )
     cells = X.data if sparse.issparse(X) else X
+    check_learning_rate(learning_rate, solver)
     if (np.nanmin if has_missing(cells) else np.min)(cells, initial=0.0) < 0:
         raise ValueError(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
@@ -229,6 +241,7 @@ def factorize(
         weights=v,
         n_counted=X.shape[1],
         solver=solver,
+        learning_rate=learning_rate,
         init=init,
         n_init=n_init,
         max_iter=max_iter,
@@ -245,7 +258,13 @@ def factorize(
         value = objective(X, W, H, penalty, l1_ratio, sample_weight)
     W_fitted = W if fitted is X else W[used]
     warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
-    return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history)
+    return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history, fit.kkt_residual)
+
+
+def check_learning_rate(learning_rate, solver):
+    """Refuse a rate that would do nothing."""
+    if learning_rate is not None and solver != "gradient":
+        raise ValueError(f'learning_rate={learning_rate} is of use with solver="gradient" only; solver is {solver!r}.')
 
 
 def rows_to_fit(X, n_counted, weights):
@@ -286,7 +305,21 @@ def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
 
 
 def fit_loadings(
-    X, n_components, strengths, unit, *, weights, n_counted, solver, init, n_init, max_iter, tol, random_state, n_jobs
+    X,
+    n_components,
+    strengths,
+    unit,
+    *,
+    weights,
+    n_counted,
+    solver,
+    learning_rate,
+    init,
+    n_init,
+    max_iter,
+    tol,
+    random_state,
+    n_jobs,
 ):
     """Find loadings of checked data by one or more starts; return the best by objective, as a _Fit.
 
@@ -308,7 +341,7 @@ def fit_loadings(
         value = 0.5 * squares(X, weights)
         with np.errstate(over="ignore"):
             value = float(np.ldexp(value, 4 * e))
-        return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]))
+        return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]), 0.0)
     # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
     # nothing by it.
     wide, as_given = p > max(n, 200) and weights is None and not has_missing(X), X
@@ -337,7 +370,7 @@ def fit_loadings(
                 p if wide else n_counted,
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
-                solver=SOLVERS[solver](),
+                solver=SOLVERS[solver]() if learning_rate is None else SOLVERS[solver](learning_rate),
                 tol=tol if last else max(tol, SAMPLE_TOL),
                 window=2 if best and last else 5,
                 each=each,
@@ -354,7 +387,7 @@ def fit_loadings(
     with np.errstate(over="ignore"):
         history, value = np.ldexp(np.array(best.history), 4 * e), float(np.ldexp(best.objective, 4 * e))
     U = np.ldexp(U, 2 * e) if e else U
-    return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history)
+    return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history, best.kkt_residual)
 
 
 def _swap(strengths):
@@ -426,6 +459,7 @@ class _Descent:
         self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
         memory = np.zeros(X.shape[0] * k, X.dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
+        self._lift()
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
 
     def run(self, H, max_iter):
@@ -438,6 +472,10 @@ class _Descent:
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
             H_new = self.solver.improve_components(H, stats, self.strengths, self._columns)
             value = self._evaluate(H_new, stats)
+            if value > self.objective + self.rounding and not self.solver.descends:
+                H, rejected = H_new, rejected + 1  # go on, but keep the best
+                self.converged = rejected > 5
+                continue
             if value > self.objective + self.rounding:  # extrapolated too far, or too few sweeps
                 H, momentum, rejected = self.H, 1.0, rejected + 1
                 if rejected > 1:
@@ -458,7 +496,9 @@ class _Descent:
             self.converged = bool(settled and careful and (value <= self.rounding or residual <= np.sqrt(self.tol)))
             careful = settled
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
-            H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - self.H), 0)
+            H = H_new
+            if self.solver.extrapolates:
+                H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - self.H), 0)
             self.H, self.objective, momentum = H_new, value, next_momentum
         self.stuck = rejected > 0
         return self
@@ -476,21 +516,29 @@ class _Descent:
             value = self._evaluate(self.H, stats)
             gain, self.objective = self.objective - value, min(self.objective, value)
             self.history[-1] = self.objective
+            self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self._columns)
             if not self.converged or self.objective <= self.rounding:
                 return U, sums
             more = not self.stuck and (
-                gain > self.window * self.tol * self.objective + self.rounding
-                or self.solver.residual(self.H, stats, self.strengths, self._columns) > np.sqrt(self.tol)
+                gain > self.window * self.tol * self.objective + self.rounding or self.kkt_residual > np.sqrt(self.tol)
             )
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
                 return U, sums
             self.Wt = [self._transposed(U, sums, r) for r in self.rows]
+            self._lift()
             if not (more or self._revive(dead, revivals)):
                 return U, sums
             self.converged = False
             if self.n_iter < max_iter:
                 self.run(self.H, max_iter)
+
+    def _lift(self):
+        """Lift zeros among the scores, for a solver that could not."""
+        if self.solver.positive:
+            top = max(Wt_block.max(initial=0.0) for Wt_block in self.Wt) or 1.0
+            for Wt_block in self.Wt:
+                np.maximum(Wt_block, (1e-6 if Wt_block.any() else 1.0) * top, out=Wt_block)
 
     def _pass(self, H, sweeps, enough):
         """Improve the scores, and return what the loadings need to know: one read of X."""

@@ -5,9 +5,10 @@
 Given H the rows of W are independent; given W, H depends on X only through W'X and W'W. That is why one pass
 over row blocks serves memory, disk and several machines. Both halves are the same problem,
 
-    minimise over F >= 0:   1/2 tr(F' A F) - tr(F' B),        A (k x k), B (k x m)
+    minimise over F >= 0:   1/2 tr(F' A F) - tr(F' B) + l1 sum(F),        A (k x k), B (k x m), l1 (m)
 
-with F = W', A = HH' + l2, B = HX' - l1 for the scores, and F = H, A = W'W + l2, B = W'X - l1 for the loadings.
+with F = W', A = HH' + l2, B = HX' for the scores, and F = H, A = W'W + l2, B = W'X for the loadings. A solver is a way
+to improve F, given A, B and l1.
 
 Missing cells are filled with what the current factors say of them, at each pass: what is minimised then is never below
 the objective over the observed cells, and equal to it where it touches (expectation and maximisation, EM).
@@ -43,27 +44,26 @@ class Statistics(NamedTuple):
         return first
 
 
-class HALS:
-    """Hierarchical alternating least squares: each component is minimised exactly, in turn, in several sweeps.
+class _Alternating:
+    """What all solvers share: both halves of a pass as one problem, and what is known of the data after it.
 
-    The objective never rises. Sweeps cost little beside the product with X, so several are made per product,
-    until one changes less than the share ``enough`` of what the first one did.
+    ``descends`` says whether a pass can only lower the objective, ``extrapolates`` whether loadings may be
+    extrapolated between passes, ``positive`` whether zeros would stay zeros, so that it must start without any.
     """
 
-    def __init__(self):
-        self.coordinate_descent = compiled(coordinate_descent)
+    descends, extrapolates, positive = True, True, False
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
-        v = np.ones(Wt.shape[1], Wt.dtype) if block.weights is None else block.weights.astype(Wt.dtype)
+        m = Wt.shape[1]
+        v = np.ones(m, Wt.dtype) if block.weights is None else block.weights.astype(Wt.dtype)
+        l1 = np.broadcast_to(np.asarray(strengths.l1_W * block.observed, Wt.dtype), m)
         for _ in range(block.fills):
             block.fill(Wt, H)
             HXt = loadings_times(H, block.X)
-            if strengths.l1_W:
-                HXt -= np.asarray(strengths.l1_W * block.observed, HXt.dtype)
             if strengths.l2_W and block.missing is not None:
                 HXt += strengths.l2_W * (1 - block.observed) * Wt  # the penalty that is missing is filled in as well
-            self.coordinate_descent(Wt, HHt.astype(HXt.dtype), HXt, v, sweeps, enough)
+            self.improve(Wt, HHt.astype(HXt.dtype), HXt, l1, v, sweeps, enough)
         return self.statistics(block, Wt)
 
     def statistics(self, block, Wt):
@@ -77,20 +77,101 @@ class HALS:
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
         """Return better loadings; touches no data. ``observed`` is the share of each column that is."""
-        problem = self._problem(H, stats, strengths, observed)
+        A, B, l1 = self._problem(H, stats, strengths, observed)
         H = H.copy()
-        self.coordinate_descent(H, *problem, np.ones(H.shape[1]), sweeps, enough)
+        self.improve(H, A, B, l1, np.ones(H.shape[1]), sweeps, enough)
         return H
 
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
-        return stationarity(H, *self._problem(H, stats, strengths, observed))
+        A, B, l1 = self._problem(H, stats, strengths, observed)
+        return stationarity(H, A, B - l1)
 
     def _problem(self, H, stats, strengths, observed):
-        B = stats.WtX - strengths.l1_H * observed
+        B = stats.WtX
         if strengths.l2_H:
-            B += strengths.l2_H * (1 - observed) * H
-        return stats.WtW + strengths.l2_H * np.eye(len(H)), B
+            B = B + strengths.l2_H * (1 - observed) * H
+        l1 = np.broadcast_to(strengths.l1_H * observed, H.shape[1])
+        return stats.WtW + strengths.l2_H * np.eye(len(H)), B, l1
+
+
+class HALS(_Alternating):
+    """Hierarchical alternating least squares: each component is minimised exactly, in turn, in several sweeps.
+
+    The objective never rises. Sweeps cost little beside the product with X, so several are made per product,
+    until one changes less than the share ``enough`` of what the first one did.
+    """
+
+    def __init__(self):
+        self.coordinate_descent = compiled(coordinate_descent)
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Sweep over the components."""
+        if l1.any():
+            B = B - l1
+        self.coordinate_descent(F, A, B, weights, sweeps, enough)
+
+
+class Multiplicative(_Alternating):
+    """Multiplicative updates, F <- F * B / (A F + l1), one for the scores and one for the loadings in a pass.
+
+    The objective never rises, and nothing becomes negative, or zero; what is zero stays so. Slow, and the most read.
+
+    Reference: D. D. Lee and H. S. Seung (2001), Algorithms for non-negative matrix factorization.
+    """
+
+    extrapolates, positive = False, True
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Multiply once by the ratio of the negative to the positive part of the gradient."""
+        below = A @ F + l1
+        F *= np.divide(B, below, out=np.ones_like(F), where=below > 0)  # 0 / 0: nothing depends on this entry
+
+
+class AlternatingLeastSquares(_Alternating):
+    """Alternating least squares: the unconstrained minimiser, cut off at zero.
+
+    No descent method: the objective may rise, so the best loadings met are kept and the residual is reported.
+
+    Reference: M. W. Berry et al. (2007), Algorithms and applications for approximate nonnegative matrix
+    factorization.
+    """
+
+    descends = extrapolates = False
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Solve A F = B - l1 and cut off."""
+        ridge = 1e-12 * max(np.trace(A), np.finfo(A.dtype).tiny) * np.eye(len(A), dtype=A.dtype)
+        F[:] = np.maximum(np.linalg.solve(A + ridge, B - l1), 0)
+
+
+class Gradient(_Alternating):
+    """Projected gradient descent: F <- max(F - rate * (A F - B + l1), 0), once in each half of a pass.
+
+    Without a ``learning_rate`` each step starts from the inverse mean curvature and is halved until the objective
+    falls as much as it must. A fixed rate may be too large: then the objective rises and the best loadings are kept.
+
+    Reference: C.-J. Lin (2007), Projected gradient methods for nonnegative matrix factorization.
+    """
+
+    extrapolates = False
+
+    def __init__(self, learning_rate=None):
+        self.learning_rate, self.descends = learning_rate, learning_rate is None
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Take one step."""
+        gradient = A @ F - B + l1
+        if self.learning_rate is not None:
+            F[:] = np.maximum(F - self.learning_rate * gradient, 0)
+            return
+        curvature = np.trace(A) / len(A)
+        while curvature > 0:
+            step = np.maximum(F - gradient / curvature, 0) - F
+            if np.vdot(step, A @ step) <= curvature * np.vdot(step, step):  # the quadratic lies under its bound
+                F += step
+                return
+            curvature *= 2
 
 
 def stationarity(F, A, B):
@@ -104,4 +185,10 @@ def stationarity(F, A, B):
     return float(np.abs(np.minimum(F[alive], gradient)).max(initial=0.0) / top)
 
 
-SOLVERS = {"auto": HALS, "hals": HALS}
+SOLVERS = {
+    "auto": HALS,
+    "hals": HALS,
+    "mu": Multiplicative,
+    "als": AlternatingLeastSquares,
+    "gradient": Gradient,
+}
