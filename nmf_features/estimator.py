@@ -535,7 +535,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.column_means_ = column_means(Z, weights)
 
         alive = self._n_counted()
-        used = rows_to_fit(Z, alive, None)
+        n_counted = alive if self.missing_values == "ignore" and has_missing(Z) else None
+        used = rows_to_fit(Z, n_counted, None)
         if not used.all():
             Z, weights, whole = Z[used], None if weights is None else weights[used], False
         n = Z.shape[0] if weights is None else float(weights.sum())
@@ -547,16 +548,16 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             strengths,
             unit,
             weights=weights,
-            n_counted=alive,
+            n_counted=n_counted,
             **{
                 name: getattr(self, name)
                 for name in ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
             },
         )
-        W = self._keep(fit, Z, weights, strengths, unit)
+        W = self._keep(fit, Z, weights, n_counted, strengths, unit)
         return X, Z, W if whole else None
 
-    def _keep(self, fit, Z, weights, strengths, unit):
+    def _keep(self, fit, Z, weights, n_counted, strengths, unit):
         """Keep what was found in the canonical form, and what it says of the data; return the scores."""
         W, H = fit.U, fit.H / fit.sums[:, None]
         v = np.ones(len(W)) if weights is None else weights
@@ -569,10 +570,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        self.explained_ = _explained(unit_Z, unit_W, H, weights) / squares(unit_Z, weights)
+        self.explained_ = _explained(unit_Z, unit_W, H, weights, n_counted is None) / squares(unit_Z, weights)
         by_row, by_column = v, None
-        if has_missing(Z):
-            by_row, by_column = observed_shares(np.isnan(Z), self._n_counted(), weights)
+        if n_counted is not None:
+            by_row, by_column = observed_shares(np.isnan(Z), n_counted, weights)
             by_row = by_row * v
         with np.errstate(over="ignore"):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype), weights), 4 * e)
@@ -581,7 +582,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
                 norms = np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e)
                 cost += strengths.l2_W / 2 * np.square(norms / s).sum()
         self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), Z, v)
+        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), len(W), by_row.sum())
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_ = fit.kkt_residual
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
@@ -653,19 +654,16 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
         return W
 
-    def _impute_penalties(self, squared_residual, mean_scores, Z, weights):
+    def _impute_penalties(self, squared_residual, mean_scores, n, observed):
         """Return sigma^2 / mean(w)^2: the noise of a cell over the squared mean of the scores.
 
         Scores that follow few cells exactly follow their noise. These are the L2 strengths of normal noise and a
         normal prior as wide as the exponential one with the same mean; without noise they are zero.
         """
-        n, p, k = len(weights), self._n_counted(), self.n_components_
-        cells = weights.sum() * p
-        if has_missing(Z):
-            cells -= (weights @ np.isnan(Z)).sum()
+        p, k = self._n_counted(), self.n_components_
         freedom = max(1 - k * (n + p) / (n * p), 0.1)  # k (n + p) numbers were fitted
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            found = squared_residual / (cells * freedom) / np.square(mean_scores)
+            found = squared_residual / (observed * p * freedom) / np.square(mean_scores)
         return np.where(np.isfinite(found), found, 0.0)
 
     def _n_counted(self):
@@ -693,10 +691,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return tags
 
 
-def _explained(Z, W, H, weights):
+def _explained(Z, W, H, weights, complete):
     """Return <WH, w_t h_t> over the observed cells for every component t, rows weighted."""
     V = W if weights is None else W * weights[:, None]
-    if not has_missing(Z):
+    if complete:
         return (np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T)).sum(axis=1)
     total, step = np.zeros(len(H)), max(1, RESIDUAL_CELLS // Z.shape[1])
     for start in range(0, len(Z), step):

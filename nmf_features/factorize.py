@@ -221,14 +221,15 @@ def factorize(
     )
     cells = X.data if sparse.issparse(X) else X
     check_learning_rate(learning_rate, solver)
-    if (np.nanmin if has_missing(cells) else np.min)(cells, initial=0.0) < 0:
+    n_counted = X.shape[1] if missing_values == "ignore" and has_missing(X) else None
+    if (np.min if n_counted is None else np.nanmin)(cells, initial=0.0) < 0:
         raise ValueError(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
         )
     weights = check_weights(sample_weight, X)
     fitted, v = X, weights
-    used = rows_to_fit(X, X.shape[1], weights)
+    used = rows_to_fit(X, n_counted, weights)
     if not used.all():
         fitted, v = X[used], None if weights is None else weights[used]
     n = fitted.shape[0] if v is None else float(v.sum())
@@ -239,7 +240,7 @@ def factorize(
         strengths,
         unit,
         weights=v,
-        n_counted=X.shape[1],
+        n_counted=n_counted,
         solver=solver,
         learning_rate=learning_rate,
         init=init,
@@ -268,9 +269,12 @@ def check_learning_rate(learning_rate, solver):
 
 
 def rows_to_fit(X, n_counted, weights):
-    """Return which rows say anything: those of positive weight with something observed."""
+    """Return which rows say anything: those of positive weight with something observed.
+
+    ``n_counted`` is the number of columns in which cells can be missing, None where none is.
+    """
     used = np.ones(X.shape[0], dtype=bool) if weights is None else weights > 0
-    if has_missing(X):
+    if n_counted is not None:
         used &= np.isnan(X).sum(axis=1) < n_counted
         if not used.any():
             raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
@@ -325,7 +329,7 @@ def fit_loadings(
 
     ``unit`` holds the strengths at penalty 1: they say how scale is shared between W and H. ``weights`` of the rows
     are positive, or None. Missing cells are NaN, but something is observed in every row and column; ``n_counted``
-    columns are such that they can be missing.
+    columns are such that they can be missing, None where nothing is.
     """
     n, p = X.shape
     k, rng = n_components, check_random_state(random_state)
@@ -344,7 +348,7 @@ def fit_loadings(
         return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]), 0.0)
     # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
     # nothing by it.
-    wide, as_given = p > max(n, 200) and weights is None and not has_missing(X), X
+    wide, as_given = p > max(n, 200) and weights is None and n_counted is None, X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
         strengths = Strengths(*np.multiply(strengths, shrink).tolist())
@@ -367,7 +371,7 @@ def fit_loadings(
                 _Descent,
                 X if last else X[rows],
                 None if weights is None else weights[rows],
-                p if wide else n_counted,
+                n_counted,
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
                 solver=SOLVERS[solver]() if learning_rate is None else SOLVERS[solver](learning_rate),
@@ -445,7 +449,7 @@ class _Descent:
         self.rows = row_blocks(X, k)
         self.filled = X
         self.observed = None  # the share of each column's cells that is, None for all
-        if not has_missing(X):
+        if n_counted is None:
             self.blocks = [Block(take(X, r), None if weights is None else weights[r]) for r in self.rows]
         else:
             missing = np.isnan(X)

@@ -187,7 +187,9 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
 def safe_scale(X):
     """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes."""
     cells = X.data if sparse.issparse(X) else X
-    top = float((np.nanmax if has_missing(X) else np.max)(cells, initial=0.0))
+    top = float(cells.max(initial=0.0))
+    if np.isnan(top):  # missing cells
+        top = float(np.nanmax(cells, initial=0.0))
     exponent = int(np.frexp(top)[1]) if top > 0 else 0
     if abs(exponent) <= np.finfo(X.dtype).maxexp // 8:
         return X, 0
