@@ -57,7 +57,7 @@ class Block:
 
     def fill(self, Wt, H):
         """Put W H where cells are missing."""
-        if self.missing is not None:
+        if self.missing is not None and Wt.any():  # else nothing is known yet: the means of the columns stay
             np.copyto(self.X, Wt.T @ H.astype(self.X.dtype), where=self.missing)
 
     def squared_norm(self):

@@ -495,6 +495,7 @@ PARAMETERS = {
     "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
     "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
     "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),
+    "missing_values": (str, "WHAT", "what missing cells are: raise (an error) or ignore (left out)"),
     "projection": (str, "HOW", "scores: nnls (exact non-negative least squares) or linear (X H')"),
     "prefix": (str, "TEXT", "the components' names are this and a number"),
     "n_init": (int, "N", "number of starts, of which the best is kept; all but the first are random"),

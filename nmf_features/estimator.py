@@ -131,9 +131,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     Raises
     ------
     ValueError
-        In ``fit`` and ``transform``: for NaN, infinite values, negative values with ``shift=None``, columns that
-        are not numeric, unknown or duplicated names, no usable column or row, names that clash; parameters of
-        a wrong type or range (``InvalidParameterError``).
+        In ``fit`` and ``transform``: for NaN with ``missing_values="raise"``, infinite values, negative values with
+        ``shift=None``, columns that are not numeric, unknown or duplicated names, no usable column or row, names that
+        clash, bad weights; parameters of a wrong type or range (``InvalidParameterError``) or that contradict each
+        other.
 
     Warns
     -----
@@ -393,7 +394,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             return X.copy() if not frames.is_frame(X) else frames.select(X, range(self.n_features_in_))
         scaling = Scaling(**self.scaling_)
         rows = missing.any(axis=1)
-        W = self._scores(scaling.apply(matrix[rows], "clip", self.variables_), self.impute_penalties_)
+        W = self._scores(scaling.apply(matrix[rows], self.out_of_range, self.variables_), self.impute_penalties_)
         fitted = np.where(np.isnan(W[:, :1]), self.column_means_, W @ self.components_)
         filled = np.clip(scaling.invert(fitted), scaling.minimum, scaling.maximum)
         values = np.zeros(matrix.shape)
@@ -424,6 +425,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             raise ValueError("n_components=0: there is nothing to score.")
         Z = self._scaled(self._check(X, reset=False))
         W = self._scores(Z)
+        W[np.isnan(W)] = 0  # of rows with nothing observed, which do not count
         Z, e = safe_scale(Z)
         means = np.ldexp(self.column_means_, -2 * e)
         weights = check_weights(sample_weight, Z)
@@ -507,6 +509,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def _fit(self, X, sample_weight):
         """Fit; return X as a table, the scaled matrix and its scores (None where rows of weight 0 were left out)."""
         check_learning_rate(self.learning_rate, self.solver)
+        if self.missing_values == "ignore" and self.projection == "linear":
+            raise ValueError(
+                'projection="linear" needs every cell of a row, so missing_values="ignore" is of no use with it. Pass '
+                'projection="nnls", or impute first.'
+            )
         X = self._check(X, reset=True)
         self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
         self._positions = np.asarray(self._choose(X), dtype=int)
@@ -561,20 +568,21 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         """Keep what was found in the canonical form, and what it says of the data; return the scores."""
         W, H = fit.U, fit.H / fit.sums[:, None]
         v = np.ones(len(W)) if weights is None else weights
+        by_row, by_column = v, None
+        if n_counted is not None:
+            by_row, by_column = observed_shares(np.isnan(Z), n_counted, weights)
+            by_row = by_row * v
+        scales = free_scale(fit, self.penalty, unit, by_row, by_column)  # before the scores change places
         # Largest total amount first, ties by the column of the largest loading.
         order = np.lexsort((H.argmax(axis=1), -(v @ W)))
         for rows in row_blocks(W, 0):  # in place: W may be large
             W[rows] = W[rows][:, order]
         self.components_ = H = H[order]
-        self.component_scales_ = s = (fit.sums / free_scale(fit, self.penalty, unit, weights))[order]
+        self.component_scales_ = s = (fit.sums / scales)[order]
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
         self.explained_ = _explained(unit_Z, unit_W, H, weights, n_counted is None) / squares(unit_Z, weights)
-        by_row, by_column = v, None
-        if n_counted is not None:
-            by_row, by_column = observed_shares(np.isnan(Z), n_counted, weights)
-            by_row = by_row * v
         with np.errstate(over="ignore"):
             loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype), weights), 4 * e)
             cost = strengths.l1_W * ((by_row @ W) / s).sum()
@@ -582,7 +590,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
                 norms = np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e)
                 cost += strengths.l2_W / 2 * np.square(norms / s).sum()
         self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), len(W), by_row.sum())
+        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), v.sum(), by_row.sum())
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_ = fit.kkt_residual
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
@@ -645,11 +653,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         rows = frames.Rows(X, self._positions, self.missing_values)
         return ScaledRows(rows, Scaling(**self.scaling_), self.variables_)
 
-    def _scores(self, Z, more=0.0):
-        """Exact scores: the balanced pair's objective, seen from the canonical one, with L2 penalties added to it."""
+    def _scores(self, Z, prior=0.0):
+        """Exact scores: the balanced pair's objective, seen from the canonical one (and a prior, where cells miss)."""
         s = self.component_scales_
         l1, l2 = self.score_penalties_
-        W = exact_scores(Z, self.components_, l1 / s, l2 / s / s + more, self.n_jobs, self._n_counted())
+        W = exact_scores(Z, self.components_, l1 / s, l2 / s / s, self.n_jobs, self._n_counted(), prior)
         if empty := int(np.isnan(W[:, 0]).sum()):
             warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
         return W
@@ -661,7 +669,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         normal prior as wide as the exponential one with the same mean; without noise they are zero.
         """
         p, k = self._n_counted(), self.n_components_
-        freedom = max(1 - k * (n + p) / (n * p), 0.1)  # k (n + p) numbers were fitted
+        freedom = max(1 - k * (n + p) / (observed * p), 0.1)  # k (n + p) numbers were fitted
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             found = squared_residual / (observed * p * freedom) / np.square(mean_scores)
         return np.where(np.isfinite(found), found, 0.0)

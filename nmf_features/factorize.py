@@ -82,10 +82,12 @@ class Factorization:
     converged : bool
         Whether the stopping rule was met within ``max_iter`` passes.
     history : ndarray
-        Objective after each accepted pass over all rows, in the best start; it never rises.
+        Objective after each accepted pass over all rows, in the best start (with missing cells, an upper bound of it,
+        met at the end); it never rises.
     kkt_residual : float
-        How far the loadings are from stationary: the largest violation of the conditions of Karush, Kuhn and Tucker,
-        max |min(H, gradient / curvature)|, relative to the largest loading.
+        How far the fit is from stationary: the largest violation of the conditions of Karush, Kuhn and Tucker by the
+        loadings, max |min(H, gradient / curvature)|, relative to the largest (of a wide table, which is turned round,
+        by the scores, before the last step).
     """
 
     W: np.ndarray
@@ -250,7 +252,11 @@ def factorize(
         random_state=random_state,
         n_jobs=n_jobs,
     )
-    c = free_scale(fit, penalty, unit, v)
+    by_row, by_column = v, None
+    if n_counted is not None:
+        by_row, by_column = observed_shares(np.isnan(fitted), n_counted, v)
+        by_row = by_row if v is None else by_row * v
+    c = free_scale(fit, penalty, unit, by_row, by_column)
     U = fit.U if fitted is X else unit_scores(X, fit.H, strengths.l1_W, strengths.l2_W, n_jobs)[0]
     if empty := int(np.isnan(U[:, :1]).sum()):
         warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
@@ -281,18 +287,28 @@ def rows_to_fit(X, n_counted, weights):
     return used
 
 
-def free_scale(fit, penalty, unit, weights=None):
-    """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty."""
+def free_scale(fit, penalty, unit, by_row=None, by_column=None):
+    """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty.
+
+    ``by_row`` is the weight of each row times the share of it that is observed, ``by_column`` that of each column.
+    """
     if penalty:
         return np.ones(len(fit.H))
     W = fit.U / fit.sums
-    v = np.ones(len(W)) if weights is None else weights
-    return balance(v @ W, v @ np.square(W), fit.H, unit)
+    v = np.ones(len(W)) if by_row is None else by_row
+    return balance(v @ W, v @ np.square(W), fit.H, unit, by_column)
 
 
 def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
     """Say what a user must know of a fit: not converged, an empty model, components that stayed zero."""
-    if not fit.converged:
+    if not fit.converged and fit.n_iter < max_iter:
+        warn_user(
+            f"NMF stopped after {fit.n_iter} passes, since the objective rose; the best loadings met are kept, at "
+            f"objective {objective:.6g} and KKT residual {fit.kkt_residual:.2g}. Lower learning_rate, or pass another "
+            "solver.",
+            ConvergenceWarning,
+        )
+    elif not fit.converged:
         warn_user(
             f"NMF stopped at max_iter={max_iter} passes, at objective {objective:.6g}, before it met tol={tol:g}: "
             "raise max_iter (or tol, if a rougher fit will do).",
@@ -350,7 +366,8 @@ def fit_loadings(
     # nothing by it.
     wide, as_given = p > max(n, 200) and weights is None and n_counted is None, X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
-        shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), 1e150)  # so that 0 stays 0
+        most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
+        shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), most)
         strengths = Strengths(*np.multiply(strengths, shrink).tolist())
     if wide:
         X = X.T.tocsr() if sparse.issparse(X) else X.T
@@ -360,7 +377,7 @@ def fit_loadings(
         if wide:  # the loop starts from the other factor
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
-    *sizes, all_rows = sample_sizes(X, k)
+    *sizes, all_rows = sample_sizes(X, k) if learning_rate is None else [X.shape[0]]  # a rate fits one number of rows
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = None
         for m in [*sizes, all_rows]:
@@ -374,7 +391,7 @@ def fit_loadings(
                 n_counted,
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
-                solver=SOLVERS[solver]() if learning_rate is None else SOLVERS[solver](learning_rate),
+                solver=SOLVERS[solver]() if learning_rate is None else SOLVERS[solver](np.ldexp(learning_rate, 2 * e)),
                 tol=tol if last else max(tol, SAMPLE_TOL),
                 window=2 if best and last else 5,
                 each=each,
@@ -468,6 +485,8 @@ class _Descent:
 
     def run(self, H, max_iter):
         """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made."""
+        if self.solver.positive:
+            H = np.maximum(H, 1e-6 * H.max(initial=0.0))
         self.H, self.converged = H, False
         momentum, sweeps, rejected = 1.0, SWEEPS, 0
         careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
@@ -476,9 +495,10 @@ class _Descent:
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
             H_new = self.solver.improve_components(H, stats, self.strengths, self._columns)
             value = self._evaluate(H_new, stats)
-            if value > self.objective + self.rounding and not self.solver.descends:
+            if not (self.solver.descends or value <= self.objective + self.rounding):
                 H, rejected = H_new, rejected + 1  # go on, but keep the best
-                self.converged = rejected > 5
+                if rejected > 5 or not np.isfinite(value):
+                    break
                 continue
             if value > self.objective + self.rounding:  # extrapolated too far, or too few sweeps
                 H, momentum, rejected = self.H, 1.0, rejected + 1
@@ -521,6 +541,8 @@ class _Descent:
             gain, self.objective = self.objective - value, min(self.objective, value)
             self.history[-1] = self.objective
             self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self._columns)
+            if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
+                self.converged = self.kkt_residual <= np.sqrt(self.tol)
             if not self.converged or self.objective <= self.rounding:
                 return U, sums
             more = not self.stuck and (
@@ -540,9 +562,9 @@ class _Descent:
     def _lift(self):
         """Lift zeros among the scores, for a solver that could not."""
         if self.solver.positive:
-            top = max(Wt_block.max(initial=0.0) for Wt_block in self.Wt) or 1.0
+            least = 1e-6 * max(Wt_block.max(initial=0.0) for Wt_block in self.Wt) or 1.0
             for Wt_block in self.Wt:
-                np.maximum(Wt_block, (1e-6 if Wt_block.any() else 1.0) * top, out=Wt_block)
+                np.maximum(Wt_block, least, out=Wt_block)
 
     def _pass(self, H, sweeps, enough):
         """Improve the scores, and return what the loadings need to know: one read of X."""

@@ -83,11 +83,11 @@ def _is_single(column):
     return any(name in dtype for name in ("float32", "float[pyarrow]"))
 
 
-def to_matrix(X, positions, missing_values="raise"):
+def to_matrix(X, positions, missing_values=None):
     """Return the columns at ``positions`` as a float matrix, and whether it is a copy that may be changed.
 
     float32 if every column is of single precision, else float64. Missing cells are NaN, if ``missing_values`` is
-    "ignore"; else they are refused, as infinite ones always are.
+    "ignore"; else ("raise", or None where the caller has no such choice) they are refused, as infinite ones always are.
     """
     names = labels(X)
     if is_frame(X):
@@ -106,6 +106,7 @@ def to_matrix(X, positions, missing_values="raise"):
             total = cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)
         if not np.isfinite(total):
             _refuse_nonfinite(matrix, [names[j] for j in positions], missing_values)
+            break  # it looked at everything
     return matrix, matrix is not X
 
 
@@ -135,7 +136,7 @@ class Rows:
                 matrix[:, j] = column[rows]
         with np.errstate(over="ignore"):
             total = matrix.sum(dtype=np.float64)
-        if not np.isfinite(total) and (self.missing_values == "raise" or np.isinf(matrix).any()):
+        if not np.isfinite(total) and (self.missing_values != "ignore" or np.isinf(matrix).any()):
             to_matrix(self.table, self.positions, self.missing_values)  # refuses with the counts of all rows
         return matrix
 
@@ -160,9 +161,9 @@ def _refuse_words(columns, names):
 
 def _refuse_nonfinite(matrix, names, missing_values):
     refused = [("infinite (inf)", np.isinf, "Replace them first.")]
-    if missing_values == "raise" or sparse.issparse(matrix):
+    if missing_values != "ignore" or sparse.issparse(matrix):
         way_out = "Impute them first (for example feature-engine's MeanMedianImputer), or drop the rows."
-        if not sparse.issparse(matrix):
+        if missing_values == "raise" and not sparse.issparse(matrix):
             way_out = f'Pass missing_values="ignore" to leave them out. {way_out}'
         refused.insert(0, ("NaN or missing", np.isnan, way_out))
     for what, test, way_out in refused:
@@ -217,9 +218,8 @@ def fill(X, positions, values, missing):
     """
     if not is_frame(X):
         X = X.copy()
-        at = np.zeros(X.shape, dtype=bool)
-        at[:, positions] = missing
-        X[at] = values[missing]
+        for j, column, m in zip(positions, values.T, missing.T, strict=True):
+            X[m, j] = column[m]
         return X
     names = labels(X)
     changed = {j: np.where(m, v, 0) for j, v, m in zip(positions, values.T, missing.T, strict=True) if m.any()}

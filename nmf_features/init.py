@@ -1,4 +1,4 @@
-"""Starting loadings H (k x p). Scores need no start: they are solved for exactly."""
+"""Starting loadings H (k x p). Scores need no start: the first pass makes them from zero, carefully."""
 
 import numpy as np
 from scipy import sparse

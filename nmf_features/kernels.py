@@ -224,7 +224,7 @@ def nnls_rows(grams, B):
     shared, gram = len(grams) == 1, grams[0]
 
     L = np.empty((k, k))  # Cholesky factor of gram, its diagonal stored inverted
-    for a in range(k):
+    for a in range(k if shared else 0):
         for b in range(a + 1):
             value = gram[a, b]
             for c in range(b):

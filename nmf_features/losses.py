@@ -84,8 +84,8 @@ def squared_residual(X, W, H, weights=None):
     for start in range(0, n, step):
         rows = slice(start, start + step)
         R = X[rows] - W[rows] @ H
-        if np.isnan(R.sum()):  # missing cells
-            R[np.isnan(R)] = 0
+        if np.isnan(R.sum()):
+            R[np.isnan(X[rows])] = 0  # missing cells
         if weights is not None:
             R = R * np.sqrt(weights[rows], dtype=R.dtype)[:, None]
         total += float(np.vdot(R, R))
@@ -176,11 +176,11 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     weights = check_weights(sample_weight, X)
     n = X.shape[0] if weights is None else float(weights.sum())
     strengths = Strengths.of(penalty, l1_ratio, n, X.shape[1])
-    loss = 0.5 * squared_residual(X, W, H, weights)
     if not has_missing(X):
-        return loss + strengths.cost(W, H, weights)
+        return 0.5 * squared_residual(X, W, H, weights) + strengths.cost(W, H, weights)
     by_row, by_column = observed_shares(np.isnan(X), X.shape[1], weights)
     W = np.where(by_row[:, None] > 0, W, 0)  # a row with nothing observed has no scores
+    loss = 0.5 * squared_residual(X, W, H, weights)
     return loss + strengths.cost(W, H, by_row if weights is None else weights * by_row, by_column)
 
 

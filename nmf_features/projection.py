@@ -15,6 +15,8 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 (block principal pivoting).
 """
 
+from functools import cache
+
 import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
@@ -26,23 +28,24 @@ RIDGE = 1e-12
 BATCH_TILES = 8  # tiles that share the factors of their supports
 
 
-def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None):
+def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None, prior=0.0):
     """Return the non-negative scores of the rows of X (n x k), each exactly the minimiser of its objective.
 
     ``l1`` and ``l2`` are numbers or arrays of shape (k,). Computed in float64, returned in the dtype of X. Missing
     cells (NaN) are left out; see :func:`unit_scores`.
     """
-    W, sums = unit_scores(X, H, l1, l2, n_jobs, n_counted)
+    W, sums = unit_scores(X, H, l1, l2, n_jobs, n_counted, prior)
     W /= sums.astype(W.dtype)
     return W
 
 
 @single_threaded_blas()
-def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None):
+def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None, prior=0.0):
     """Return the same scores for loadings divided by their sums, with these sums (1 for zero loadings).
 
     Missing cells (NaN) are left out, and the penalty counts in proportion to the observed ones, of ``n_counted``
-    columns (None: all). A row with nothing observed has NaN scores.
+    columns (None: all). A row with nothing observed has NaN scores. ``prior`` (k,) is added to ``l2`` in rows with
+    missing cells, however few are observed.
     """
     (n, p), k = X.shape, len(H)
     n_counted = n_counted or p
@@ -54,15 +57,15 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None):
         return W, all_sums
     sums = all_sums[alive]
     unit_H = H[alive] / sums[:, None]  # rows sum to 1: no product of X and H can overflow
-    l1, l2 = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] / sums for v in (l1, l2))
+    l1, l2, prior = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] / sums for v in (l1, l2, prior))
     # Equal components share equally: they are solved for as one. Sorted, so that their order changes no bit.
-    rows = np.column_stack([unit_H, l1, l2 / sums])
+    rows = np.column_stack([unit_H, l1, l2 / sums, prior / sums])
     kinds = {row.tobytes(): row for row in rows}
     keys = sorted(kinds)
     kind = np.array([keys.index(row.tobytes()) for row in rows])
     count = np.bincount(kind)
     distinct = np.array([kinds[key] for key in keys])
-    unit_H, l1, l2 = distinct[:, :-2], distinct[:, -2], distinct[:, -1] / count
+    unit_H, l1, l2, prior = distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count
     size, kk = len(unit_H), len(unit_H) ** 2
     diagonal = np.arange(0, kk, size + 1)
     gram = unit_H @ unit_H.T
@@ -89,17 +92,21 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None):
             found[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
         return found
 
+    @cache
+    def products():
+        return (unit_Ht[:, :, None] * unit_Ht[:, None, :]).reshape(p, kk)
+
     def incomplete_scores(batch, missing):
         """Solve for rows that each have a gram of their own, summed over the columns observed there."""
-        products = (unit_Ht[:, :, None] * unit_Ht[:, None, :]).reshape(p, kk)
         found = np.empty((len(batch), size))
         for start in range(0, len(batch), height):
             rows = slice(start, start + height)
             observed = 1 - missing[rows].sum(axis=1) / n_counted
             B = by_tiles(np.where(missing[rows], 0, batch[rows]), unit_Ht) - observed[:, None] * l1
-            grams = by_tiles(~missing[rows], products)
-            grams[:, diagonal] += RIDGE * grams[:, diagonal].mean(axis=1, keepdims=True) + observed[:, None] * l2
-            grams[observed <= 0] = np.eye(size).ravel()
+            grams = by_tiles(~missing[rows], products())
+            grams[:, diagonal] += RIDGE * grams[:, diagonal].mean(axis=1, keepdims=True)
+            grams[:, diagonal] += observed[:, None] * l2 + prior
+            grams[~grams.any(axis=1)] = np.eye(size).ravel()  # no component has a loading there: the scores are zero
             # one gram too many, so that a single row is not taken for one that shares it
             grams = np.vstack([grams, grams[-1:]]).reshape(-1, size, size)
             found[rows] = scores(grams, np.vstack([B, B[-1:]]))[:-1]

@@ -115,7 +115,8 @@ class HALS(_Alternating):
 class Multiplicative(_Alternating):
     """Multiplicative updates, F <- F * B / (A F + l1), one for the scores and one for the loadings in a pass.
 
-    The objective never rises, and nothing becomes negative, or zero; what is zero stays so. Slow, and the most read.
+    The objective never rises, and nothing becomes negative, or zero; what is zero would stay so, and is lifted at the
+    start. Slow, and the most read.
 
     Reference: D. D. Lee and H. S. Seung (2001), Algorithms for non-negative matrix factorization.
     """
@@ -141,7 +142,8 @@ class AlternatingLeastSquares(_Alternating):
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Solve A F = B - l1 and cut off."""
-        ridge = 1e-12 * max(np.trace(A), np.finfo(A.dtype).tiny) * np.eye(len(A), dtype=A.dtype)
+        limits = np.finfo(A.dtype)
+        ridge = 10 * limits.eps * max(np.trace(A), limits.tiny) * np.eye(len(A), dtype=A.dtype)
         F[:] = np.maximum(np.linalg.solve(A + ridge, B - l1), 0)
 
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.optimize import nnls
 from sklearn.datasets import load_breast_cancer
 
-from nmf_features import NMFFeatures, factorize, nnmf, objective
+from nmf_features import NMFFeatures, NonNegativeScaler, factorize, nnmf, objective
 from nmf_features.projection import exact_scores
 from nmf_features.scaling import Scaling
 
@@ -44,7 +44,7 @@ def test_objective_counts_observed_cells(l1_ratio, weights):
     assert_allclose(objective(X, W, H, 0.01, l1_ratio, sample_weight=weights), expected)
 
 
-@pytest.mark.filterwarnings("ignore:NMF stopped at max_iter")  # at penalty 0 and few cells the way is long
+@pytest.mark.filterwarnings("ignore:NMF stopped")  # at penalty 0 and few cells the way is long
 @pytest.mark.parametrize("share", [0.2, 0.5])
 @pytest.mark.parametrize(("penalty", "l1_ratio"), [(0, 1), (0.01, 1), (0.01, 0.5), (0.01, 0)])
 def test_stationary_over_observed_cells(penalty, l1_ratio, share):
@@ -267,3 +267,63 @@ def test_a_fit_says_what_it_refuses(penalty):
         NMFFeatures(2, missing_values="drop").fit(X)
     with pytest.raises(ValueError, match="nothing to impute from"):
         NMFFeatures(0, missing_values="ignore").fit(X).impute(X)
+
+
+# ---- found in review
+
+
+def test_impute_of_an_array_with_variables_in_another_order():
+    _, X, _ = low_rank()
+    inside, turned = (
+        NMFFeatures(3, variables=order, missing_values="ignore").fit(X).impute(X)
+        for order in (range(9), [1, 0, 2, 3, 4, 5, 6, 7, 8])
+    )
+    assert_allclose(turned, inside, atol=1e-2 * np.nanmax(X))
+
+
+def test_a_row_seen_only_where_no_component_is():
+    H = np.array([[1.0, 0, 0], [2.0, 1, 0]])
+    rows = np.array([[np.nan, np.nan, 1.0], [1, np.nan, 2]])
+    assert_allclose(exact_scores(rows, H)[0], 0)
+    assert_allclose(exact_scores(rows[::-1], H)[1], 0)
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+def test_given_loadings_are_not_spoilt_by_a_first_fill():
+    _, X, _ = low_rank(noise=0.1, share=0.3)
+    f = factorize(X, 3, missing_values="ignore")
+    again = factorize(X, 3, missing_values="ignore", init=f.H, max_iter=1)
+    assert again.objective < 1.3 * f.objective
+
+
+def test_linear_projection_refuses_missing_cells():
+    with pytest.raises(ValueError, match='projection="linear" needs every cell'):
+        NMFFeatures(2, projection="linear", missing_values="ignore").fit(low_rank()[1])
+
+
+def test_the_objective_does_not_hide_nan_in_the_factors():
+    W = np.ones((4, 1))
+    W[2] = np.nan
+    assert np.isnan(objective(np.ones((4, 3)), W, np.ones((1, 3)), penalty=0))
+
+
+def test_the_scaler_does_not_advise_what_it_lacks():
+    with pytest.raises(ValueError, match="NaN or missing") as error:
+        NonNegativeScaler().fit(low_rank()[1])
+    assert "missing_values" not in str(error.value)
+
+
+@pytest.mark.parametrize("l1_ratio", [0, 1])
+def test_penalty_zero_is_the_limit_of_small_penalties(l1_ratio):
+    _, X, _ = low_rank(noise=0.1, share=0.3)
+    settings = dict(l1_ratio=l1_ratio, missing_values="ignore", tol=1e-12, max_iter=20_000)
+    zero, tiny = (factorize(X, 1, penalty=penalty, **settings) for penalty in (0, 1e-9))
+    assert_allclose(zero.H, tiny.H, rtol=1e-4)
+
+
+def test_impute_shrinks_rows_with_few_cells_most():
+    """The prior does not fade with the number of cells observed, as the penalty does."""
+    H, rows = np.ones((1, 10)), np.full((2, 10), np.nan)
+    rows[0, :1], rows[1, :9] = 1, 1
+    one, nine = exact_scores(rows, H, prior=5.0)[:, 0]
+    assert_allclose([one, nine], [1 / 6, 9 / 14])

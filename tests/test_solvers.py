@@ -5,11 +5,13 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_digits
 from sklearn.decomposition import NMF
+from sklearn.exceptions import ConvergenceWarning
 
 from nmf_features import NMFFeatures, factorize
+from nmf_features.factorize import sample_rows
 from nmf_features.solvers import SOLVERS
 
-pytestmark = pytest.mark.filterwarnings("ignore:NMF stopped at max_iter")  # multiplicative updates are slow
+pytestmark = pytest.mark.filterwarnings("ignore:NMF stopped")  # multiplicative updates are slow
 
 # People x films; 0 is a film that was not seen.
 RATINGS = np.array(
@@ -88,6 +90,7 @@ def test_multiplicative_updates_reach_what_scikit_learns_do():
     assert ours.objective <= 1.01 * 0.5 * np.square(X - W @ theirs.components_).sum()
 
 
+@pytest.mark.filterwarnings("ignore:Components .* are zero")
 def test_a_rate_that_is_too_large_keeps_the_best_loadings():
     X = np.random.default_rng(0).uniform(size=(50, 8))
     wild, tame = (factorize(X, 3, solver="gradient", learning_rate=rate) for rate in (0.2, 0.01))
@@ -151,3 +154,48 @@ def test_ratings_with_unseen_films_as_unobserved(learning_rate):
         assert_allclose(predicted[seen], RATINGS[seen], atol=0.05)
         sane += predicted.min() > 0.5 and predicted.max() < 5.5
     assert sane >= 18
+
+
+# ---- found in review
+
+
+def test_multiplicative_updates_leave_zeros_that_a_sample_left():
+    rng = np.random.default_rng(0)
+    X = rng.gamma(1, 1, (1700, 2)) @ rng.gamma(1, 1, (2, 6))
+    X[sample_rows(1700, 425), 5] = 0
+    fast, slow = (factorize(X, 2, penalty=0, solver=solver) for solver in ("hals", "mu"))
+    assert slow.H[:, 5].any()
+    assert slow.objective < 1.05 * fast.objective
+
+
+@pytest.mark.filterwarnings("ignore:Components .* are zero")
+def test_a_fit_that_rose_is_not_called_converged():
+    X = np.random.default_rng(0).uniform(size=(50, 8))
+    for rate in (0.2, 1e30):
+        with pytest.warns(ConvergenceWarning, match="Lower learning_rate"):
+            f = factorize(X, 4, solver="gradient", learning_rate=rate)
+        assert not f.converged
+        assert np.isfinite(f.objective)
+
+
+def test_a_rate_means_the_same_in_every_unit():
+    X = (1e5 * np.random.default_rng(0).uniform(size=(50, 8))).astype(np.float32)
+    init = np.random.default_rng(1).uniform(size=(3, 8)) * 100
+    double, single = (
+        factorize(x, 3, penalty=0, solver="gradient", learning_rate=1e-6, init=init, max_iter=5)
+        for x in (X.astype(float), X)
+    )
+    assert_allclose(single.objective, double.objective, rtol=1e-3)
+
+
+def test_least_squares_with_equal_components_in_single_precision():
+    X = np.random.default_rng(0).uniform(size=(50, 9)).astype(np.float32)
+    assert np.isfinite(factorize(X, 2, solver="als", init=np.ones((2, 9)), penalty=0).objective)
+
+
+def test_tiny_single_precision_data_empty_the_model():
+    X = (1e-30 * np.random.default_rng(0).uniform(size=(50, 9))).astype(np.float32)
+    with pytest.warns(UserWarning, match="empties the model"):
+        f = factorize(X, 2)
+    assert np.isfinite(f.objective)
+    assert not f.W.any()
