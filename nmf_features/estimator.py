@@ -124,7 +124,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     score_penalties_ : ndarray of shape (2,)
         What a unit of |w|_1 and of |w|^2 / 2 cost a row in the balanced pair.
     impute_penalties_ : ndarray of shape (n_components,)
-        Noise of a cell over the squared mean score of the component: L2 strengths that ``impute`` adds.
+        Mean squared residual of a cell over the squared mean score of the component: L2 strengths that ``impute`` adds.
     n_features_in_, feature_names_in_
         Number and (where all are strings) names of all columns seen in ``fit``.
 
@@ -590,7 +590,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
                 norms = np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e)
                 cost += strengths.l2_W / 2 * np.square(norms / s).sum()
         self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), v.sum(), by_row.sum())
+        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), by_row.sum())
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_ = fit.kkt_residual
         warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
@@ -662,16 +662,14 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
         return W
 
-    def _impute_penalties(self, squared_residual, mean_scores, n, observed):
-        """Return sigma^2 / mean(w)^2: the noise of a cell over the squared mean of the scores.
+    def _impute_penalties(self, squared_residual, mean_scores, observed):
+        """Return sigma^2 / mean(w)^2: the squared residual of a cell over the squared mean of the scores.
 
         Scores that follow few cells exactly follow their noise. These are the L2 strengths of normal noise and a
         normal prior as wide as the exponential one with the same mean; without noise they are zero.
         """
-        p, k = self._n_counted(), self.n_components_
-        freedom = max(1 - k * (n + p) / (observed * p), 0.1)  # k (n + p) numbers were fitted
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            found = squared_residual / (observed * p * freedom) / np.square(mean_scores)
+            found = squared_residual / (observed * self._n_counted()) / np.square(mean_scores)
         return np.where(np.isfinite(found), found, 0.0)
 
     def _n_counted(self):
