@@ -161,8 +161,8 @@ def factorize(
     max_iter : int, default 1000
         Most passes over the data for each start, and over each sample of it.
     tol : float, default 1e-5
-        Stop when the objective falls by less than this share of itself per pass (mean of five) and the KKT
-        residual of the loadings, relative to the largest, is below its square root.
+        Stop when the objective falls by less than this share of itself per pass (mean of five, of two where samples
+        went before) and the KKT residual of the loadings, relative to the largest, is below its square root.
     random_state : int, RandomState instance or None, default None
         Seed of the random starts. The default start uses none.
     n_jobs : int or None, default None

@@ -126,7 +126,7 @@ def test_parameters_reach_the_estimator(here):
         "tol": 1e-4,
         "random_state": 7,
     }
-    assert given.keys() == {*cli.PARAMETERS, "n_components", "variables"}
+    assert {*given, "missing_values"} == {*cli.PARAMETERS, "n_components", "variables"}
     assert not any(NMFFeatures().get_params()[name] == value for name, value in given.items())
     options = []
     for name, value in given.items():
@@ -136,6 +136,9 @@ def test_parameters_reach_the_estimator(here):
 
     params = skops.io.load("m", trusted=cli.TRUSTED).get_params()
     assert {name: params[name] for name in given} == given
+    # not together with a linear projection
+    run("fit", "train.csv", "--n-components", "2", "--missing-values", "ignore", "--model", "m", "--out", "o.csv")
+    assert skops.io.load("m", trusted=cli.TRUSTED).missing_values == "ignore"
     assert params["drop_original"] is False
     assert read("o.csv").columns.tolist() == [*read("train.csv").columns, "part1", "part2", "part3"]
 
