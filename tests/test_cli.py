@@ -110,6 +110,11 @@ def test_defaults_are_those_of_the_estimator(here):
     assert skops.io.load("m", trusted=cli.TRUSTED).get_params() == NMFFeatures().get_params()
 
 
+def test_missing_values_reach_the_estimator(here):
+    run("fit", "train.csv", "--n-components", "2", "--missing-values", "ignore", "--model", "m")
+    assert skops.io.load("m", trusted=cli.TRUSTED).missing_values == "ignore"
+
+
 def test_parameters_reach_the_estimator(here):
     given = {
         "n_components": 3,
@@ -136,9 +141,6 @@ def test_parameters_reach_the_estimator(here):
 
     params = skops.io.load("m", trusted=cli.TRUSTED).get_params()
     assert {name: params[name] for name in given} == given
-    # not together with a linear projection
-    run("fit", "train.csv", "--n-components", "2", "--missing-values", "ignore", "--model", "m", "--out", "o.csv")
-    assert skops.io.load("m", trusted=cli.TRUSTED).missing_values == "ignore"
     assert params["drop_original"] is False
     assert read("o.csv").columns.tolist() == [*read("train.csv").columns, "part1", "part2", "part3"]
 
