@@ -214,9 +214,9 @@ def _mean(X, state, weights):
 def _std(X, state, weights):
     mean = _mean(X, state, weights) / state.factor
     if sparse.issparse(X):
-        columns = X.indices  # the squares of stored cells, and mean^2 for all others
-        squares = np.square(X.data / state.factor[columns] - mean[columns]) - mean[columns] ** 2
-        variance = np.maximum(_sparse_means(X, squares, weights) + mean**2, 0)
+        stored = np.square(X.data / state.factor[X.indices] - mean[X.indices])
+        others = 1 - _sparse_means(X, np.ones(X.nnz), weights)  # the share of cells that are zero
+        variance = _sparse_means(X, stored, weights) + np.maximum(others, 0) * mean**2
     else:
         variance = _means(X, lambda x: np.square(state.unit(x) - mean), weights)
     return state.factor * np.sqrt(variance)
@@ -239,10 +239,15 @@ def _quantile(values, weights):
 
 def _robust(X, state, weights):
     quantiles = []
-    columns = X.tocsc() if sparse.issparse(X) else X
+    if sparse.issparse(X):  # the stored cells of a column, and one zero that weighs as much as all others
+        X, v = X.tocsc(), np.ones(X.shape[0]) if weights is None else weights
+        for start, stop in zip(X.indptr, X.indptr[1:], strict=False):
+            stored = v[X.indices[start:stop]]
+            values, counts = np.append(X.data[start:stop], 0.0), np.append(stored, v.sum() - stored.sum())
+            quantiles.append(max(_quantile(values, counts), 0.0))
+        return np.array(quantiles)
     for j in range(X.shape[1]):
-        column = columns[:, [j]].toarray()[:, 0] if sparse.issparse(X) else columns[:, j]
-        shifted = column.astype(np.float64) - state.offset[j]
+        shifted = X[:, j].astype(np.float64) - state.offset[j]
         quantiles.append(max(_quantile(shifted, weights), 0.0))
         if state.split:
             quantiles.append(max(_quantile(-shifted, weights), 0.0))

@@ -124,3 +124,12 @@ def test_callers_data_is_unchanged(X):
     NMFFeatures(2, shift=None).fit_transform(S)
     factorize(S, 2)
     assert abs(S - before).nnz == 0
+
+
+def test_scaling_of_stored_cells_loses_nothing():
+    """A column that is stored in full and hardly varies, beside one that is mostly zeros."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([1 + 1e-7 * rng.uniform(size=200), np.where(rng.uniform(size=200) < 0.05, 3.0, 0)])
+    for scale in ("std", "mean", "robust", "max"):
+        stored, dense = (NonNegativeScaler(shift=None, scale=scale).fit(x) for x in (sparse.csr_array(X), X))
+        assert_allclose(stored.scaling_["factor"], dense.scaling_["factor"], rtol=1e-7)
