@@ -20,13 +20,13 @@ from ._warn import warn_user
 from .blocks import row_blocks, single_threaded_blas
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import check_learning_rate, fit_loadings, free_scale, rows_to_fit, warn_of_outcome
-from .init import column_means
 from .losses import (
     RESIDUAL_CELLS,
     Strengths,
     check_weights,
+    column_means,
     has_missing,
-    observed_shares,
+    penalised_counts,
     safe_scale,
     squared_residual,
     squares,
@@ -507,7 +507,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     @single_threaded_blas()
     def _fit(self, X, sample_weight):
-        """Fit; return X as a table, the scaled matrix and its scores (None where rows of weight 0 were left out)."""
+        """Fit; return X as a table, the scaled matrix and its scores (None where rows were left out of the fit)."""
         check_learning_rate(self.learning_rate, self.solver)
         if self.missing_values == "ignore" and self.projection == "linear":
             raise ValueError(
@@ -568,10 +568,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         """Keep what was found in the canonical form, and what it says of the data; return the scores."""
         W, H = fit.U, fit.H / fit.sums[:, None]
         v = np.ones(len(W)) if weights is None else weights
-        by_row, by_column = v, None
-        if n_counted is not None:
-            by_row, by_column = observed_shares(np.isnan(Z), n_counted, weights)
-            by_row = by_row * v
+        by_row, by_column = penalised_counts(Z, n_counted, v)
         scales = free_scale(fit, self.penalty, unit, by_row, by_column)  # before the scores change places
         # Largest total amount first, ties by the column of the largest loading.
         order = np.lexsort((H.argmax(axis=1), -(v @ W)))

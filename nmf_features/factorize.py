@@ -39,8 +39,19 @@ from .blocks import (
     take,
     workers,
 )
-from .init import STARTS, column_means
-from .losses import Strengths, balance, check_weights, has_missing, objective, observed_shares, safe_scale, squares
+from .init import STARTS
+from .losses import (
+    Strengths,
+    balance,
+    check_weights,
+    column_means,
+    has_missing,
+    objective,
+    observed_shares,
+    penalised_counts,
+    safe_scale,
+    squares,
+)
 from .projection import exact_scores, unit_scores
 from .solvers import SOLVERS, Statistics
 
@@ -252,11 +263,7 @@ def factorize(
         random_state=random_state,
         n_jobs=n_jobs,
     )
-    by_row, by_column = v, None
-    if n_counted is not None:
-        by_row, by_column = observed_shares(np.isnan(fitted), n_counted, v)
-        by_row = by_row if v is None else by_row * v
-    c = free_scale(fit, penalty, unit, by_row, by_column)
+    c = free_scale(fit, penalty, unit, *penalised_counts(fitted, n_counted, v))
     U = fit.U if fitted is X else unit_scores(X, fit.H, strengths.l1_W, strengths.l2_W, n_jobs)[0]
     if empty := int(np.isnan(U[:, :1]).sum()):
         warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
@@ -290,7 +297,7 @@ def rows_to_fit(X, n_counted, weights):
 def free_scale(fit, penalty, unit, by_row=None, by_column=None):
     """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty.
 
-    ``by_row`` is the weight of each row times the share of it that is observed, ``by_column`` that of each column.
+    ``by_row`` and ``by_column`` are how much each counts in the penalty.
     """
     if penalty:
         return np.ones(len(fit.H))
@@ -377,6 +384,7 @@ def fit_loadings(
         if wide:  # the loop starts from the other factor
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
+    options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
     *sizes, all_rows = sample_sizes(X, k) if learning_rate is None else [X.shape[0]]  # a rate fits one number of rows
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = None
@@ -391,7 +399,7 @@ def fit_loadings(
                 n_counted,
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
-                solver=SOLVERS[solver]() if learning_rate is None else SOLVERS[solver](np.ldexp(learning_rate, 2 * e)),
+                solver=SOLVERS[solver](**options),
                 tol=tol if last else max(tol, SAMPLE_TOL),
                 window=2 if best and last else 5,
                 each=each,
@@ -466,14 +474,15 @@ class _Descent:
         self.rows = row_blocks(X, k)
         self.filled = X
         self.observed = None  # the share of each column's cells that is, None for all
+        weights_of = [None if weights is None else weights[r] for r in self.rows]
         if n_counted is None:
-            self.blocks = [Block(take(X, r), None if weights is None else weights[r]) for r in self.rows]
+            self.blocks = [Block(take(X, r), v) for r, v in zip(self.rows, weights_of, strict=True)]
         else:
             missing = np.isnan(X)
             by_row, self.observed = observed_shares(missing, n_counted, weights)
             self.filled = np.where(missing, column_means(X, weights).astype(X.dtype), X)
             self.blocks = [
-                Block(self.filled[r], None if weights is None else weights[r], missing[r], by_row[r]) for r in self.rows
+                Block(self.filled[r], v, missing[r], by_row[r]) for r, v in zip(self.rows, weights_of, strict=True)
             ]
         squared_norm = sum(block.squared_norm() for block in self.blocks)
         # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
@@ -493,7 +502,7 @@ class _Descent:
         while self.n_iter < max_iter and not self.converged:
             self.n_iter += 1
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
-            H_new = self.solver.improve_components(H, stats, self.strengths, self._columns)
+            H_new = self.solver.improve_components(H, stats, self.strengths, self.observed)
             value = self._evaluate(H_new, stats)
             if not (self.solver.descends or value <= self.objective + self.rounding):
                 H, rejected = H_new, rejected + 1  # go on, but keep the best
@@ -508,7 +517,7 @@ class _Descent:
                 self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
                 continue
             rejected = 0
-            residual = self.solver.residual(H, stats, self.strengths, self._columns) if careful else np.inf
+            residual = self.solver.residual(H, stats, self.strengths, self.observed) if careful else np.inf
             if self.penalised or careful:
                 H_new, value = self._balance(H_new, stats)
             value = min(value, self.objective)
@@ -540,7 +549,7 @@ class _Descent:
             value = self._evaluate(self.H, stats)
             gain, self.objective = self.objective - value, min(self.objective, value)
             self.history[-1] = self.objective
-            self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self._columns)
+            self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self.observed)
             if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
                 self.converged = self.kkt_residual <= np.sqrt(self.tol)
             if not self.converged or self.objective <= self.rounding:
@@ -585,10 +594,6 @@ class _Descent:
 
         return Statistics.total(self.each(of_block, self.blocks, self.rows))
 
-    @property
-    def _columns(self):
-        return 1.0 if self.observed is None else self.observed
-
     def _evaluate(self, H, stats):
         fit = 0.5 * (stats.squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
         if not self.penalised:
@@ -611,10 +616,10 @@ class _Descent:
 
     def _revive(self, dead, revivals):
         """Put a rank-one piece of the residual in place of the first dead component that it pays for."""
+        v = np.ones(self.X.shape[0]) if self.weights is None else self.weights
+        blocks = [block.X for block in self.blocks]
         for t in np.flatnonzero(dead):
             revivals[t] += 1
-            v = np.ones(self.X.shape[0]) if self.weights is None else self.weights
-            blocks = [block.X for block in self.blocks]
             pair = _rank_one(blocks, self.Wt, v, self.H, self.strengths, self.unit, self.objective)
             if pair is not None:
                 for r, Wt_block in zip(self.rows, self.Wt, strict=True):

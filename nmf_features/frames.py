@@ -118,7 +118,7 @@ class Rows:
         self.missing_values = missing_values
         self.shape = len(X), len(self.positions)
         if not is_frame(X):
-            self.dtype, self.columns = X.dtype, None
+            self.dtype, self.columns, self.whole = X.dtype, None, self.positions == labels(X)
             return
         columns, names = [_column(X, j) for j in self.positions], labels(X)
         _refuse_words(columns, [names[j] for j in self.positions])
@@ -128,8 +128,7 @@ class Rows:
     def __getitem__(self, rows):
         """Return a slice of the rows as a matrix, not to be changed."""
         if self.columns is None:
-            matrix = self.table[rows]
-            matrix = matrix[:, self.positions] if self.positions != labels(self.table) else matrix
+            matrix = self.table[rows] if self.whole else self.table[rows, self.positions]
         else:
             matrix = np.empty((len(range(*rows.indices(self.shape[0]))), self.shape[1]), self.dtype)
             for j, column in enumerate(self.columns):
@@ -222,22 +221,21 @@ def fill(X, positions, values, missing):
             X[m, j] = column[m]
         return X
     names = labels(X)
-    changed = {j: np.where(m, v, 0) for j, v, m in zip(positions, values.T, missing.T, strict=True) if m.any()}
-    marks = dict(zip(positions, missing.T, strict=True))
+    changed = [(j, v, m) for j, v, m in zip(positions, values.T, missing.T, strict=True) if m.any()]
     if not nw.dependencies.is_pandas_dataframe(X):
         frame = nw.from_native(X)
         new = []
-        for j, filled in changed.items():
+        for j, filled, m in changed:
             column = frame[:, j]
             dtype = column.dtype if column.dtype.is_float() else nw.Float64
-            whole = np.where(marks[j], filled, column.cast(nw.Float64).to_numpy())
+            whole = np.where(m, filled, column.cast(nw.Float64).to_numpy())
             backend = nw.get_native_namespace(frame)
             new.append(nw.new_series(names[j], whole, nw.Float64, backend=backend).cast(dtype))
         return nw.to_native(frame.with_columns(*new))
     X = X.copy()
-    for j, filled in changed.items():
+    for j, filled, m in changed:
         column = X.iloc[:, j]
-        whole = np.where(marks[j], filled, column.to_numpy(dtype=np.float64, na_value=np.nan))
+        whole = np.where(m, filled, column.to_numpy(dtype=np.float64, na_value=np.nan))
         if pd.api.types.is_float_dtype(column.dtype):
             dtype = column.dtype
         else:

@@ -5,6 +5,8 @@ from scipy import sparse
 from scipy.linalg import eigh
 from sklearn.utils.extmath import randomized_svd
 
+from .losses import column_means
+
 GRAM_COLUMNS = 1000  # up to here the eigenvectors of X'X are cheap; beyond, a randomised SVD
 
 
@@ -46,17 +48,6 @@ def nnsvd_lrc(X, n_components, rng=None, weights=None):
 def random_start(X, n_components, rng, weights=None):
     """Return independent uniform loadings, in proportion to the column means."""
     return rng.uniform(size=(n_components, X.shape[1])) * column_means(X, weights)
-
-
-def column_means(X, weights=None):
-    """Return the means of the columns over observed cells, rows weighted, in float64."""
-    means = X.mean(axis=0, dtype=np.float64) if weights is None else weights @ X / weights.sum()
-    means = np.asarray(means).ravel()
-    for j in np.flatnonzero(np.isnan(means)):
-        observed = ~np.isnan(X[:, j])
-        v = np.ones(observed.sum()) if weights is None else weights[observed]
-        means[j] = v @ X[observed, j] / v.sum() if v.any() else 0.0
-    return means
 
 
 STARTS = {"nnsvd-lrc": nnsvd_lrc, "random": random_start}

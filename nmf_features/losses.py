@@ -104,6 +104,29 @@ def observed_shares(missing, n_counted, weights=None):
     return 1 - missing.sum(axis=1) / n_counted, 1 - v @ missing / v.sum()
 
 
+def penalised_counts(X, n_counted, weights):
+    """Return how much every row and every column counts in the penalty (None: 1).
+
+    A row: its weight times the share of ``n_counted`` columns observed there (None: nothing is missing). A column: the
+    share of the weight observed there.
+    """
+    if n_counted is None:
+        return weights, None
+    by_row, by_column = observed_shares(np.isnan(X), n_counted, weights)
+    return by_row if weights is None else by_row * weights, by_column
+
+
+def column_means(X, weights=None):
+    """Return the means of the columns over observed cells, rows weighted, in float64."""
+    means = X.mean(axis=0, dtype=np.float64) if weights is None else weights @ X / weights.sum()
+    means = np.asarray(means).ravel()
+    for j in np.flatnonzero(np.isnan(means)):
+        observed = ~np.isnan(X[:, j])
+        v = np.ones(observed.sum()) if weights is None else weights[observed]
+        means[j] = v @ X[observed, j] / v.sum() if v.any() else 0.0
+    return means
+
+
 def check_weights(sample_weight, X):
     """Return row weights as a float64 array, None where there are none; negative or all-zero ones are refused."""
     if sample_weight is None:
@@ -176,12 +199,11 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     weights = check_weights(sample_weight, X)
     n = X.shape[0] if weights is None else float(weights.sum())
     strengths = Strengths.of(penalty, l1_ratio, n, X.shape[1])
-    if not has_missing(X):
-        return 0.5 * squared_residual(X, W, H, weights) + strengths.cost(W, H, weights)
-    by_row, by_column = observed_shares(np.isnan(X), X.shape[1], weights)
-    W = np.where(by_row[:, None] > 0, W, 0)  # a row with nothing observed has no scores
-    loss = 0.5 * squared_residual(X, W, H, weights)
-    return loss + strengths.cost(W, H, by_row if weights is None else weights * by_row, by_column)
+    missing = has_missing(X)
+    if missing:
+        W = np.where(np.isnan(X).all(axis=1, keepdims=True), 0, W)  # a row with nothing observed has no scores
+    counts = penalised_counts(X, X.shape[1] if missing else None, weights)
+    return 0.5 * squared_residual(X, W, H, weights) + strengths.cost(W, H, *counts)
 
 
 def safe_scale(X):

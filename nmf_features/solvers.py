@@ -76,7 +76,7 @@ class _Alternating:
         return Statistics(WtW, scores_times(weighted, block.X), sums, squares, np.array(block.squared_norm()))
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
-        """Return better loadings; touches no data. ``observed`` is the share of each column that is."""
+        """Return better loadings; touches no data. ``observed`` is the share of each column that is (None: all)."""
         A, B, l1 = self._problem(H, stats, strengths, observed)
         H = H.copy()
         self.improve(H, A, B, l1, np.ones(H.shape[1]), sweeps, enough)
@@ -88,7 +88,7 @@ class _Alternating:
         return stationarity(H, A, B - l1)
 
     def _problem(self, H, stats, strengths, observed):
-        B = stats.WtX
+        B, observed = stats.WtX, 1.0 if observed is None else observed
         if strengths.l2_H:
             B = B + strengths.l2_H * (1 - observed) * H
         l1 = np.broadcast_to(strengths.l1_H * observed, H.shape[1])
