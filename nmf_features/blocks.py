@@ -51,7 +51,9 @@ class Block:
     """
 
     def __init__(self, X, weights=None, missing=None, observed=1.0):
-        self.X, self.weights, self.missing, self.observed = X, weights, missing, observed
+        self.X, self.weights, self.missing = X, weights, missing
+        self.observed = observed if missing is None else observed.astype(X.dtype)
+        self.counts = np.ones(X.shape[0], X.dtype) if weights is None else weights.astype(X.dtype)
         self.fills = int(min(4, 1 / np.mean(observed)))  # per pass: what is filled in drags the fit to what it was
         self._squared_norm = None if missing is not None else squares(X, weights)
 

@@ -7,8 +7,8 @@ over row blocks serves memory, disk and several machines. Both halves are the sa
 
     minimise over F >= 0:   1/2 tr(F' A F) - tr(F' B) + l1 sum(F),        A (k x k), B (k x m), l1 (m)
 
-with F = W', A = HH' + l2, B = HX' for the scores, and F = H, A = W'W + l2, B = W'X for the loadings. A solver is a way
-to improve F, given A, B and l1.
+with F = W', A = HH' + l2, B = HX' for the scores, and F = H, A = W'W + l2, B = W'X for the loadings (l1 is one number
+where nothing is missing). A solver is a way to improve F, given A, B and l1.
 
 Missing cells are filled with what the current factors say of them, at each pass: what is minimised then is never below
 the objective over the observed cells, and equal to it where it touches (expectation and maximisation, EM).
@@ -55,20 +55,18 @@ class _Alternating:
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
-        m = Wt.shape[1]
-        v = np.ones(m, Wt.dtype) if block.weights is None else block.weights.astype(Wt.dtype)
-        l1 = np.broadcast_to(np.asarray(strengths.l1_W * block.observed, Wt.dtype), m)
+        A, l1 = HHt.astype(Wt.dtype), strengths.l1_W * block.observed
         for _ in range(block.fills):
             block.fill(Wt, H)
             HXt = loadings_times(H, block.X)
             if strengths.l2_W and block.missing is not None:
                 HXt += strengths.l2_W * (1 - block.observed) * Wt  # the penalty that is missing is filled in as well
-            self.improve(Wt, HHt.astype(HXt.dtype), HXt, l1, v, sweeps, enough)
+            self.improve(Wt, A, HXt, l1, block.counts, sweeps, enough)
         return self.statistics(block, Wt)
 
     def statistics(self, block, Wt):
         """Return what the loadings need to know of a block."""
-        weighted = Wt.copy() if block.weights is None else Wt * block.weights.astype(Wt.dtype)
+        weighted = Wt.copy() if block.weights is None else Wt * block.counts
         WtW = (Wt @ weighted.T).astype(np.float64)  # not with itself: the symmetric product is slow for few rows
         sums, squares = weighted.sum(axis=1, dtype=np.float64), WtW.diagonal().copy()
         if block.missing is not None:
@@ -91,8 +89,7 @@ class _Alternating:
         B, observed = stats.WtX, 1.0 if observed is None else observed
         if strengths.l2_H:
             B = B + strengths.l2_H * (1 - observed) * H
-        l1 = np.broadcast_to(strengths.l1_H * observed, H.shape[1])
-        return stats.WtW + strengths.l2_H * np.eye(len(H)), B, l1
+        return stats.WtW + strengths.l2_H * np.eye(len(H)), B, strengths.l1_H * observed
 
 
 class HALS(_Alternating):
@@ -107,7 +104,7 @@ class HALS(_Alternating):
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
-        if l1.any():
+        if np.any(l1):
             B = B - l1
         self.coordinate_descent(F, A, B, weights, sweeps, enough)
 
