@@ -57,7 +57,9 @@ from .solvers import SOLVERS, Statistics
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X, and at the start and the end
 SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
-SAMPLE_TOL = 1e-4  # the best loadings for a sample are not the best for all rows
+# The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
+# their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
+SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 
 # What factorize() and NMFFeatures accept, said once.
 PARAMETERS = {
@@ -400,7 +402,7 @@ def fit_loadings(
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
                 solver=SOLVERS[solver](**options),
-                tol=tol if last else max(tol, SAMPLE_TOL),
+                tol=tol if last else max(tol, min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
                 window=2 if best and last else 5,
                 each=each,
             )
