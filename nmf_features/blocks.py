@@ -18,16 +18,19 @@ from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
 from .kernels import compiled, csr_times, csr_transposed_times, row_products
-from .losses import squares
+from .losses import column_means, squares
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
 SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the loadings, so there are few
 
 
-def row_blocks(X, k):
-    """Return slices that cover the rows; blocks of at least max(128, 4k) rows keep the products efficient."""
+def row_blocks(X, k, per_row=0):
+    """Return slices that cover the rows; blocks of at least max(128, 4k) rows keep the products efficient.
+
+    ``per_row`` numbers are kept for each row beside its cells (at least two sets of scores).
+    """
     n, p = X.shape
-    rows = n // SPARSE_BLOCKS if sparse.issparse(X) else BLOCK_BYTES // (8 * (p + 2 * k))
+    rows = n // SPARSE_BLOCKS if sparse.issparse(X) else BLOCK_BYTES // (8 * (p + max(per_row, 2 * k)))
     rows = -(-max(128, 4 * k, rows) // 64) * 64
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
@@ -45,26 +48,52 @@ def take(X, rows):
 
 
 class Block:
-    """A block of rows, with their weights (None: 1). Missing cells are filled in, in place.
+    """A block of rows, with their weights (None: 1) and which of their cells are missing (of sparse X: stored ones).
 
-    ``observed`` is the share of each row's cells that is observed: 1 where nothing is missing.
+    ``observed`` is the share of each row's cells that is observed: 1 where nothing is missing. Missing cells hold a
+    guess, which can be made anew, in place.
     """
 
-    def __init__(self, X, weights=None, missing=None, observed=1.0):
+    def __init__(self, X, weights=None, missing=None, observed=None):
         self.X, self.weights, self.missing = X, weights, missing
-        self.observed = observed if missing is None else observed.astype(X.dtype)
+        self.observed = 1.0 if observed is None else observed.astype(X.dtype)
         self.counts = np.ones(X.shape[0], X.dtype) if weights is None else weights.astype(X.dtype)
-        self.fills = int(min(4, 1 / np.mean(observed)))  # per pass: what is filled in drags the fit to what it was
+        self.fills = int(min(4, 1 / np.mean(self.observed)))  # per pass: what is filled in drags the fit to what it was
         self._squared_norm = None if missing is not None else squares(X, weights)
 
     def fill(self, Wt, H):
         """Put W H where cells are missing."""
-        if self.missing is not None and Wt.any():  # else nothing is known yet: the means of the columns stay
-            np.copyto(self.X, Wt.T @ H.astype(self.X.dtype), where=self.missing)
+        if self.missing is None or not Wt.any():  # nothing is known yet: the means of the columns stay
+            return
+        H = H.astype(self.X.dtype)
+        if not sparse.issparse(self.X):
+            np.copyto(self.X, Wt.T @ H, where=self.missing)
+            return
+        at = np.flatnonzero(self.missing)
+        rows = np.searchsorted(self.X.indptr, at, side="right") - 1
+        self.X.data[at] = np.einsum("tc,tc->c", Wt[:, rows], H[:, self.X.indices[at]])
 
     def squared_norm(self):
         """Return |X|^2, rows weighted."""
         return squares(self.X, self.weights) if self._squared_norm is None else self._squared_norm
+
+
+def filled(X, missing, weights):
+    """Return X with the means of the columns where cells are missing, and where they are (of sparse X: stored ones)."""
+    means = column_means(X, weights, missing)
+    if not sparse.issparse(X):
+        holes = np.isnan(X)
+        return np.where(holes, means.astype(X.dtype), X), holes
+    full, holes = X.copy(), np.isnan(X.data)
+    full.data[holes] = means[X.indices[holes]]
+    return full, holes
+
+
+def with_data(X, data):
+    """Return a CSR matrix with the pattern of another, and data of its own."""
+    other = sparse.csr_array(X.shape, dtype=data.dtype)
+    other.data, other.indices, other.indptr = data, X.indices, X.indptr
+    return other
 
 
 def loadings_times(H, X):

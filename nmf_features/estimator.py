@@ -4,6 +4,7 @@ A fit is: choose columns (frames) -> shift and scale (scaling) -> loadings H (fa
 What is shown is the canonical pair: the loadings of a component sum to 1 and its scores take up the size.
 """
 
+from functools import partial
 from numbers import Integral
 from typing import ClassVar
 
@@ -17,18 +18,22 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import warn_user
-from .blocks import row_blocks, single_threaded_blas
+from .blocks import row_blocks, single_threaded_blas, with_data
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import check_learning_rate, fit_loadings, free_scale, rows_to_fit, warn_of_outcome
+from .factorize import check_solver, fit_loadings, free_scale, in_units, rows_to_fit, warn_of_outcome
 from .losses import (
     RESIDUAL_CELLS,
+    Missing,
     Strengths,
+    check_beta,
+    check_domain,
     check_weights,
     column_means,
-    has_missing,
+    divergence,
+    fitted_at_stored,
+    missing_of,
     penalised_counts,
     safe_scale,
-    squared_residual,
     squares,
 )
 from .projection import exact_scores, linear_scores
@@ -42,11 +47,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     The columns X, shifted and scaled to be non-negative, are factorised as X ~ W H with W, H >= 0: the scores W
     become the columns ``NNMF1`` ... ``NNMFk``, the loadings H say what each is made of. Minimises
 
-        1/2 |X - W H|_F^2  +  penalty * l1_ratio       * (p * sum(W)  + n * sum(H))
-                           +  penalty * (1-l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
+        D(X, W H)  +  penalty * l1_ratio       * (p * sum(W)  + n * sum(H))
+                   +  penalty * (1-l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
 
-    for n rows and p columns (constant ones not counted). Samples are rows here, so W belongs to rows and H to
-    columns; where the literature puts samples in columns the two change places.
+    for n rows and p columns (constant ones not counted); D is 1/2 |X - W H|_F^2, unless ``beta_loss`` says otherwise.
+    Samples are rows here, so W belongs to rows and H to columns; where the literature puts samples in columns the two
+    change places.
 
     Parameters
     ----------
@@ -73,7 +79,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Whether the chosen columns are left out of the result.
     prefix : str, default "NNMF"
         Names are the prefix and the component's number, zero-padded so that they sort.
-    solver : {"auto", "hals", "mu", "als", "gradient"}, default "auto"
+    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float, default "frobenius"
+        The loss D; see :func:`factorize`. For counts take "kullback-leibler" with ``shift=None, scale=None``: the
+        default shift moves zero, the default scale makes other numbers of counts. "itakura-saito" needs positive data,
+        and the default shift makes zeros.
+    solver : {"auto", "hals", "newton", "mu", "als", "gradient"}, default "auto"
         See :func:`factorize`.
     learning_rate : float, optional
         Fixed step of ``solver="gradient"``; see :func:`factorize`.
@@ -85,10 +95,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Most passes over the data for each start.
     tol : float, default 1e-5
         Relative fall of the objective per pass below which the fit stops.
-    missing_values : {"raise", "ignore"}, default "raise"
-        What missing cells (NaN, NA) are: an error, or left out, of shift, scale, fit, scores and ``score``. Rows in
-        which nothing is observed have NaN scores; columns in which nothing is are set aside, like constant ones.
-        Sparse data take "raise" only.
+    missing_values : {"raise", "ignore", "unstored"}, default "raise"
+        What missing cells (NaN, NA) are: an error, or left out, of shift, scale, fit, scores and ``score``. With
+        "unstored" so are the cells that sparse data do not store, as in a table of ratings. Rows in which nothing is
+        observed have NaN scores; columns in which nothing is are set aside, like constant ones.
     random_state : int, RandomState instance or None, default None
         Seed of random starts. The default, one deterministic start, uses none.
     n_jobs : int or None, default None
@@ -106,7 +116,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     n_components_ : int
         Number of components.
     explained_ : ndarray of shape (n_components,)
-        <W H, w_t h_t> / |X|^2, each component's share of the sum of squares (rows weighted).
+        <W H, w_t h_t> / |X|^2, each component's share of the sum of squares (rows weighted); for other losses than
+        Frobenius sum(x w_t h_t / (W H)) / sum(x), its share of the sum.
     objective_ : float
         Objective at the result, ``inf`` where squares of X overflow.
     history_ : ndarray
@@ -124,7 +135,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     score_penalties_ : ndarray of shape (2,)
         What a unit of |w|_1 and of |w|^2 / 2 cost a row in the balanced pair.
     impute_penalties_ : ndarray of shape (n_components,)
-        Mean squared residual of a cell over the squared mean score of the component: L2 strengths that ``impute`` adds.
+        Mean squared residual of a cell (twice its mean divergence, for other losses) over the squared mean score of the
+        component: L2 strengths that ``impute`` adds.
     n_features_in_, feature_names_in_
         Number and (where all are strings) names of all columns seen in ``fit``.
 
@@ -132,9 +144,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     ------
     ValueError
         In ``fit`` and ``transform``: for NaN with ``missing_values="raise"``, infinite values, negative values with
-        ``shift=None``, columns that are not numeric, unknown or duplicated names, no usable column or row, names that
-        clash, bad weights; parameters of a wrong type or range (``InvalidParameterError``) or that contradict each
-        other.
+        ``shift=None``, zeros where the loss is infinite, columns that are not numeric, unknown or duplicated names, no
+        usable column or row, names that clash, bad weights; parameters of a wrong type or range
+        (``InvalidParameterError``) or that contradict each other.
 
     Warns
     -----
@@ -154,7 +166,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     References
     ----------
     D. D. Lee and H. S. Seung (1999), Learning the parts of objects by non-negative matrix factorization, Nature
-    401; ``step_nnmf_sparse`` of the R package recipes.
+    401; C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence,
+    Neural Computation 23; ``step_nnmf_sparse`` of the R package recipes.
 
     Examples
     --------
@@ -188,6 +201,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         projection="nnls",
         drop_original=True,
         prefix="NNMF",
+        beta_loss="frobenius",
         solver="auto",
         learning_rate=None,
         init="nnsvd-lrc",
@@ -208,6 +222,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.projection = projection
         self.drop_original = drop_original
         self.prefix = prefix
+        self.beta_loss = beta_loss
         self.solver = solver
         self.learning_rate = learning_rate
         self.init = init
@@ -402,9 +417,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return frames.fill(X, self._positions.tolist(), values, missing)
 
     def score(self, X, y=None, sample_weight=None):
-        """Return the share explained, 1 - |X - W H|^2 / |X - m|^2, with m the training means of the columns.
+        """Return the share explained, 1 - D(X, W H) / D(X, m), with m the training means of the columns.
 
-        W are the exact non-negative scores, also with ``projection="linear"``.
+        D is the loss of the fit, for the default |X - W H|^2 and |X - m|^2. W are the exact non-negative scores, also
+        with ``projection="linear"``.
 
         Parameters
         ----------
@@ -427,10 +443,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         W = self._scores(Z)
         W[np.isnan(W)] = 0  # of rows with nothing observed, which do not count
         Z, e = safe_scale(Z)
-        means = np.ldexp(self.column_means_, -2 * e)
-        weights = check_weights(sample_weight, Z)
-        error = squared_residual(Z, np.ldexp(W, -2 * e), self.components_.astype(Z.dtype), weights)
-        spread = squared_residual(Z, np.ones((Z.shape[0], 1), Z.dtype), means[None].astype(Z.dtype), weights)
+        H, means = self.components_.astype(Z.dtype), np.ldexp(self.column_means_, -2 * e)[None].astype(Z.dtype)
+        weights, beta = check_weights(sample_weight, Z), check_beta(self.beta_loss)
+        missing = self._missing(Z)
+        loss = partial(divergence, beta=beta, weights=weights, unstored=missing is not None and missing.unstored)
+        error, spread = loss(Z, np.ldexp(W, -2 * e), H), loss(Z, np.ones((Z.shape[0], 1), Z.dtype), means)
         if spread == 0:
             if error == 0:
                 warn_user("score is nan: X equals the training means, so there is nothing to explain.")
@@ -508,11 +525,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     @single_threaded_blas()
     def _fit(self, X, sample_weight):
         """Fit; return X as a table, the scaled matrix and its scores (None where rows were left out of the fit)."""
-        check_learning_rate(self.learning_rate, self.solver)
-        if self.missing_values == "ignore" and self.projection == "linear":
+        if self.missing_values != "raise" and self.projection == "linear":
             raise ValueError(
-                'projection="linear" needs every cell of a row, so missing_values="ignore" is of no use with it. Pass '
-                'projection="nnls", or impute first.'
+                'projection="linear" needs every cell of a row, so missing_values='
+                f'"{self.missing_values}" is of no use with it. Pass projection="nnls", or impute first.'
             )
         X = self._check(X, reset=True)
         self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
@@ -535,15 +551,17 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         whole = weights is None or bool(weights.all())
         if not whole:
             matrix, weights, fresh = matrix[weights > 0], weights[weights > 0], True
-        learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_, weights)
+        unstored = self.missing_values == "unstored"
+        learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_, weights, unstored)
         self._report_constant(learned.constant, matrix.shape[0])
         self.scaling_ = vars(learned)
         Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
-        self.column_means_ = column_means(Z, weights)
-
         alive = self._n_counted()
-        n_counted = alive if self.missing_values == "ignore" and has_missing(Z) else None
-        used = rows_to_fit(Z, n_counted, None)
+        missing = missing_of(Z, alive, self.missing_values)
+        self.column_means_ = column_means(Z, weights, missing)
+        check_solver(self.solver, self.learning_rate, self.beta_loss, missing)
+        check_domain(Z[:, self._counted()], self.beta_loss, missing)
+        used = rows_to_fit(Z, missing, None)
         if not used.all():
             Z, weights, whole = Z[used], None if weights is None else weights[used], False
         n = Z.shape[0] if weights is None else float(weights.sum())
@@ -555,20 +573,21 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             strengths,
             unit,
             weights=weights,
-            n_counted=n_counted,
+            missing=missing,
+            beta=check_beta(self.beta_loss),
             **{
                 name: getattr(self, name)
                 for name in ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
             },
         )
-        W = self._keep(fit, Z, weights, n_counted, strengths, unit)
+        W = self._keep(fit, Z, weights, missing, strengths, unit)
         return X, Z, W if whole else None
 
-    def _keep(self, fit, Z, weights, n_counted, strengths, unit):
+    def _keep(self, fit, Z, weights, missing, strengths, unit):
         """Keep what was found in the canonical form, and what it says of the data; return the scores."""
         W, H = fit.U, fit.H / fit.sums[:, None]
         v = np.ones(len(W)) if weights is None else weights
-        by_row, by_column = penalised_counts(Z, n_counted, v)
+        by_row, by_column = penalised_counts(Z, missing, v)
         scales = free_scale(fit, self.penalty, unit, by_row, by_column)  # before the scores change places
         # Largest total amount first, ties by the column of the largest loading.
         order = np.lexsort((H.argmax(axis=1), -(v @ W)))
@@ -579,9 +598,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        self.explained_ = _explained(unit_Z, unit_W, H, weights, n_counted is None) / squares(unit_Z, weights)
+        beta, unstored = check_beta(self.beta_loss), missing is not None and missing.unstored
+        self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, beta)
         with np.errstate(over="ignore"):
-            loss = np.ldexp(0.5 * squared_residual(unit_Z, unit_W, H.astype(Z.dtype), weights), 4 * e)
+            loss = in_units(divergence(unit_Z, unit_W, H.astype(Z.dtype), beta, weights, unstored), 2 * e * beta)
             cost = strengths.l1_W * ((by_row @ W) / s).sum()
             if strengths.l2_W:
                 norms = np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e)
@@ -654,7 +674,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         """Exact scores: the balanced pair's objective, seen from the canonical one (and a prior, where cells miss)."""
         s = self.component_scales_
         l1, l2 = self.score_penalties_
-        W = exact_scores(Z, self.components_, l1 / s, l2 / s / s, self.n_jobs, self._n_counted(), prior)
+        W = exact_scores(
+            Z, self.components_, l1 / s, l2 / s / s, self.n_jobs, self._missing(Z), prior, check_beta(self.beta_loss)
+        )
         if empty := int(np.isnan(W[:, 0]).sum()):
             warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
         return W
@@ -669,9 +691,18 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             found = squared_residual / (observed * self._n_counted()) / np.square(mean_scores)
         return np.where(np.isfinite(found), found, 0.0)
 
+    def _counted(self):
+        """Return which of the scaled columns are not set aside as constant."""
+        return np.repeat(~self.scaling_["constant"], 2 if self.scaling_["split"] else 1)
+
     def _n_counted(self):
-        """Count the scaled columns that are not set aside as constant."""
-        return int((~self.scaling_["constant"]).sum()) * (2 if self.scaling_["split"] else 1)
+        return int(self._counted().sum())
+
+    def _missing(self, Z):
+        """Return which cells of scaled rows can be missing."""
+        if self.missing_values == "raise":
+            return None
+        return Missing(self._n_counted(), self.missing_values == "unstored" and sparse.issparse(Z))
 
     def _result(self, X, W):
         """Other columns of X, then the components, in the kind of X."""
@@ -690,21 +721,33 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.positive_only = tags.input_tags.sparse = self.shift is None
-        tags.input_tags.allow_nan = self.missing_values == "ignore"
+        tags.input_tags.allow_nan = self.missing_values != "raise"
         return tags
 
 
-def _explained(Z, W, H, weights, complete):
-    """Return <WH, w_t h_t> over the observed cells for every component t, rows weighted."""
+def _explained(Z, W, H, weights, missing, beta):
+    """Return what share of the sum of squares each component explains; of the sum, where the loss is another.
+
+    <WH, w_t h_t> / |Z|^2, or sum(z w_t h_t / (WH)) / sum(z), over the observed cells, rows weighted.
+    """
     V = W if weights is None else W * weights[:, None]
-    if complete:
-        return (np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T)).sum(axis=1)
-    total, step = np.zeros(len(H)), max(1, RESIDUAL_CELLS // Z.shape[1])
-    for start in range(0, len(Z), step):
+    if missing is None and beta == 2:
+        return np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T) @ np.ones(len(H)) / squares(Z, weights)
+    total, whole, step = np.zeros(len(H)), 0.0, max(1, RESIDUAL_CELLS // Z.shape[1])
+    for start in range(0, Z.shape[0], step):
         rows = slice(start, start + step)
-        fitted = np.where(np.isnan(Z[rows]), 0, W[rows] @ H)
-        total += (V[rows] * (fitted @ H.T)).sum(axis=0)
-    return total
+        z = Z[rows]
+        if sparse.issparse(z):
+            y, cells, counts = fitted_at_stored(z, W[rows].astype(np.float64), H), z.data, 1.0
+            if weights is not None:
+                counts = np.repeat(weights[rows], np.diff(z.indptr))
+        else:
+            y, cells, counts = W[rows] @ H, z, 1.0 if weights is None else weights[rows, None]
+        part = y if beta == 2 else np.divide(cells, y, out=np.zeros(y.shape), where=y > 0)
+        part = np.where(np.isnan(cells), 0, part)
+        whole += float(np.nansum(counts * (np.square(cells) if beta == 2 else cells), dtype=np.float64))
+        total += (V[rows] * ((with_data(z, part) if sparse.issparse(z) else part) @ H.T)).sum(axis=0)
+    return total / whole
 
 
 def _listed(names, labels, argument):

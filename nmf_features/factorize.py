@@ -31,6 +31,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from ._warn import warn_user
 from .blocks import (
     Block,
+    filled,
     loadings_times,
     positive_residual,
     row_blocks,
@@ -41,19 +42,21 @@ from .blocks import (
 )
 from .init import STARTS
 from .losses import (
+    BETA_LOSSES,
     Strengths,
     balance,
+    check_beta,
+    check_domain,
     check_weights,
-    column_means,
-    has_missing,
+    divergence,
+    missing_of,
     objective,
     observed_shares,
     penalised_counts,
     safe_scale,
-    squares,
 )
 from .projection import exact_scores, unit_scores
-from .solvers import SOLVERS, Statistics
+from .solvers import DIVERGENCE_SOLVERS, SOLVERS, total
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X, and at the start and the end
 SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
@@ -66,13 +69,14 @@ PARAMETERS = {
     "n_components": [Interval(Integral, 0, None, closed="left")],
     "penalty": [Interval(Real, 0, None, closed="left")],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
-    "solver": [StrOptions(set(SOLVERS))],
+    "beta_loss": [StrOptions(set(BETA_LOSSES)), Interval(Real, None, None, closed="neither")],
+    "solver": [StrOptions({*SOLVERS, *DIVERGENCE_SOLVERS})],
     "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
     "init": [StrOptions(set(STARTS)), "array-like"],
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
-    "missing_values": [StrOptions({"raise", "ignore"})],
+    "missing_values": [StrOptions({"raise", "ignore", "unstored"})],
     "random_state": ["random_state"],
     "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
 }
@@ -134,6 +138,7 @@ def factorize(
     *,
     penalty=0.001,
     l1_ratio=1.0,
+    beta_loss="frobenius",
     solver="auto",
     learning_rate=None,
     init="nnsvd-lrc",
@@ -161,10 +166,15 @@ def factorize(
         Strength of the penalty on both factors; larger is sparser.
     l1_ratio : float, default 1.0
         Share of the penalty that is L1; the rest is L2.
-    solver : {"auto", "hals", "mu", "als", "gradient"}, default "auto"
-        "auto" is the fast one: "hals", hierarchical alternating least squares with extrapolation. The others are
-        those of the textbooks, and far slower: "mu", Lee and Seung's multiplicative updates; "als", least squares
-        cut off at zero, which may rise and keeps the best loadings it met; "gradient", projected gradient descent.
+    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float, default "frobenius"
+        What is minimised: see :func:`~nmf_features.objective`. "kullback-leibler" is for counts and takes zeros,
+        "itakura-saito" (and any number up to 0) takes positive data only. A number is beta itself.
+    solver : {"auto", "hals", "newton", "mu", "als", "gradient"}, default "auto"
+        "auto" is the fast one for the loss: for Frobenius "hals", hierarchical alternating least squares with
+        extrapolation, else "newton", Newton steps on whole rows and columns. The others are those of the textbooks,
+        and far slower: "mu", Lee and Seung's multiplicative updates, for every loss; and for Frobenius "als", least
+        squares cut off at zero, which may rise and keeps the best loadings it met, and "gradient", projected gradient
+        descent. "newton" takes p k^2 / 2 numbers more than the data, but for sparse data with "kullback-leibler".
     learning_rate : float, optional
         Fixed step of ``solver="gradient"``. None: found anew at each step, so that the objective never rises.
     init : {"nnsvd-lrc", "random"} or array-like of shape (n_components, n_features), default "nnsvd-lrc"
@@ -181,9 +191,10 @@ def factorize(
     n_jobs : int or None, default None
         Threads. None: as many as the process may use (its CPU affinity, and ``OMP_NUM_THREADS`` if set). The
         result is the same, bit for bit, for any number.
-    missing_values : {"raise", "ignore"}, default "raise"
-        What NaN in a dense X means: an error, or cells that were not observed and are left out. A row in which nothing
-        was observed has NaN scores.
+    missing_values : {"raise", "ignore", "unstored"}, default "raise"
+        What NaN in X means: an error, or cells that were not observed and are left out. With "unstored" so are the
+        cells that a sparse X does not store (ratings, say), which are zeros otherwise. A row in which nothing was
+        observed has NaN scores.
     sample_weight : array-like of shape (n_samples,), optional
         Weights of the rows, 0 or more. A row of weight 2 counts as the row twice, a row of weight 0 as none (it gets
         scores all the same).
@@ -197,8 +208,8 @@ def factorize(
     ------
     ValueError
         If X has NaN (and ``missing_values="raise"``), infinite or negative entries, no rows or no columns, or no
-        observed cell in any row that counts; if ``init`` does not fit; or for weights that are negative, not finite,
-        all zero or not one for each row.
+        observed cell in any row that counts; zeros where the loss is infinite there; if ``init`` does not fit, or the
+        solver does not know the loss; or for weights that are negative, not finite, all zero or not one for each row.
         ``InvalidParameterError``, a ValueError, for parameters of a wrong type or out of range.
 
     Warns
@@ -213,7 +224,8 @@ def factorize(
     ----------
     A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and tensor
     factorizations, IEICE Transactions E92-A; A. M. S. Ang and N. Gillis (2019), Accelerating nonnegative
-    matrix factorization algorithms using extrapolation, Neural Computation 31.
+    matrix factorization algorithms using extrapolation, Neural Computation 31; C. Fevotte and J. Idier (2011),
+    Algorithms for nonnegative matrix factorization with the beta-divergence, Neural Computation 23.
 
     Examples
     --------
@@ -232,19 +244,20 @@ def factorize(
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
         input_name="X",
-        ensure_all_finite=True if sparse.issparse(X) or missing_values == "raise" else "allow-nan",
+        ensure_all_finite=missing_values == "raise" or "allow-nan",
     )
     cells = X.data if sparse.issparse(X) else X
-    check_learning_rate(learning_rate, solver)
-    n_counted = X.shape[1] if missing_values == "ignore" and has_missing(X) else None
-    if (np.min if n_counted is None else np.nanmin)(cells, initial=0.0) < 0:
+    if np.nanmin(cells, initial=0.0) < 0:
         raise ValueError(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
         )
+    missing = missing_of(X, X.shape[1], missing_values)
+    check_solver(solver, learning_rate, beta_loss, missing)
+    check_domain(X, beta_loss, missing)
     weights = check_weights(sample_weight, X)
     fitted, v = X, weights
-    used = rows_to_fit(X, n_counted, weights)
+    used = rows_to_fit(X, missing, weights)
     if not used.all():
         fitted, v = X[used], None if weights is None else weights[used]
     n = fitted.shape[0] if v is None else float(v.sum())
@@ -255,7 +268,8 @@ def factorize(
         strengths,
         unit,
         weights=v,
-        n_counted=n_counted,
+        missing=missing,
+        beta=check_beta(beta_loss),
         solver=solver,
         learning_rate=learning_rate,
         init=init,
@@ -265,32 +279,40 @@ def factorize(
         random_state=random_state,
         n_jobs=n_jobs,
     )
-    c = free_scale(fit, penalty, unit, *penalised_counts(fitted, n_counted, v))
-    U = fit.U if fitted is X else unit_scores(X, fit.H, strengths.l1_W, strengths.l2_W, n_jobs)[0]
+    c = free_scale(fit, penalty, unit, *penalised_counts(fitted, missing, v))
+    U = fit.U
+    if fitted is not X:
+        U = unit_scores(X, fit.H, strengths.l1_W, strengths.l2_W, n_jobs, missing, beta=check_beta(beta_loss))[0]
     if empty := int(np.isnan(U[:, :1]).sum()):
         warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
     W, H = U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
     with np.errstate(over="ignore"):
-        value = objective(X, W, H, penalty, l1_ratio, sample_weight)
+        value = objective(X, W, H, penalty, l1_ratio, sample_weight, beta_loss, missing_values)
     W_fitted = W if fitted is X else W[used]
     warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history, fit.kkt_residual)
 
 
-def check_learning_rate(learning_rate, solver):
-    """Refuse a rate that would do nothing."""
+def check_solver(solver, learning_rate, beta_loss, missing):
+    """Refuse a solver that does not know the loss, and a rate that would do nothing."""
     if learning_rate is not None and solver != "gradient":
         raise ValueError(f'learning_rate={learning_rate} is of use with solver="gradient" only; solver is {solver!r}.')
+    known = solvers_of(check_beta(beta_loss), missing)
+    if solver not in known:
+        what = f"beta_loss={beta_loss!r}" if check_beta(beta_loss) != 2 else 'missing_values="unstored"'
+        raise ValueError(f"solver={solver!r} does not know {what}; wanted one of {sorted(known)}.")
 
 
-def rows_to_fit(X, n_counted, weights):
-    """Return which rows say anything: those of positive weight with something observed.
+def solvers_of(beta, missing):
+    """Return the solvers that know the loss and what is missing."""
+    return SOLVERS if beta == 2 and not (missing and missing.unstored) else DIVERGENCE_SOLVERS
 
-    ``n_counted`` is the number of columns in which cells can be missing, None where none is.
-    """
+
+def rows_to_fit(X, missing, weights):
+    """Return which rows say anything: those of positive weight with something observed."""
     used = np.ones(X.shape[0], dtype=bool) if weights is None else weights > 0
-    if n_counted is not None:
-        used &= np.isnan(X).sum(axis=1) < n_counted
+    if missing is not None:
+        used &= observed_shares(X, missing)[0] > 1e-12
         if not used.any():
             raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
     return used
@@ -340,7 +362,8 @@ def fit_loadings(
     unit,
     *,
     weights,
-    n_counted,
+    missing,
+    beta,
     solver,
     learning_rate,
     init,
@@ -353,8 +376,7 @@ def fit_loadings(
     """Find loadings of checked data by one or more starts; return the best by objective, as a _Fit.
 
     ``unit`` holds the strengths at penalty 1: they say how scale is shared between W and H. ``weights`` of the rows
-    are positive, or None. Missing cells are NaN, but something is observed in every row and column; ``n_counted``
-    columns are such that they can be missing, None where nothing is.
+    are positive, or None. ``missing`` says which cells are, None where none is; something is observed in every row.
     """
     n, p = X.shape
     k, rng = n_components, check_random_state(random_state)
@@ -367,16 +389,16 @@ def fit_loadings(
             )
     X, e = safe_scale(X)
     if k == 0:
-        value = 0.5 * squares(X, weights)
-        with np.errstate(over="ignore"):
-            value = float(np.ldexp(value, 4 * e))
+        nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
+        value = divergence(X, *nothing, beta, weights, bool(missing and missing.unstored))
+        value = float(in_units(value, 2 * e * beta))
         return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]), 0.0)
     # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
-    # nothing by it.
-    wide, as_given = p > max(n, 200) and weights is None and n_counted is None, X
+    # nothing by it, and other losses treat rows and columns alike.
+    wide, as_given = p > max(n, 200) and weights is None and missing is None and beta == 2, X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
-        shrink = np.minimum(np.ldexp(1.0, [-3 * e, -3 * e, -2 * e, -2 * e]), most)
+        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * beta), most)
         strengths = Strengths(*np.multiply(strengths, shrink).tolist())
     if wide:
         X = X.T.tocsr() if sparse.issparse(X) else X.T
@@ -387,7 +409,10 @@ def fit_loadings(
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
     options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
+    if solvers_of(beta, missing) is DIVERGENCE_SOLVERS:
+        options = {"beta": beta, "unstored": bool(missing and missing.unstored)}
     *sizes, all_rows = sample_sizes(X, k) if learning_rate is None else [X.shape[0]]  # a rate fits one number of rows
+    make = partial(solvers_of(beta, missing)[solver], **options)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = None
         for m in [*sizes, all_rows]:
@@ -398,10 +423,11 @@ def fit_loadings(
                 _Descent,
                 X if last else X[rows],
                 None if weights is None else weights[rows],
-                n_counted,
+                missing,
+                beta,
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
-                solver=SOLVERS[solver](**options),
+                make_solver=make,
                 tol=tol if last else max(tol, min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
                 window=2 if best and last else 5,
                 each=each,
@@ -415,10 +441,16 @@ def fit_loadings(
     if wide:
         H = (U / sums).T.astype(np.float64)
         U, sums = unit_scores(as_given, H, strengths.l1_H, strengths.l2_H, n_jobs)
-    with np.errstate(over="ignore"):
-        history, value = np.ldexp(np.array(best.history), 4 * e), float(np.ldexp(best.objective, 4 * e))
+    history, value = in_units(np.array(best.history), 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
     U = np.ldexp(U, 2 * e) if e else U
     return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history, best.kkt_residual)
+
+
+def in_units(values, exponent):
+    """Return values times 2^exponent."""
+    whole = int(np.floor(exponent))
+    with np.errstate(over="ignore"):
+        return np.ldexp(values * np.exp2(exponent - whole), whole)
 
 
 def _swap(strengths):
@@ -468,35 +500,36 @@ class _Descent:
     ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
-    def __init__(self, X, weights, n_counted, k, strengths, unit, solver, tol, window, each):
-        self.X, self.weights, self.n_counted = X, weights, n_counted
+    def __init__(self, X, weights, missing, beta, k, strengths, unit, make_solver, tol, window, each):
+        self.X, self.weights, self.missing, self.beta = X, weights, missing, beta
         self.k, self.strengths, self.unit = k, strengths, unit
-        self.solver, self.tol, self.window, self.each = solver, tol, window, each
+        self.solver, self.tol, self.window, self.each = make_solver(), tol, window, each
         self.penalised = any(strengths)
-        self.rows = row_blocks(X, k)
+        self.rows = row_blocks(X, k, self.solver.per_row(k))
         self.filled = X
         self.observed = None  # the share of each column's cells that is, None for all
         weights_of = [None if weights is None else weights[r] for r in self.rows]
-        if n_counted is None:
+        if missing is None:
             self.blocks = [Block(take(X, r), v) for r, v in zip(self.rows, weights_of, strict=True)]
         else:
-            missing = np.isnan(X)
-            by_row, self.observed = observed_shares(missing, n_counted, weights)
-            self.filled = np.where(missing, column_means(X, weights).astype(X.dtype), X)
+            by_row, self.observed = observed_shares(X, missing, weights)
+            self.filled, holes = filled(X, missing, weights)
             self.blocks = [
-                Block(self.filled[r], v, missing[r], by_row[r]) for r, v in zip(self.rows, weights_of, strict=True)
+                Block(take(self.filled, r), v, holes[cells_of(X, r)] if holes.any() else None, by_row[r])
+                for r, v in zip(self.rows, weights_of, strict=True)
             ]
         squared_norm = sum(block.squared_norm() for block in self.blocks)
         # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
         self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
         memory = np.zeros(X.shape[0] * k, X.dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
-        self._lift()
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
+        self.solver.attach(self)
+        self._lift()
 
     def run(self, H, max_iter):
         """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made."""
-        if self.solver.positive:
+        if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
         self.H, self.converged = H, False
         momentum, sweeps, rejected = 1.0, SWEEPS, 0
@@ -511,17 +544,19 @@ class _Descent:
                 if rejected > 5 or not np.isfinite(value):
                     break
                 continue
-            if value > self.objective + self.rounding:  # extrapolated too far, or too few sweeps
+            if not value <= self.objective + self.rounding:  # extrapolated too far, or too few sweeps
                 H, momentum, rejected = self.H, 1.0, rejected + 1
+                self.solver.rejected(rejected)
                 if rejected > 1:
                     sweeps, careful = min(2 * sweeps, 1000), True
                 # as far as the precision goes
                 self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
                 continue
             rejected = 0
+            self.solver.accepted()
             residual = self.solver.residual(H, stats, self.strengths, self.observed) if careful else np.inf
             if self.penalised or careful:
-                H_new, value = self._balance(H_new, stats)
+                H_new, value = self._balance(H_new, stats, value)
             value = min(value, self.objective)
             self.history.append(value)
             settled = value <= self.rounding
@@ -533,7 +568,7 @@ class _Descent:
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             H = H_new
             if self.solver.extrapolates:
-                H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - self.H), 0)
+                H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - self.H), self.solver.floor * H_new)
             self.H, self.objective, momentum = H_new, value, next_momentum
         self.stuck = rejected > 0
         return self
@@ -546,8 +581,10 @@ class _Descent:
         revivals = np.zeros(self.k, dtype=int)
         while True:
             self.Wt = None
-            U, sums = unit_scores(self.X, self.H, self.strengths.l1_W, self.strengths.l2_W, n_jobs, self.n_counted)
-            stats = self._statistics(U, sums)
+            q = self.strengths
+            U, sums = unit_scores(self.X, self.H, q.l1_W, q.l2_W, n_jobs, self.missing, beta=self.beta)
+            self.Wt = [self._transposed(U, sums, r) for r in self.rows]
+            stats = self._statistics()
             value = self._evaluate(self.H, stats)
             gain, self.objective = self.objective - value, min(self.objective, value)
             self.history[-1] = self.objective
@@ -557,12 +594,12 @@ class _Descent:
             if not self.converged or self.objective <= self.rounding:
                 return U, sums
             more = not self.stuck and (
-                gain > self.window * self.tol * self.objective + self.rounding or self.kkt_residual > np.sqrt(self.tol)
+                gain > self.window * self.tol * self.objective + self.rounding
+                or (self.kkt_residual > np.sqrt(self.tol) and self.solver.convex)
             )
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
                 return U, sums
-            self.Wt = [self._transposed(U, sums, r) for r in self.rows]
             self._lift()
             if not (more or self._revive(dead, revivals)):
                 return U, sums
@@ -573,45 +610,40 @@ class _Descent:
     def _lift(self):
         """Lift zeros among the scores, for a solver that could not."""
         if self.solver.positive:
-            least = 1e-6 * max(Wt_block.max(initial=0.0) for Wt_block in self.Wt) or 1.0
+            least = 1e-6 * max(Wt_block.max(initial=0.0) for Wt_block in self.Wt) or self.solver.blank
             for Wt_block in self.Wt:
                 np.maximum(Wt_block, least, out=Wt_block)
 
     def _pass(self, H, sweeps, enough):
         """Improve the scores, and return what the loadings need to know: one read of X."""
-        HHt = H @ H.T + self.strengths.l2_W * np.eye(self.k)
+        context = self.solver.context(H, self.strengths)
 
         def improve(block, Wt_block):
-            return self.solver.improve_scores(block, Wt_block, H, HHt, self.strengths, sweeps, enough)
+            return self.solver.improve_scores(block, Wt_block, H, context, self.strengths, sweeps, enough)
 
-        return Statistics.total(self.each(improve, self.blocks, self.Wt))
+        return total(self.each(improve, self.blocks, self.Wt))
 
-    def _statistics(self, U, sums):
-        """Return what the loadings need to know, for scores in rows."""
-
-        def of_block(block, r):
-            Wt = self._transposed(U, sums, r)
-            block.fill(Wt, self.H)
-            return self.solver.statistics(block, Wt)
-
-        return Statistics.total(self.each(of_block, self.blocks, self.rows))
+    def _statistics(self):
+        """Return what the loadings need to know, for the scores as they are."""
+        return total(self.each(lambda block, Wt: self.solver.statistics(block, Wt, self.H), self.blocks, self.Wt))
 
     def _evaluate(self, H, stats):
-        fit = 0.5 * (stats.squared_norm - 2 * np.vdot(H, stats.WtX) + np.vdot(stats.WtW, H @ H.T))
-        if not self.penalised:
-            return max(float(fit), 0.0)
-        scores = self.strengths.l1_W * stats.W_sums.sum() + self.strengths.l2_W / 2 * stats.W_squares.sum()
-        return max(float(fit), 0.0) + float(scores) + self.strengths.cost(np.zeros(0), H, columns=self.observed)
+        return self.solver.loss(H, stats) + self._penalty(H, stats.W_sums, stats.W_squares)
 
-    def _balance(self, H, stats):
+    def _penalty(self, H, W_sums, W_squares):
+        if not self.penalised:
+            return 0.0
+        scores = self.strengths.l1_W * W_sums.sum() + self.strengths.l2_W / 2 * W_squares.sum()
+        return float(scores) + self.strengths.cost(np.zeros(0), H, columns=self.observed)
+
+    def _balance(self, H, stats, value):
         """Share the scale between scores and loadings; return the loadings and the objective there."""
-        c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.observed)[:, None]
+        c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.observed)
         for Wt_block in self.Wt:
-            Wt_block *= c.astype(self.X.dtype)
-        H, self.H = H / c, self.H / c
-        c1 = c[:, 0]
-        balanced = stats.WtW * c * c.T, stats.WtX * c, stats.W_sums * c1, stats.W_squares * c1**2, stats.squared_norm
-        return H, self._evaluate(H, Statistics(*balanced))
+            Wt_block *= c[:, None].astype(self.X.dtype)
+        before = self._penalty(H, stats.W_sums, stats.W_squares)
+        H, self.H = H / c[:, None], self.H / c[:, None]
+        return H, value - before + self._penalty(H, stats.W_sums * c, stats.W_squares * c**2)
 
     def _transposed(self, U, sums, r):
         return np.ascontiguousarray((U[r] / sums.astype(self.X.dtype)).T)
@@ -622,6 +654,8 @@ class _Descent:
         blocks = [block.X for block in self.blocks]
         for t in np.flatnonzero(dead):
             revivals[t] += 1
+            if self.beta != 2 or (self.missing and self.missing.unstored):
+                return False
             pair = _rank_one(blocks, self.Wt, v, self.H, self.strengths, self.unit, self.objective)
             if pair is not None:
                 for r, Wt_block in zip(self.rows, self.Wt, strict=True):
@@ -629,6 +663,11 @@ class _Descent:
                 self.H[t] = pair[1]
                 return True
         return False
+
+
+def cells_of(X, rows):
+    """Return where the rows of a slice have their cells: in X, or among the stored cells of sparse X."""
+    return slice(X.indptr[rows.start], X.indptr[rows.stop]) if sparse.issparse(X) else rows
 
 
 def _rank_one(blocks, Wt, v, H, strengths, unit, value):

@@ -13,6 +13,7 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import validate_data
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
+LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
 
 
 def is_frame(X):
@@ -135,7 +136,7 @@ class Rows:
                 matrix[:, j] = column[rows]
         with np.errstate(over="ignore"):
             total = matrix.sum(dtype=np.float64)
-        if not np.isfinite(total) and (self.missing_values != "ignore" or np.isinf(matrix).any()):
+        if not np.isfinite(total) and (self.missing_values not in LEFT_OUT or np.isinf(matrix).any()):
             to_matrix(self.table, self.positions, self.missing_values)  # refuses with the counts of all rows
         return matrix
 
@@ -160,9 +161,9 @@ def _refuse_words(columns, names):
 
 def _refuse_nonfinite(matrix, names, missing_values):
     refused = [("infinite (inf)", np.isinf, "Replace them first.")]
-    if missing_values != "ignore" or sparse.issparse(matrix):
+    if missing_values not in LEFT_OUT:
         way_out = "Impute them first (for example feature-engine's MeanMedianImputer), or drop the rows."
-        if missing_values == "raise" and not sparse.issparse(matrix):
+        if missing_values == "raise":
             way_out = f'Pass missing_values="ignore" to leave them out. {way_out}'
         refused.insert(0, ("NaN or missing", np.isnan, way_out))
     for what, test, way_out in refused:

@@ -8,7 +8,7 @@ runs threads; all release the GIL.
 import numpy as np
 
 STRIP = 128  # columns that coordinate_descent sweeps together
-LANES = 64  # rows that nnls_rows takes together
+LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
 SLOTS = 61  # Cholesky factors that nnls_rows keeps; a prime, so that supports spread
 GUESS_SWEEPS = 2
 FEW = 50_000
@@ -200,15 +200,15 @@ def row_products(H, X, out):
             out[t, i] = c0
 
 
-def nnls_rows(grams, B):
+def nnls_rows(grams, B, guess):
     """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
 
-    There is one gram for all rows, or one for each, positive definite with no negative entry. Where it is shared,
-    rows whose unconstrained scores are positive are done at once. For the others a few sweeps from these, cut off at
-    zero, guess the support (the components that are not zero); then the scores on the support are solved for
-    exactly, and the components that violate the conditions (a negative score, or a negative gradient outside)
-    change sides, until none does. Flipping all of them usually halves their number; where that stops, Murty's rule
-    (flip the last one only) ends.
+    There is one gram for all rows, or one for each, positive definite with no negative entry; then the support (which
+    components are not zero) starts from a ``guess`` (m x k). Where the gram is shared, rows whose unconstrained scores
+    are positive are done at once, and for the others a few sweeps from these, cut off at zero, guess the support. The
+    scores on the support are solved for exactly, and the components that violate the conditions (a negative score, or
+    a negative gradient outside) change sides, until none does. Flipping all of them usually halves their number; where
+    that stops, Murty's rule (flip the last one only) ends.
 
     Rows that share the gram share the Cholesky factors of their supports. A factor depends on the support alone and
     every sum runs in a fixed order, so a row's scores have the same bits beside any other rows, compiled or not.
@@ -283,7 +283,7 @@ def nnls_rows(grams, B):
         rounding = 0.0
         for t in range(k):
             rounding = max(rounding, 2e-15 * k * B[i, t])
-            passive[t] = not shared or tile[t, lane] > 0.0
+            passive[t] = tile[t, lane] > 0.0 if shared else guess[i, t]
         if rounding == 0.0:  # b <= 0: no score can be positive
             continue
         fewest, patience, solved = k + 1, 3, False
@@ -369,7 +369,144 @@ def csr_transposed_times(data, indices, indptr, W, out):
                 column[t] += x * row[t]
 
 
-# Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows must keep its order.
+def csr_fitted(indices, indptr, W, Ht, out):
+    """Write W H at the stored cells of a CSR pattern (n x p) to out, for W (n x k) and Ht (p x k)."""
+    k = W.shape[1]
+    four = k // 4 * 4
+    for i in range(len(W)):
+        w = W[i]
+        for at in range(indptr[i], indptr[i + 1]):
+            h = Ht[indices[at]]
+            y0 = y1 = y2 = y3 = 0.0
+            for t in range(0, four, 4):
+                y0 += w[t] * h[t]
+                y1 += w[t + 1] * h[t + 1]
+                y2 += w[t + 2] * h[t + 2]
+                y3 += w[t + 3] * h[t + 3]
+            for t in range(four, k):
+                y0 += w[t] * h[t]
+            out[at] = (y0 + y1) + (y2 + y3)
+
+
+def csr_grams(data, indices, indptr, Ht, out):
+    """Write the lower triangle of sum_j x_ij h_j h_j', row after row, to column i of out (k (k + 1) / 2 x n).
+
+    X is in CSR form (n x p), Ht p x k.
+    """
+    k, n = Ht.shape[1], len(indptr) - 1
+    gram = np.empty((k, k))
+    for i in range(n):
+        gram[:] = 0.0
+        for at in range(indptr[i], indptr[i + 1]):
+            x, h = data[at], Ht[indices[at]]
+            for t in range(k):
+                row, xh = gram[t], x * h[t]
+                for s in range(t + 1):
+                    row[s] += xh * h[s]
+        at = 0
+        for t in range(k):
+            for s in range(t + 1):
+                out[at, i] = gram[t, s]
+                at += 1
+
+
+def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
+    """Minimise, column by column, d' slope + 1/2 d' A d over f + d >= least by sweeps over the rows of F, in place.
+
+    F and ``slopes`` are k x m. Each column has a gram A of its own: column j of ``grams`` (k (k + 1) / 2 x m) holds its
+    lower triangle, row after row. Strips of columns, sweeps and components without curvature are as in
+    :func:`coordinate_descent`. With ``enough`` = 0 all sweeps are made, and a column has the same bits beside any
+    others.
+    """
+    k, m = F.shape
+    zero = F.dtype.type(0)
+    f, b, low = np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype)
+    A, g, changes = np.empty((len(grams), LANES), F.dtype), np.empty(LANES, F.dtype), np.empty(LANES, F.dtype)
+    for start in range(0, m, LANES):
+        strip, v = F[:, start : start + LANES], weights[start : start + LANES]
+        lanes = strip.shape[1]
+        for t in range(k):
+            from_F, from_least = strip[t], least[t, start : start + LANES]
+            for i in range(lanes):
+                f[t, i], low[t, i] = from_F[i], from_least[i]
+        for at in range(len(grams)):
+            from_A = grams[at, start : start + LANES]
+            for i in range(lanes):
+                A[at, i] = from_A[i]
+        for t in range(k):  # b = A f - slope, so that the gradient at any f is A f - b
+            bt, slope = b[t], slopes[t, start : start + LANES]
+            for i in range(lanes):
+                bt[i] = -slope[i]
+            for s in range(k):
+                a, fs = A[t * (t + 1) // 2 + s if s < t else s * (s + 1) // 2 + t], f[s]
+                for i in range(lanes):
+                    bt[i] += a[i] * fs[i]
+        first = zero
+        for sweep in range(sweeps):
+            changes[:lanes] = zero
+            for t in range(k):
+                for i in range(lanes):
+                    g[i] = b[t, i]
+                for s in range(k):
+                    a, fs = A[t * (t + 1) // 2 + s if s < t else s * (s + 1) // 2 + t], f[s]
+                    for i in range(lanes):
+                        g[i] -= a[i] * fs[i]
+                a, ft, lt, bt = A[t * (t + 1) // 2 + t], f[t], low[t], b[t]
+                for i in range(lanes):
+                    room = lt[i] - ft[i]
+                    flat = zero if bt[i] >= zero else room  # without curvature: nothing depends on it but the penalty
+                    step = max(g[i] / a[i], room) if a[i] > zero else flat
+                    ft[i] += step
+                    changes[i] += v[i] * a[i] * step * step
+            change = zero
+            for i in range(lanes):
+                change += changes[i]
+            if sweep == 0:
+                first = change
+            if change <= enough * enough * first:
+                break
+        for t in range(k):
+            into = strip[t]
+            for i in range(lanes):
+                into[i] = f[t, i]
+
+
+def own_grams_descent_numpy(F, slopes, grams, least, weights, sweeps, enough):
+    """Do the same in NumPy, with all columns in one strip: the oracle of the tests."""
+    k = len(F)
+    A = unpacked(grams, k)
+    B = np.einsum("mts,sm->tm", A, F) - slopes
+    first = None
+    for _ in range(sweeps):
+        change = 0.0
+        for t in range(k):
+            curvature, room = A[:, t, t], least[t] - F[t]
+            gradient = B[t] - np.einsum("ms,sm->m", A[:, t], F)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                step = np.maximum(gradient / curvature, room)
+            step = np.where(curvature > 0, step, np.where(B[t] < 0, room, 0))
+            F[t] += step
+            change += float((weights * curvature) @ np.square(step))
+        first = change if first is None else first
+        if change <= enough**2 * first:
+            break
+
+
+def packed_products(F):
+    """Return the products f_t * f_s, s <= t, of the rows of F (k x m), row after row: k (k + 1) / 2 x m."""
+    return np.concatenate([F[t] * F[: t + 1] for t in range(len(F))])
+
+
+def unpacked(grams, k):
+    """Return packed lower triangles (k (k + 1) / 2 x m) as whole matrices, m x k x k."""
+    A = np.empty((grams.shape[1], k, k), grams.dtype)
+    rows, columns = np.tril_indices(k)
+    A[:, rows, columns] = A[:, columns, rows] = grams.T
+    return A
+
+
+# Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows, csr_fitted,
+# csr_grams and own_grams_descent must keep their order.
 FAST = {
     row_products: {"reassoc", "contract", "nsz"},
     coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},

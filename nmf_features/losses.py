@@ -1,25 +1,39 @@
 """What is minimised: the loss, the penalties and their sum, each written once.
 
-    minimise over W, H >= 0:   1/2 |X - W H|_F^2
+    minimise over W, H >= 0:   D(X, W H)
                                +  penalty * l1_ratio         * ( p * sum(W)   + n * sum(H)   )
                                +  penalty * (1 - l1_ratio)/2 * ( p * |W|_F^2  + n * |H|_F^2 )
 
-X is n x p, W (scores) n x k, H (loadings) k x p. This is the objective of scikit-learn's
-``NMF`` with ``alpha_W = alpha_H = penalty``: the factors p and n make it free of size.
+X is n x p, W (scores) n x k, H (loadings) k x p, and D a beta-divergence, a sum over the cells:
+
+    beta = 2    1/2 (x - y)^2                                            "frobenius"
+    beta = 1    x log(x / y) - x + y                                     "kullback-leibler", for counts
+    beta = 0    x / y - log(x / y) - 1                                   "itakura-saito", of ratios only
+    others      (x^beta + (beta - 1) y^beta - beta x y^(beta - 1)) / (beta (beta - 1))
+
+This is the objective of scikit-learn's ``NMF`` with ``alpha_W = alpha_H = penalty``: the factors p and n make it
+free of size.
 
 With row weights v, row i's share of the loss and of the penalty on W counts v_i times, and n is the sum of v.
 A row's own problem is then the same whatever its weight.
 
-Missing cells (NaN) are left out of the loss, and what is penalised counts in proportion to what was observed: p becomes
-the number of cells observed in the row, n the weight of those observed in the column.
+Missing cells (NaN, or what a sparse matrix does not store) are left out of the loss, and what is penalised counts in
+proportion to what was observed: p becomes the number of cells observed in the row, n the weight of those observed in
+the column.
+
+Reference: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.special import xlogy
 from sklearn.utils.validation import _check_sample_weight
 
+from .kernels import compiled_if_worth, csr_fitted
+
+BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
 
 
@@ -56,7 +70,7 @@ def weighted_sum(of_rows, weights):
 def squares(X, weights=None):
     """|X|_F^2 over the observed cells, rows weighted, summed in float64 slice by slice: without a copy of X."""
     if sparse.issparse(X):
-        cells = np.square(X.data, dtype=np.float64)
+        cells = np.nan_to_num(np.square(X.data, dtype=np.float64), nan=0.0, posinf=np.inf)
         return float(cells.sum() if weights is None else np.repeat(weights, np.diff(X.indptr)) @ cells)
     step, total = max(1, RESIDUAL_CELLS // max(X.shape[1], 1)), 0.0
     for start in range(0, len(X), step):
@@ -69,55 +83,132 @@ def squares(X, weights=None):
     return total
 
 
-def squared_residual(X, W, H, weights=None):
-    """|X - W H|_F^2 over the observed cells, rows weighted, from the residual itself, so that nothing cancels.
+def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
+    """D(X, W H) over the observed cells, rows weighted, from the cells themselves, so that nothing cancels.
 
-    For sparse X, whose residual would fill memory, from |X|^2 - 2 <X H', W> + <W'W, HH'>.
+    Of sparse X cells that are not stored are zeros, or not observed if ``unstored``. A zero adds what depends on y
+    alone, and the sum over all zeros is found without forming W H where beta is 1 or 2.
     """
     n, p = X.shape
-    if sparse.issparse(X):
-        W, H = W.astype(np.float64), H.astype(np.float64)
-        V = W if weights is None else W * weights[:, None]
-        return max(squares(X, weights) - 2 * float(np.vdot(X @ H.T, V)) + float(np.vdot(W.T @ V, H @ H.T)), 0.0)
+    if sparse.issparse(X) and (unstored or beta in (1.0, 2.0)):
+        return _divergence_at_stored(X, W.astype(np.float64), H.astype(np.float64), beta, weights, unstored)
     step = max(1, RESIDUAL_CELLS // max(p, 1))
     total = 0.0
     for start in range(0, n, step):
         rows = slice(start, start + step)
-        R = X[rows] - W[rows] @ H
-        if np.isnan(R.sum()):
-            R[np.isnan(X[rows])] = 0  # missing cells
-        if weights is not None:
-            R = R * np.sqrt(weights[rows], dtype=R.dtype)[:, None]
-        total += float(np.vdot(R, R))
+        x = X[rows].toarray() if sparse.issparse(X) else X[rows]
+        y = W[rows] @ H
+        D = of_cells(x, y, beta)
+        if np.isnan(D.sum()):
+            D[np.isnan(x)] = 0  # missing cells
+        total += weighted_sum(D.sum(axis=1, dtype=np.float64), None if weights is None else weights[rows])
     return total
 
 
-def has_missing(X):
-    """Whether non-negative X has missing cells (NaN), with one quick look."""
+def of_cells(x, y, beta):
+    """Return the divergence of every cell, NaN where x is."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if beta == 2:
+            return np.square(x - y) / 2
+        if beta == 1:
+            return np.where(x == 0, y, xlogy(x, x / y) - x + y)
+        if beta == 0:
+            return x / y - np.log(x / y) - 1
+        D = x**beta + (beta - 1) * y**beta - beta * x * y ** (beta - 1)
+        return np.where((x == 0) & (y == 0), 0, D / (beta * (beta - 1)))
+
+
+def slopes_of_cells(x, y, beta):
+    """Return the derivative by y of every cell's divergence, its positive part, and the curvature.
+
+    The curvature is the second derivative where the loss is convex in y (1 <= beta <= 2), else that at x = y.
+    """
+    if beta == 1:
+        ratio = x / y
+        return 1 - ratio, np.ones_like(y), ratio / y
+    if beta == 2:
+        return y - x, y.copy(), np.ones_like(y)
+    above = y ** (beta - 1)
+    slope = above - x * y ** (beta - 2)
+    if 1 < beta < 2:
+        return slope, above, (beta - 1) * y ** (beta - 2) + (2 - beta) * x * y ** (beta - 3)
+    return slope, above, y ** (beta - 2)
+
+
+def _divergence_at_stored(X, W, H, beta, weights, unstored):
+    """Do the same for sparse X from its stored cells and, of the others, the sum of y or of y^2."""
+    y = fitted_at_stored(X, W, H)
+    cells = np.nan_to_num(of_cells(X.data.astype(np.float64), y, beta), nan=0.0, posinf=np.inf)
+    v = np.ones(len(W)) if weights is None else weights
+    stored = float(np.repeat(v, np.diff(X.indptr)) @ cells)
+    if unstored:
+        return stored
+    # What is not stored: all cells, less the stored ones.
+    y_v = y * np.repeat(v, np.diff(X.indptr))
+    if beta == 2:
+        others = np.vdot((W.T * v) @ W, H @ H.T) - y @ y_v
+        return stored + max(float(others), 0.0) / 2
+    return stored + max(float((v @ W) @ H.sum(axis=1) - y_v.sum()), 0.0)
+
+
+def fitted_at_stored(X, W, H):
+    """Return W H at the stored cells of a CSR matrix."""
+    out = np.empty(len(X.data), W.dtype)
+    loop = compiled_if_worth(csr_fitted, len(out))
+    loop(X.indices, X.indptr, np.ascontiguousarray(W), np.ascontiguousarray(H.T, dtype=W.dtype), out)
+    return out
+
+
+class Missing(NamedTuple):
+    """Which cells are left out: NaN, and with ``unstored`` what a sparse matrix does not store.
+
+    ``n_counted`` is the number of columns in which cells can be missing.
+    """
+
+    n_counted: int
+    unstored: bool = False
+
+
+def missing_of(X, n_counted, missing_values):
+    """Return what of non-negative X is missing, or None where nothing is, with one quick look."""
+    if missing_values == "unstored" and sparse.issparse(X):
+        return Missing(n_counted, True)
     with np.errstate(over="ignore"):
-        return not sparse.issparse(X) and bool(np.isnan(X.sum()))
+        return Missing(n_counted) if np.isnan((X.data if sparse.issparse(X) else X).sum()) else None
 
 
-def observed_shares(missing, n_counted, weights=None):
+def observed_shares(X, missing, weights=None):
     """Return which share of its cells is observed in every row, and in every column, rows weighted."""
-    v = np.ones(len(missing)) if weights is None else weights
-    return 1 - missing.sum(axis=1) / n_counted, 1 - v @ missing / v.sum()
+    v = np.ones(X.shape[0]) if weights is None else weights
+    if not sparse.issparse(X):
+        holes = np.isnan(X)
+        return 1 - holes.sum(axis=1) / missing.n_counted, 1 - v @ holes / v.sum()
+    marked = X.copy()  # what counts, at the stored cells: those observed, or else those that are not
+    marked.data = np.isnan(X.data).astype(np.float64)
+    if missing.unstored:
+        marked.data = 1 - marked.data
+    by_row, by_column = marked @ np.ones(X.shape[1]) / missing.n_counted, v @ marked / v.sum()
+    return (by_row, by_column) if missing.unstored else (1 - by_row, 1 - by_column)
 
 
-def penalised_counts(X, n_counted, weights):
+def penalised_counts(X, missing, weights):
     """Return how much every row and every column counts in the penalty (None: 1).
 
-    A row: its weight times the share of ``n_counted`` columns observed there (None: nothing is missing). A column: the
-    share of the weight observed there.
+    A row: its weight times the share of its cells that is observed. A column: the share of the weight observed there.
     """
-    if n_counted is None:
+    if missing is None:
         return weights, None
-    by_row, by_column = observed_shares(np.isnan(X), n_counted, weights)
+    by_row, by_column = observed_shares(X, missing, weights)
     return by_row if weights is None else by_row * weights, by_column
 
 
-def column_means(X, weights=None):
+def column_means(X, weights=None, missing=None):
     """Return the means of the columns over observed cells, rows weighted, in float64."""
+    if sparse.issparse(X) and missing is not None:
+        v, shares = np.ones(X.shape[0]) if weights is None else weights, observed_shares(X, missing, weights)[1]
+        X = X.copy()
+        X.data = np.nan_to_num(X.data, nan=0.0)
+        return np.divide(v @ X / v.sum(), shares, out=np.zeros(X.shape[1]), where=shares > 1e-12)
     means = X.mean(axis=0, dtype=np.float64) if weights is None else weights @ X / weights.sum()
     means = np.asarray(means).ravel()
     for j in np.flatnonzero(np.isnan(means)):
@@ -140,16 +231,36 @@ def check_weights(sample_weight, X):
     return weights
 
 
-def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
+def check_beta(beta_loss):
+    """Return beta of a loss by name, or the number itself."""
+    return float(BETA_LOSSES.get(beta_loss, beta_loss) if isinstance(beta_loss, str) else beta_loss)
+
+
+def check_domain(X, beta_loss, missing=None):
+    """Refuse data that the loss cannot take: zeros make a divergence with beta <= 0 infinite."""
+    if check_beta(beta_loss) > 0:
+        return
+    sparse_zeros = sparse.issparse(X) and not (missing is not None and missing.unstored)
+    cells = X.data if sparse.issparse(X) else X
+    zeros = int(np.count_nonzero(cells == 0)) + (np.prod(X.shape) - len(cells) if sparse_zeros else 0)
+    if zeros:
+        raise ValueError(
+            f"beta_loss={beta_loss!r} is infinite at zero, and X has {zeros} cells that are zero. Pass positive data "
+            "as they are, with shift=None, scale=None (the default shift makes zeros), add a small number to the "
+            'data, or pass beta_loss="kullback-leibler", which takes zeros.'
+        )
+
+
+def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_loss="frobenius", missing_values="ignore"):
     """Evaluate the penalised objective that every solver here minimises.
 
-        1/2 |X - W H|_F^2 + penalty * l1_ratio         * (p * sum(W)  + n * sum(H))
-                          + penalty * (1 - l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
+        D(X, W H) + penalty * l1_ratio         * (p * sum(W)  + n * sum(H))
+                  + penalty * (1 - l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
 
     Parameters
     ----------
     X : array or sparse matrix of shape (n, p)
-        The data, non-negative. Missing cells of an array are NaN.
+        The data, non-negative. Missing cells are NaN.
     W : array of shape (n, k)
         Scores: what each row takes of each component.
     H : array of shape (k, p)
@@ -161,11 +272,16 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     sample_weight : array-like of shape (n,), optional
         Weights of the rows, 0 or more: how often each counts, in the loss and in the terms of W. In those of H, n
         is their sum.
+    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float, default "frobenius"
+        The beta-divergence D: 1/2 |X - W H|_F^2 for beta = 2, sum(x log(x / y) - x + y) for 1, sum(x / y - log(x / y)
+        - 1) for 0, with y = (W H)_ij.
+    missing_values : {"ignore", "unstored"}, default "ignore"
+        With "unstored" the cells that sparse X does not store are left out too.
 
     Returns
     -------
     float
-        The objective, in squared units of ``X``.
+        The objective, in units of ``X`` to the power beta.
 
     Raises
     ------
@@ -175,7 +291,8 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
 
     References
     ----------
-    The scaling by n and p follows scikit-learn's ``NMF``.
+    The scaling by n and p follows scikit-learn's ``NMF``. C. Fevotte and J. Idier (2011), Algorithms for nonnegative
+    matrix factorization with the beta-divergence, Neural Computation 23.
 
     Examples
     --------
@@ -186,9 +303,11 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     0.0
     >>> objective(X, np.eye(2), X, penalty=0.1)   # 0.1 * (2 * 2 + 2 * 3)
     1.0
+    >>> objective(X, np.eye(2), 2 * X, penalty=0, beta_loss="kullback-leibler")   # 2 log(1/2) + 2 + log(1/2) + 1
+    0.920558
     """
     W, H = np.asarray(W, dtype=np.float64), np.asarray(H, dtype=np.float64)
-    X = X if sparse.issparse(X) else np.asarray(X, dtype=np.float64)
+    X = X.tocsr() if sparse.issparse(X) else np.asarray(X, dtype=np.float64)
     if not (X.ndim == W.ndim == H.ndim == 2 and X.shape == (W.shape[0], H.shape[1]) and W.shape[1] == H.shape[0]):
         raise ValueError(
             f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
@@ -199,11 +318,13 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None):
     weights = check_weights(sample_weight, X)
     n = X.shape[0] if weights is None else float(weights.sum())
     strengths = Strengths.of(penalty, l1_ratio, n, X.shape[1])
-    missing = has_missing(X)
+    missing = missing_of(X, X.shape[1], missing_values)
     if missing:
-        W = np.where(np.isnan(X).all(axis=1, keepdims=True), 0, W)  # a row with nothing observed has no scores
-    counts = penalised_counts(X, X.shape[1] if missing else None, weights)
-    return 0.5 * squared_residual(X, W, H, weights) + strengths.cost(W, H, *counts)
+        empty = observed_shares(X, missing)[0] <= 0
+        W = np.where(empty[:, None], 0, W)  # a row with nothing observed has no scores
+    counts = penalised_counts(X, missing, weights)
+    loss = divergence(X, W, H, check_beta(beta_loss), weights, missing is not None and missing.unstored)
+    return loss + strengths.cost(W, H, *counts)
 
 
 def safe_scale(X):

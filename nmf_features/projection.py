@@ -1,54 +1,61 @@
 """Scores of rows, given the loadings H: the exact non-negative ones, and the linear projection.
 
-Each row x is a small convex problem of its own,
+Each row x is a small problem of its own, convex for 1 <= beta <= 2,
 
-    minimise over w >= 0:   1/2 |x - w H|^2 + sum_t l1_t w_t + 1/2 sum_t l2_t w_t^2
+    minimise over w >= 0:   d(x, w H) + sum_t l1_t w_t + 1/2 sum_t l2_t w_t^2
 
-so a row's scores never depend on its neighbours. Not even in the last bit: a product with one row may be
-rounded differently from a product with many, so rows go through tiles of one fixed size, padded with zeros.
+with d = 1/2 |x - w H|^2 or another beta-divergence, so a row's scores never depend on its neighbours. Not even in the
+last bit: a product with one row may be rounded differently from a product with many, so rows go through tiles of one
+fixed size, padded with zeros.
 
 Where H is rank-deficient many w fit equally well; the one of least norm is chosen, by a ridge of 1e-12 of
 the mean squared loadings, in the units where the loadings of a component sum to 1. Equal components share
 equally.
 
+Least squares are solved by pivoting; of other divergences the quadratic model at the scores of before is, again and
+again (Newton).
+
 Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an active-set-like method
 (block principal pivoting).
 """
 
-from functools import cache
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
-from .blocks import single_threaded_blas, take, workers
-from .kernels import compiled_if_worth, nnls_rows
+from .blocks import single_threaded_blas, take, with_data, workers
+from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
+from .losses import Missing, fitted_at_stored, observed_shares, of_cells, slopes_of_cells
+from .solvers import diagonal_of_packed, multiply
 
 RIDGE = 1e-12
 BATCH_TILES = 8  # tiles that share the factors of their supports
+CLOSE = 1e-11  # a row is done when no score is to change by more, relative to the largest
+STEPS = 200
 
 
-def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None, prior=0.0):
+def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta=2.0):
     """Return the non-negative scores of the rows of X (n x k), each exactly the minimiser of its objective.
 
     ``l1`` and ``l2`` are numbers or arrays of shape (k,). Computed in float64, returned in the dtype of X. Missing
-    cells (NaN) are left out; see :func:`unit_scores`.
+    cells are left out; see :func:`unit_scores`.
     """
-    W, sums = unit_scores(X, H, l1, l2, n_jobs, n_counted, prior)
+    W, sums = unit_scores(X, H, l1, l2, n_jobs, missing, prior, beta)
     W /= sums.astype(W.dtype)
     return W
 
 
 @single_threaded_blas()
-def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None, prior=0.0):
+def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta=2.0):
     """Return the same scores for loadings divided by their sums, with these sums (1 for zero loadings).
 
-    Missing cells (NaN) are left out, and the penalty counts in proportion to the observed ones, of ``n_counted``
-    columns (None: all). A row with nothing observed has NaN scores. ``prior`` (k,) is added to ``l2`` in rows with
-    missing cells, however few are observed.
+    Missing cells are left out, and the penalty counts in proportion to the observed ones, of ``missing.n_counted``
+    columns (None: all, and NaN is missing). A row with nothing observed has NaN scores. ``prior`` (k,) is added to
+    ``l2`` in rows with missing cells, however few are observed.
     """
-    (n, p), k = X.shape, len(H)
-    n_counted = n_counted or p
+    n, k = X.shape[0], len(H)
     W = np.zeros((n, k), dtype=X.dtype)
     all_sums = H.sum(axis=1, dtype=np.float64)
     alive = np.flatnonzero(all_sums > 0)
@@ -65,77 +72,237 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, n_counted=None, prior=0.0):
     kind = np.array([keys.index(row.tobytes()) for row in rows])
     count = np.bincount(kind)
     distinct = np.array([kinds[key] for key in keys])
-    unit_H, l1, l2, prior = distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count
-    size, kk = len(unit_H), len(unit_H) ** 2
-    diagonal = np.arange(0, kk, size + 1)
-    gram = unit_H @ unit_H.T
-    ridge = RIDGE * gram.diagonal().mean()
-    gram.flat[diagonal] += ridge + l2
-    unit_Ht = np.ascontiguousarray(unit_H.T)
+    of_rows = _LeastSquaresOfRows if beta == 2 else _DivergenceOfRows
+    problem = of_rows(
+        distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count, missing, beta, n
+    )
     share = 1 / count[kind]
-    height = tile_rows(p)
-    solve = compiled_if_worth(nnls_rows, n * kk)
 
-    def by_tiles(matrix, right):
+    def solve_batch(start):
+        batch = take(X, slice(start, start + BATCH_TILES * problem.height))
+        W[start : start + batch.shape[0], alive] = problem.solve(batch)[:, kind] * share
+
+    starts = range(0, n, BATCH_TILES * problem.height)
+    with workers(n_jobs, len(starts)) as each:
+        for _ in each(solve_batch, starts):
+            pass
+    return W, all_sums
+
+
+class _OfRows:
+    """The problems of rows, given loadings H of distinct components, and their penalties."""
+
+    def __init__(self, H, l1, l2, prior, missing, beta, n):
+        self.H, self.l1, self.l2, self.prior, self.missing, self.beta = H, l1, l2, prior, missing, beta
+        self.size, self.p = H.shape
+        self.Ht = np.ascontiguousarray(H.T)
+        self.height = tile_rows(self.p)
+        self.diagonal = np.arange(0, self.size**2, self.size + 1)
+        self.nnls = compiled_if_worth(nnls_rows, n * self.size**2)
+        self.unstored = missing is not None and missing.unstored
+
+    def by_tiles(self, matrix, right):
         """Multiply, in tiles of one height."""
-        m = len(matrix)
+        m, height = len(matrix), self.height
         tiles = -(-m // height)
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
         if m < tiles * height:
             matrix = np.vstack([matrix, np.zeros((tiles * height - m, matrix.shape[1]))])
         return (matrix.reshape(tiles, height, -1) @ right).reshape(tiles * height, -1)[:m]
 
-    def scores(grams, B):
-        found, unsolved = solve(grams, B)
+    @cached_property
+    def products(self):
+        return (self.Ht[:, :, None] * self.Ht[:, None, :]).reshape(self.p, -1)
+
+    def scores(self, grams, B, guess=None):
+        """Solve least squares: one gram for all rows, or one for each."""
+        guess = np.ones(B.shape, dtype=bool) if guess is None else guess
+        own = len(grams) > 1
+        found, unsolved = self.nnls(grams, B, guess)
         for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
-            L = np.linalg.cholesky(grams[i] if len(grams) > 1 else grams[0])
+            L = np.linalg.cholesky(grams[i] if own else grams[0])
             found[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
         return found
 
-    @cache
-    def products():
-        return (unit_Ht[:, :, None] * unit_Ht[:, None, :]).reshape(p, kk)
+    def scores_of_own(self, grams, B, guess=None):
+        """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers."""
+        grams[:, self.diagonal] += RIDGE * grams[:, self.diagonal].mean(axis=1, keepdims=True)
+        grams[~grams.any(axis=1)] = np.eye(self.size).ravel()  # no component has a loading there: the scores are zero
+        # one gram too many, so that a single row is not taken for one that shares it
+        grams = np.vstack([grams, grams[-1:]]).reshape(-1, self.size, self.size)
+        guess = None if guess is None else np.vstack([guess, guess[-1:]])
+        return self.scores(grams, np.vstack([B, B[-1:]]), guess)[:-1]
 
-    def incomplete_scores(batch, missing):
-        """Solve for rows that each have a gram of their own, summed over the columns observed there."""
-        found = np.empty((len(batch), size))
-        for start in range(0, len(batch), height):
-            rows = slice(start, start + height)
-            observed = 1 - missing[rows].sum(axis=1) / n_counted
-            B = by_tiles(np.where(missing[rows], 0, batch[rows]), unit_Ht) - observed[:, None] * l1
-            grams = by_tiles(~missing[rows], products())
-            grams[:, diagonal] += RIDGE * grams[:, diagonal].mean(axis=1, keepdims=True)
-            grams[:, diagonal] += observed[:, None] * l2 + prior
-            grams[~grams.any(axis=1)] = np.eye(size).ravel()  # no component has a loading there: the scores are zero
-            # one gram too many, so that a single row is not taken for one that shares it
-            grams = np.vstack([grams, grams[-1:]]).reshape(-1, size, size)
-            found[rows] = scores(grams, np.vstack([B, B[-1:]]))[:-1]
-            found[rows][observed <= 0] = np.nan
+    def grams_of_stored(self, batch, weights):
+        """Return the sum of weight * h h' over the stored cells of each row, packed."""
+        out = np.empty((self.size * (self.size + 1) // 2, batch.shape[0]))
+        loop = compiled_if_worth(csr_grams, len(weights) * self.size**2)
+        loop(weights, batch.indices, batch.indptr, self.Ht, out)
+        return out
+
+    def shares(self, batch):
+        """Return which share of its cells is observed in every row."""
+        return observed_shares(batch, self.missing or Missing(self.p))[0]
+
+
+class _LeastSquaresOfRows(_OfRows):
+    """Least squares: rows without missing cells share a gram."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.gram = self.H @ self.H.T
+        self.gram.flat[self.diagonal] += RIDGE * self.gram.diagonal().mean() + self.l2
+
+    def solve(self, batch):
+        """Return the scores of a batch of rows."""
+        if sparse.issparse(batch):  # row by row: no row can feel another
+            B, complete = batch.astype(np.float64, copy=False) @ self.Ht, None
+            if self.unstored:
+                complete = np.zeros(len(B), dtype=bool)
+            elif self.missing is not None:
+                complete = np.isfinite(B).all(axis=1)
+        else:
+            B = self.by_tiles(batch, self.Ht)
+            complete = None if np.isfinite(B.sum()) else ~np.isnan(batch).any(axis=1)
+        if self.l1.any():
+            B -= self.l1
+        if complete is None or complete.all():
+            return self.scores(self.gram[None], B)
+        found = np.empty_like(B)
+        if complete.any():
+            found[complete] = self.scores(self.gram[None], B[complete])
+        found[~complete] = self.solve_incomplete(batch[~complete])
         return found
 
-    def solve_batch(start):
-        batch = take(X, slice(start, start + BATCH_TILES * height))
-        if sparse.issparse(batch):  # row by row: no row can feel another
-            B, complete = batch.astype(np.float64, copy=False) @ unit_Ht, None
-        else:
-            B = by_tiles(batch, unit_Ht)
-            complete = None if np.isfinite(B.sum()) else ~np.isnan(batch).any(axis=1)
-        if l1.any():
-            B -= l1
-        if complete is None or complete.all():
-            found = scores(gram[None], B)
-        else:
-            found = np.empty_like(B)
-            found[complete] = scores(gram[None], B[complete])
-            rest = batch[~complete]
-            found[~complete] = incomplete_scores(rest, np.isnan(rest))
-        W[start : start + len(B), alive] = found[:, kind] * share
+    def solve_incomplete(self, batch):
+        """Solve for rows that each have a gram of their own, summed over the columns observed there."""
+        found, height = np.empty((batch.shape[0], self.size)), self.height
+        for start in range(0, batch.shape[0], height):
+            X = take(batch, slice(start, start + height))
+            observed = self.shares(X)[:, None]
+            if sparse.issparse(X):
+                holes = np.isnan(X.data)
+                B = with_data(X, np.where(holes, 0.0, X.data)) @ self.Ht
+                grams = self.grams_of_stored(X, (~holes if self.unstored else holes).astype(np.float64))
+                grams = unpacked(grams, self.size).reshape(-1, self.size**2)
+                if not self.unstored:  # all columns, less those missing: what rounding leaves is below the ridge
+                    grams = np.maximum(self.gram.ravel() - grams, 0)
+                    grams[:, self.diagonal] -= self.l2
+            else:
+                holes = np.isnan(X)
+                B, grams = self.by_tiles(np.where(holes, 0, X), self.Ht), self.by_tiles(~holes, self.products)
+            grams[:, self.diagonal] += observed * self.l2 + self.prior
+            found[start : start + height] = self.scores_of_own(grams, B - observed * self.l1)
+            found[start : start + height][observed[:, 0] <= 1e-12] = np.nan
+        return found
 
-    starts = range(0, n, BATCH_TILES * height)
-    with workers(n_jobs, len(starts)) as each:
-        for _ in each(solve_batch, starts):
-            pass
-    return W, all_sums
+
+class _DivergenceOfRows(_OfRows):
+    """Other divergences: Newton's method, from a few multiplicative steps.
+
+    Every step minimises the quadratic model at the scores of before exactly; scores fall to a tenth at most, unless
+    they are small already. Where the loss is not convex, and in a row that takes many steps, the objective is watched:
+    where it would rise the step is a multiplicative one, which cannot raise it.
+    """
+
+    MULTIPLICATIVE_STEPS, SWEPT_STEPS, UNWATCHED_STEPS, SWEEPS = 5, 15, 25, 10
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.descent = compiled_if_worth(own_grams_descent, args[-1] * self.size**2 * 100)
+        self.packed = packed_products(self.H).T
+        self.unwatched = self.UNWATCHED_STEPS if 1 <= self.beta <= 2 else 0
+
+    def solve(self, X):
+        """Return the scores of a batch of rows."""
+        complete = not self.unstored and not np.isnan((X.data if sparse.issparse(X) else X).sum())
+        observed = np.ones(X.shape[0]) if complete else self.shares(X)
+        if sparse.issparse(X) and not (self.unstored or self.beta == 1):
+            X = X.toarray()  # what is zero counts, too
+        stored = sparse.issparse(X)
+        cells = X.data if stored else X
+        holes = None if complete else np.isnan(cells)
+        x = (cells if complete else np.where(holes, 0.0, cells)).astype(np.float64, copy=False)
+        X = with_data(X, x) if stored else x
+        totals = np.asarray(X.sum(axis=1)).ravel() / np.maximum(observed, 1e-3)
+        W = np.repeat(totals[:, None] / self.size, self.size, axis=1)
+        # Rows without anything in them, or on which no component says anything, have no scores.
+        active = (totals > 0) & (observed > 1e-12)
+        W[~active] = 0.0
+        rows, gaps, at = X, holes, slice(None)
+        w, l1, l2 = W, observed[:, None] * self.l1, observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior
+        for step in range(STEPS):
+            if not active.all():  # go on with the others
+                W[at] = w
+                at = np.arange(len(W))[at][active]
+                if gaps is not None:
+                    gaps = with_data(rows, gaps)[active].data if stored else gaps[active]
+                rows, w, l1, l2 = rows[active], w[active], l1[active], l2[active]
+                active = np.ones(len(at), dtype=bool)
+            if not len(w):
+                break
+            exact = step >= self.MULTIPLICATIVE_STEPS
+            gradient, positive, grams = self.derivatives(rows, gaps, w, exact)
+            multiplied = w.copy()
+            multiply(multiplied, gradient, positive, l1, l2, self.beta)
+            if not exact:
+                w = multiplied
+                continue
+            diagonal = diagonal_of_packed(self.size)
+            grams[diagonal] += l2.T
+            slopes, curvature = gradient + l1 + l2 * w, grams[diagonal].T
+            move = np.divide(slopes, curvature, out=np.zeros_like(w), where=curvature > 0)
+            active = np.abs(np.minimum(w, move)).max(axis=1) > CLOSE * w.max(axis=1)
+            least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
+            if step < self.SWEPT_STEPS:
+                new, slopes, floor = (np.ascontiguousarray(q.T) for q in (w, slopes, least))
+                self.descent(new, slopes, grams, floor, np.ones(len(w)), self.SWEEPS, 0.0)
+                new = new.T
+            else:
+                A = unpacked(grams, self.size)
+                B = np.einsum("mts,ms->mt", A, w) - slopes
+                new = np.maximum(self.scores_of_own(A.reshape(len(w), -1), B, w > 0), least)
+            if step >= self.unwatched:
+                rose = ~(self.objective(rows, gaps, new, l1, l2) <= self.objective(rows, gaps, w, l1, l2))
+                new[rose] = multiplied[rose]
+            w = np.where(active[:, None], new, w)
+        W[at] = w
+        W[observed <= 1e-12] = np.nan
+        return W
+
+    def derivatives(self, X, gaps, W, hessian):
+        """Return gradient and its positive part (rows x k) and, where asked for, packed Hessians, of every row."""
+        x, least = X, 1e-12 * (W @ self.H.sum(axis=1)) / self.p  # y is kept off zero, where slopes are infinite
+        if sparse.issparse(X):
+            x, y, least = X.data, fitted_at_stored(X, W, self.H), np.repeat(least, np.diff(X.indptr))
+        else:
+            y, least = self.by_tiles(W, self.H), least[:, None]
+        slope, positive, curvature = slopes_of_cells(x, np.maximum(y, least), self.beta)
+        for part in (slope, positive, curvature):
+            if gaps is not None:
+                part[gaps] = 0
+        if not sparse.issparse(X):
+            grams = np.ascontiguousarray(self.by_tiles(curvature, self.packed).T) if hessian else None
+            return self.by_tiles(slope, self.Ht), self.by_tiles(positive, self.Ht), grams
+        above = with_data(X, positive) @ self.Ht
+        gradient = with_data(X, slope) @ self.Ht
+        if not self.unstored:  # beta = 1: zeros have the slope 1, which was left out of those not stored
+            others = self.H.sum(axis=1) - with_data(X, np.ones(len(x))) @ self.Ht
+            gradient, above = gradient + others, above + others
+        return gradient, above, self.grams_of_stored(X, curvature) if hessian else None
+
+    def objective(self, X, gaps, W, l1, l2):
+        """Return the objective of every row."""
+        y = fitted_at_stored(X, W, self.H) if sparse.issparse(X) else self.by_tiles(W, self.H)
+        cells = of_cells(X.data if sparse.issparse(X) else X, y, self.beta)
+        if gaps is not None:
+            cells[gaps] = 0
+        cost = (l1 * W + l2 / 2 * W**2).sum(axis=1)
+        if not sparse.issparse(X):
+            return cells.sum(axis=1) + cost
+        if not self.unstored:
+            cost = cost + W @ self.H.sum(axis=1) - with_data(X, y) @ np.ones(X.shape[1])
+        return with_data(X, cells) @ np.ones(X.shape[1]) + cost
 
 
 def tile_rows(p):

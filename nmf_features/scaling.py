@@ -43,15 +43,16 @@ class Scaling:
         self.factor, self.split, self.bounded, self.capped = factor, split, bounded, capped
 
     @classmethod
-    def learn(cls, X, shift, scale, names, weights=None):
+    def learn(cls, X, shift, scale, names, weights=None, unstored=False):
         """Learn offset and factor of every column of a matrix with at least one row; weights are positive.
 
-        Missing cells (NaN) are left out. A column in which nothing is observed counts as constant.
+        Missing cells are left out: NaN, and with ``unstored`` what sparse X does not store. A column in which nothing
+        is observed counts as constant.
         """
         if sparse.issparse(X):
             if shift is not None:
                 raise ValueError(f"shift={shift!r} would fill the zeros of sparse X: pass shift=None, or dense X.")
-            minimum, maximum = min_max_axis(X, axis=0)
+            minimum, maximum = _sparse_extremes(X, unstored)
         else:
             minimum, maximum = (np.asarray(extreme.reduce(X, axis=0)) for extreme in (np.fmin, np.fmax))
         minimum, maximum = minimum.astype(np.float64), maximum.astype(np.float64)
@@ -80,7 +81,7 @@ class Scaling:
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
         with np.errstate(invalid="ignore"):  # of columns that are missing altogether
-            factor = SCALES[scale](X, state, weights)
+            factor = SCALES[scale](X, state, weights, unstored)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
         return state
@@ -132,7 +133,7 @@ class Scaling:
         if sparse.issparse(X):
             Z = X.copy()
             Z.data = np.maximum(X.data, 0) / self.factor[X.indices]
-            Z.data[self.constant[X.indices]] = 0
+            Z.data[self.constant[X.indices] & ~np.isnan(Z.data)] = 0
             if self.capped:
                 np.minimum(Z.data, 1, out=Z.data)
             return Z
@@ -195,28 +196,45 @@ def _means(X, function, weights):
     return total / np.where(count == 0, 1, count)
 
 
-def _sparse_means(X, cells, weights):
-    """Means by column of what is zero where nothing is stored."""
-    if weights is None:
-        return np.bincount(X.indices, cells, minlength=X.shape[1]) / X.shape[0]
-    return np.bincount(X.indices, cells * np.repeat(weights, np.diff(X.indptr)), minlength=X.shape[1]) / weights.sum()
+def _sparse_extremes(X, unstored):
+    """Least and largest observed value of every column."""
+    if not unstored:
+        return min_max_axis(X, axis=0, ignore_nan=True)
+    by_column, observed = X.tocsc(), np.zeros((2, X.shape[1]))
+    for j, (start, stop) in enumerate(zip(by_column.indptr, by_column.indptr[1:], strict=False)):
+        stored = by_column.data[start:stop]
+        observed[:, j] = (np.fmin.reduce(stored), np.fmax.reduce(stored)) if len(stored) else np.nan
+    return observed
+
+
+def _sparse_means(X, cells, weights, unstored):
+    """Means by column, over observed cells, of what is zero where nothing is stored; NaN is not observed."""
+    p, holes = X.shape[1], np.isnan(cells)
+    v = np.ones(len(cells)) if weights is None else np.repeat(weights, np.diff(X.indptr))
+    observed = np.bincount(X.indices[~holes], v[~holes], minlength=p)
+    if not unstored:
+        missing = np.bincount(X.indices[holes], v[holes], minlength=p)
+        observed = (X.shape[0] if weights is None else weights.sum()) - missing
+    total = np.bincount(X.indices[~holes], (v * cells)[~holes], minlength=p)
+    return total / np.where(observed > 0, observed, 1)
 
 
 # Factors are found on values divided by the largest (``state.unit``, in [0, 1]): no square overflows or vanishes.
 
 
-def _mean(X, state, weights):
+def _mean(X, state, weights, unstored):
     if sparse.issparse(X):
-        return state.factor * _sparse_means(X, X.data / state.factor[X.indices], weights)
+        return state.factor * _sparse_means(X, X.data / state.factor[X.indices], weights, unstored)
     return state.factor * _means(X, state.unit, weights)
 
 
-def _std(X, state, weights):
-    mean = _mean(X, state, weights) / state.factor
+def _std(X, state, weights, unstored):
+    mean = _mean(X, state, weights, unstored) / state.factor
     if sparse.issparse(X):
         stored = np.square(X.data / state.factor[X.indices] - mean[X.indices])
-        others = 1 - _sparse_means(X, np.ones(X.nnz), weights)  # the share of cells that are zero
-        variance = _sparse_means(X, stored, weights) + np.maximum(others, 0) * mean**2
+        ones = np.where(np.isnan(X.data), np.nan, 1.0)
+        others = 1 - _sparse_means(X, ones, weights, unstored)  # the share of observed cells that are zero
+        variance = _sparse_means(X, stored, weights, unstored) + np.maximum(others, 0) * mean**2
     else:
         variance = _means(X, lambda x: np.square(state.unit(x) - mean), weights)
     return state.factor * np.sqrt(variance)
@@ -237,13 +255,14 @@ def _quantile(values, weights):
     return values[order[np.searchsorted(reached, QUANTILE * reached[-1])]]
 
 
-def _robust(X, state, weights):
+def _robust(X, state, weights, unstored):
     quantiles = []
     if sparse.issparse(X):  # the stored cells of a column, and one zero that weighs as much as all others
         X, v = X.tocsc(), np.ones(X.shape[0]) if weights is None else weights
         for start, stop in zip(X.indptr, X.indptr[1:], strict=False):
             stored = v[X.indices[start:stop]]
-            values, counts = np.append(X.data[start:stop], 0.0), np.append(stored, v.sum() - stored.sum())
+            values = np.append(X.data[start:stop], 0.0)
+            counts = np.append(stored, 0.0 if unstored else v.sum() - stored.sum())
             quantiles.append(max(_quantile(values, counts), 0.0))
         return np.array(quantiles)
     for j in range(X.shape[1]):
@@ -256,10 +275,10 @@ def _robust(X, state, weights):
 
 SCALES = {
     "std": _std,
-    "max": lambda X, state, weights: state.factor,
+    "max": lambda X, state, weights, unstored: state.factor,
     "mean": _mean,
     "robust": _robust,
-    None: lambda X, state, weights: np.ones(state.size),
+    None: lambda X, state, weights, unstored: np.ones(state.size),
 }
 
 

@@ -1,9 +1,11 @@
 """Solvers: improve W given H, then H given sums over the rows of W.
 
-    minimise  1/2 |X - W H|_F^2 + penalty(W) + penalty(H),   W >= 0, H >= 0
+    minimise  D(X, W H) + penalty(W) + penalty(H),   W >= 0, H >= 0
 
-Given H the rows of W are independent; given W, H depends on X only through W'X and W'W. That is why one pass
-over row blocks serves memory, disk and several machines. Both halves are the same problem,
+Given H the rows of W are independent; given W, H needs only sums over rows. That is why one pass over row blocks
+serves memory, disk and several machines.
+
+Least squares. H depends on X through W'X and W'W. Both halves are the same problem,
 
     minimise over F >= 0:   1/2 tr(F' A F) - tr(F' B) + l1 sum(F),        A (k x k), B (k x m), l1 (m)
 
@@ -13,16 +15,24 @@ where nothing is missing). A solver is a way to improve F, given A, B and l1.
 Missing cells are filled with what the current factors say of them, at each pass: what is minimised then is never below
 the objective over the observed cells, and equal to it where it touches (expectation and maximisation, EM).
 
+Other divergences. Every cell has a slope d'(y) and a curvature at y = (W H)_ij. Sums of slope times h_j are the
+gradient of a row of scores, sums of curvature times h_j h_j' its Hessian, and the same with w_i, over rows, those of a
+column of loadings. A cell that is missing adds nothing.
+
 References: A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and
-tensor factorizations; N. Gillis and F. Glineur (2012) for several sweeps per product with X.
+tensor factorizations; N. Gillis and F. Glineur (2012) for several sweeps per product with X; C. Fevotte and J. Idier
+(2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
+from scipy.special import xlogy
 
-from .blocks import loadings_times, scores_times
-from .kernels import compiled, coordinate_descent
+from .blocks import Block, loadings_times, row_blocks, scores_times, take, with_data
+from .kernels import compiled, coordinate_descent, csr_grams, own_grams_descent, packed_products
+from .losses import fitted_at_stored, of_cells, slopes_of_cells, weighted_sum
 
 
 class Statistics(NamedTuple):
@@ -34,24 +44,45 @@ class Statistics(NamedTuple):
     W_squares: np.ndarray  # k
     squared_norm: np.ndarray  # |X|^2, what is missing filled in
 
-    @classmethod
-    def total(cls, parts):
-        """Add the statistics of all blocks, in their order."""
-        first, *rest = parts
-        for part in rest:
-            for total, term in zip(first, part, strict=True):
-                total += term
-        return first
+
+def total(parts):
+    """Add the statistics of all blocks, in their order."""
+    first, *rest = parts
+    for part in rest:
+        for sum_, term in zip(first, part, strict=True):
+            sum_ += term
+    return first
+
+
+def weighted_sums(block, Wt):
+    """Return the weighted scores of a block and their sums and squares, as they count in the penalty."""
+    weighted = Wt.copy() if block.weights is None else Wt * block.counts
+    v = np.broadcast_to(block.observed, Wt.shape[1:])
+    return weighted, (weighted @ v).astype(np.float64), ((weighted * Wt) @ v).astype(np.float64)
 
 
 class _Alternating:
-    """What all solvers share: both halves of a pass as one problem, and what is known of the data after it.
+    """What the solvers for least squares share: both halves of a pass as one problem, and what is known after it.
 
     ``descends`` says whether a pass can only lower the objective, ``extrapolates`` whether loadings may be
-    extrapolated between passes, ``positive`` whether zeros would stay zeros, so that it must start without any.
+    extrapolated between passes (and may then shrink to the share ``floor`` of what they were), ``positive`` whether
+    zeros would stay zeros, so that it must start without any, ``lifts`` whether
+    loadings must all the same, and ``blank`` what unknown scores are where zeros would stay.
     """
 
-    descends, extrapolates, positive = True, True, False
+    descends, extrapolates, positive, lifts, floor, blank = True, True, False, False, 0.0, 1.0
+    convex = True  # the problem of the scores: else exact ones may be worse than those at hand
+
+    def per_row(self, k):
+        """Return how many numbers a pass keeps for each row beside its cells."""
+        return 2 * k
+
+    def attach(self, data):
+        """See the rows that are to be fitted: nothing is to be prepared."""
+
+    def context(self, H, strengths):
+        """Return what all blocks need to know of the loadings."""
+        return H @ H.T + strengths.l2_W * np.eye(len(H))
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
@@ -62,10 +93,14 @@ class _Alternating:
             if strengths.l2_W and block.missing is not None:
                 HXt += strengths.l2_W * (1 - block.observed) * Wt  # the penalty that is missing is filled in as well
             self.improve(Wt, A, HXt, l1, block.counts, sweeps, enough)
-        return self.statistics(block, Wt)
+        return self._sums(block, Wt)
 
-    def statistics(self, block, Wt):
-        """Return what the loadings need to know of a block."""
+    def statistics(self, block, Wt, H):
+        """Return what the loadings need to know of a block whose scores are good."""
+        block.fill(Wt, H)
+        return self._sums(block, Wt)
+
+    def _sums(self, block, Wt):
         weighted = Wt.copy() if block.weights is None else Wt * block.counts
         WtW = (Wt @ weighted.T).astype(np.float64)  # not with itself: the symmetric product is slow for few rows
         sums, squares = weighted.sum(axis=1, dtype=np.float64), WtW.diagonal().copy()
@@ -80,10 +115,20 @@ class _Alternating:
         self.improve(H, A, B, l1, np.ones(H.shape[1]), sweeps, enough)
         return H
 
+    def loss(self, H, stats):
+        """Return the loss for loadings H and the scores behind the statistics."""
+        return max(float(0.5 * stats.squared_norm - np.vdot(H, stats.WtX) + 0.5 * np.vdot(stats.WtW, H @ H.T)), 0.0)
+
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
         A, B, l1 = self._problem(H, stats, strengths, observed)
         return stationarity(H, A, B - l1)
+
+    def accepted(self):
+        """Hear that the last pass lowered the objective."""
+
+    def rejected(self, times):
+        """Hear that the last pass, and ``times`` in a row, did not."""
 
     def _problem(self, H, stats, strengths, observed):
         B, observed = stats.WtX, 1.0 if observed is None else observed
@@ -173,6 +218,321 @@ class Gradient(_Alternating):
             curvature *= 2
 
 
+class Slopes(NamedTuple):
+    """Sums over rows (weighted) of the derivatives of the loss: what the loadings need to know of the data."""
+
+    gradient: np.ndarray  # k x p
+    positive: np.ndarray  # k x p, its positive part
+    grams: np.ndarray  # k (k + 1) / 2 x p, Hessian of each column as its lower triangle
+    W_sums: np.ndarray  # k; this and the next with the share of a row's cells that is observed, as in the penalty
+    W_squares: np.ndarray  # k
+
+
+class _Divergence:
+    """What the solvers for every beta-divergence share: slopes and curvatures of cells, summed for rows and columns.
+
+    Of a sparse matrix only the stored cells are looked at, where the others are not observed, or the slope of a
+    zero does not depend on y (beta = 1); else its blocks are filled. Columns of a sparse matrix are taken from its
+    transpose, so that nothing grows faster than the stored cells.
+    """
+
+    descends, extrapolates, positive, lifts, floor, blank = True, True, False, True, 0.1, 0.0
+
+    def __init__(self, beta=2.0, unstored=False):
+        self.beta, self.unstored, self.convex = beta, unstored, 1 <= beta <= 2
+
+    def per_row(self, k):
+        """Return how many numbers a pass keeps for each row beside its cells."""
+        return k * (k + 1) // 2
+
+    def attach(self, data):
+        """See the rows that are to be fitted, and transpose sparse ones."""
+        self.data, X, k = data, data.X, data.k
+        self.per_stored = sparse.issparse(X) and (self.unstored or self.beta == 1)
+        self.columns, self.constants = None, {}
+        # y is kept off zero, where slopes are infinite; so far below the data that no fit comes near it
+        self.tiny = 1e-12 * max(float(data.filled.mean()), float(np.finfo(X.dtype).tiny) * 1e12)
+        if not self.per_stored:
+            return
+        Xt = X.T.tocsr()
+        holes, Xt_data = np.isnan(Xt.data), Xt.data
+        Xt = with_data(Xt, np.where(holes, 0, Xt_data))
+        self.columns = row_blocks(Xt, k)
+        self.transposed = [
+            Block(take(Xt, c), missing=holes[Xt.indptr[c.start] : Xt.indptr[c.stop]] if holes.any() else None)
+            for c in self.columns
+        ]
+
+    def context(self, H, strengths):
+        """Return what all blocks need to know of the loadings."""
+        return None if self.per_stored else packed_products(H)
+
+    def improve_scores(self, block, Wt, H, products, strengths, sweeps, enough):
+        """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
+        l1, l2 = (np.broadcast_to(q * block.observed, Wt.shape[1:]) for q in (strengths.l1_W, strengths.l2_W))
+        if not Wt.any():
+            Wt[:] = self._first_scores(block, H)
+            for _ in range(2):
+                gradient, positive, _ = self.slopes(block, Wt, H, None)
+                multiply(Wt, gradient, positive, l1, l2, self.beta)
+        gradient, positive, grams = self.slopes(block, Wt, H, products)
+        self.improve(Wt, gradient, positive, grams, l1, l2, block.counts, sweeps, enough)
+        return self.statistics(block, Wt, H)
+
+    def _first_scores(self, block, H):
+        """Return equal scores, such that a row and its fit have the same sum."""
+        X, holes = block.X, block.missing
+        if holes is not None:
+            X = with_data(X, np.where(holes, 0, X.data)) if sparse.issparse(X) else np.where(holes, 0, X)
+        sums = np.asarray(X.sum(axis=1)).ravel() / np.maximum(np.broadcast_to(block.observed, X.shape[:1]), 1e-3)
+        return (sums / H.sum())[None]
+
+    def cells(self, block, Y):
+        """Return slope, its positive part and curvature of every cell where the fit is Y, and whether 1 is left out.
+
+        For beta = 1 the slope is 1 - x / y: where every cell counts the ones are summed apart, without the cells.
+        """
+        beta, X = self.beta, block.X
+        stored = self.per_stored
+        X = X.data if stored else X.toarray() if sparse.issparse(X) else X
+        np.maximum(Y, self.tiny, out=Y)
+        if beta == 1 and (stored or block.missing is None):
+            ratio = X / Y
+            np.divide(ratio, Y, out=Y)
+            slope, positive, zeros = np.negative(ratio, out=ratio), None, True
+            if stored and self.unstored:
+                slope, positive, zeros = slope + 1, np.ones_like(slope), False
+            if stored and block.missing is not None:
+                slope[block.missing] = -1.0 if zeros else 0.0
+                positive = np.where(block.missing, -1.0, 0.0) if zeros else np.where(block.missing, 0.0, 1.0)
+                Y[block.missing] = 0
+            return slope, positive, Y, zeros  # Y holds the curvature now
+        slope, positive, curvature = slopes_of_cells(X, Y, beta)
+        if block.missing is not None:
+            holes = block.missing
+            if not stored and sparse.issparse(block.X):
+                holes = with_data(block.X, holes).toarray()
+            for part in (slope, positive, curvature):
+                part[holes] = 0
+        return slope, positive, curvature, False
+
+    def slopes(self, block, F, A, products, weights=None):
+        """Return gradient, its positive part and packed Hessians of the columns of F (k x rows), fit F' A.
+
+        ``products`` are those of A (None: no Hessians are wanted); ``weights`` belong to the columns of A, for stored
+        cells only.
+        """
+        if not self.per_stored:
+            slope, positive, curvature, zeros = self.cells(block, F.T @ A.astype(F.dtype))
+            A = A.astype(F.dtype)
+            gradient, ones = A @ slope.T, A.sum(axis=1, keepdims=True)
+            grams = None if products is None else products.astype(F.dtype) @ curvature.T
+            return (gradient + ones, ones, grams) if zeros else (gradient, A @ positive.T, grams)
+        X, At = block.X, np.ascontiguousarray(A.T, dtype=F.dtype)
+        slope, positive, curvature, zeros = self.cells(block, fitted_at_stored(X, F.T, A))
+        ones = (A.sum(axis=1) if weights is None else A @ weights)[:, None]
+        if weights is not None:
+            slope, curvature = slope * weights[X.indices], curvature * weights[X.indices]
+            positive = None if positive is None else positive * weights[X.indices]
+        gradient = loadings_times(A, with_data(X, slope))
+        above = np.zeros_like(gradient) if positive is None else loadings_times(A, with_data(X, positive))
+        k = len(A)
+        grams = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
+        compiled(csr_grams)(curvature, X.indices, X.indptr, At, grams)
+        return (gradient + ones, above + ones, grams) if zeros else (gradient, above, grams)
+
+    def statistics(self, block, Wt, H):
+        """Return what the loadings need to know of a block: of stored cells only the sums of scores."""
+        weighted, sums, squares = weighted_sums(block, Wt)
+        if self.per_stored:
+            return Slopes(*np.zeros((3, 0)), sums, squares)
+        slope, positive, curvature, zeros = self.cells(block, Wt.T @ H.astype(Wt.dtype))
+        gradient, ones = weighted @ slope, weighted.sum(axis=1, keepdims=True)
+        grams = (packed_products(Wt) * block.counts) @ curvature
+        gradient, above = (gradient + ones, ones) if zeros else (gradient, weighted @ positive)
+        above = np.broadcast_to(above, gradient.shape)
+        return Slopes(*(q.astype(np.float64) for q in (gradient, above, grams)), sums, squares)
+
+    def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
+        """Return better loadings. ``observed`` is the share of each column that is (None: all)."""
+        H = H.copy()
+        l1, l2 = (np.broadcast_to(q * (1.0 if observed is None else observed), H.shape[1:]) for q in strengths[1::2])
+        v = np.ones(H.shape[1])
+        if not self.per_stored:
+            self.improve(H, *stats[:3], l1, l2, v, sweeps, enough)
+            return H
+
+        def improve(c, slopes):
+            part = np.ascontiguousarray(H[:, c])
+            self.improve(part, *slopes, l1[c], l2[c], v[c], sweeps, enough)
+            H[:, c] = part
+
+        for c, slopes in zip(self.columns, self._of_columns(H), strict=True):
+            improve(c, slopes)
+        return H
+
+    def _of_columns(self, H):
+        """Return gradient, positive part and Hessians for each block of columns of stored cells."""
+        W = np.concatenate(self.data.Wt, axis=1).astype(np.float64)
+        weights = self.data.weights
+
+        def of_block(c, block):
+            return self.slopes(block, np.ascontiguousarray(H[:, c]), W, True, weights)
+
+        return self.data.each(of_block, self.columns, self.transposed)
+
+    def loss(self, H, stats):
+        """Return the loss for loadings H and the scores at hand: one more look at the data."""
+        return float(sum(self.data.each(lambda block, Wt: self._loss(block, Wt, H), self.data.blocks, self.data.Wt)))
+
+    def _loss(self, block, Wt, H):
+        X = block.X
+        if self.per_stored:
+            y = np.maximum(fitted_at_stored(X, Wt.T.astype(np.float64), H), self.tiny)
+            v = np.repeat(block.counts.astype(np.float64), np.diff(X.indptr))
+            v = v if block.missing is None else np.where(block.missing, 0, v)
+            if self.unstored:
+                return float(v @ of_cells(X.data, y, self.beta))
+            everything = float((Wt @ block.counts).astype(np.float64) @ H.sum(axis=1))
+            if block.missing is not None:
+                everything -= float((np.repeat(block.counts, np.diff(X.indptr)) - v) @ y)
+            return block_constant(X.data, v) + everything - float((v * X.data) @ np.log(y))
+        Y = np.maximum(Wt.T @ H.astype(Wt.dtype), self.tiny)
+        X = X.toarray() if sparse.issparse(X) else X
+        if self.beta == 1 and block.missing is None:
+            logs = np.log(Y)
+            if block.weights is not None:
+                logs *= block.counts[:, None]
+            everything = float((Wt @ block.counts).astype(np.float64) @ H.sum(axis=1))
+            return self._constant(block, X) + everything - float(np.vdot(X, logs))
+        cells = of_cells(X, Y, self.beta)
+        if block.missing is not None:
+            cells[with_data(block.X, block.missing).toarray() if sparse.issparse(block.X) else block.missing] = 0
+        return weighted_sum(cells.sum(axis=1, dtype=np.float64), block.weights)
+
+    def _constant(self, block, X):
+        """Return what of the Kullback-Leibler divergence depends on the data alone."""
+        if block not in self.constants:
+            with np.errstate(divide="ignore"):
+                logs = np.where(X > 0, np.log(X), 0)
+            self.constants[block] = float(block.counts @ (X * (logs - 1)).sum(axis=1, dtype=np.float64))
+        return self.constants[block]
+
+    def residual(self, H, stats, strengths, observed):
+        """Return how far the loadings are from stationary, given statistics of their scores."""
+        parts = [(slice(None), stats[:3])]
+        if self.per_stored:
+            parts = zip(self.columns, self._of_columns(H), strict=True)
+        top, worst, k = H.max(initial=0.0), 0.0, len(H)
+        if top == 0:
+            return 0.0
+        diagonal = diagonal_of_packed(k)
+        shares = np.ones(H.shape[1]) if observed is None else observed
+        for c, (gradient, _, grams) in parts:
+            slope = gradient + strengths.l1_H * shares[c] + strengths.l2_H * shares[c] * H[:, c]
+            curvature = grams[diagonal] + strengths.l2_H * shares[c]
+            step = np.divide(slope, curvature, out=np.zeros(slope.shape), where=curvature > 0)
+            worst = max(worst, float(np.abs(np.minimum(H[:, c], step)).max(initial=0.0)))
+        return worst / top
+
+    def accepted(self):
+        """Hear that the last pass lowered the objective."""
+
+    def rejected(self, times):
+        """Hear that the last pass, and ``times`` in a row, did not."""
+
+
+def multiply(F, gradient, positive, l1, l2, beta):
+    """Take a multiplicative step, in place: F times the negative over the positive part of the gradient, to a power.
+
+    With the power 1 / (a - b) no step can raise the objective; a and b are the highest and the lowest power of F in
+    what bounds it there. Where an L2 penalty makes the highest one 2 the step is smaller.
+    """
+    highest, lowest = max(beta, 1.0, 2.0 if np.any(l2) else 1.0), min(beta - 1, 1.0)
+    below, above = np.maximum(positive - gradient, 0), positive + l1 + l2 * F
+    ratio = np.divide(below, above, out=np.ones_like(F), where=above > 0)  # 0 / 0: nothing depends on this entry
+    F *= ratio ** (1 / (highest - lowest))
+
+
+class MultiplicativeDivergence(_Divergence):
+    """Multiplicative updates for every beta-divergence, one for the scores and one for the loadings in a pass.
+
+        F <- F * (negative part of the gradient / its positive part)^power
+
+    The objective never rises, and nothing becomes negative, or zero. For Kullback-Leibler without penalty these are
+    Lee and Seung's rules, up to the sums of loadings that they divide by.
+
+    References: D. D. Lee and H. S. Seung (1999), Learning the parts of objects by non-negative matrix factorization;
+    C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
+    """
+
+    extrapolates, positive = False, True
+
+    def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
+        """Take one multiplicative step."""
+        multiply(F, gradient, positive, l1, l2, self.beta)
+
+
+class Newton(_Divergence):
+    """Newton steps: rows of scores, then columns of loadings, minimise a quadratic model of their part of the loss.
+
+    Each row and column has a Hessian of its own (least squares in which a cell weighs as much as its curvature); for
+    beta = 2 without missing cells the model is exact. Entries fall to a tenth at most in a step, unless they are small
+    already, since the model knows nothing of the pole of the loss at zero. Where the objective rises all the same, the
+    pass is taken back, and some multiplicative ones are made, which cannot raise it.
+
+    References: C.-J. Hsieh and I. S. Dhillon (2011), Fast coordinate descent methods with variable selection for
+    non-negative matrix factorization; P. McCullagh and J. A. Nelder (1989), Generalized linear models, for the scoring
+    step where the loss is not convex.
+    """
+
+    def __init__(self, beta=2.0, unstored=False):
+        super().__init__(beta, unstored)
+        self.floor = 0.0 if beta == 2 else self.floor
+        self.cautious, self.patience, self.kept = 0, 1, None
+
+    def attach(self, data):
+        """See the rows, and compile."""
+        super().attach(data)
+        self.descent = compiled(own_grams_descent)
+
+    def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
+        """Minimise the quadratic model by sweeps of coordinate descent; or multiply, for once."""
+        if self.cautious:
+            multiply(F, gradient, positive, l1, l2, self.beta)
+            return
+        if np.any(l2):
+            grams[diagonal_of_packed(len(F))] += l2
+        slopes = gradient + l1 + l2 * F
+        least = np.zeros_like(F)
+        if self.floor:
+            np.multiply(F, self.floor, out=least, where=1e-3 * F.max(axis=0) < F)
+        slopes, grams = (q.astype(F.dtype, copy=False) for q in (slopes, grams))
+        self.descent(F, slopes, grams, least, weights.astype(F.dtype, copy=False), sweeps, enough)
+
+    def accepted(self):
+        """Keep the scores, to come back to."""
+        self.kept = [Wt.copy() for Wt in self.data.Wt]
+        self.cautious = max(self.cautious - 1, 0)
+
+    def rejected(self, times):
+        """Take the scores back; if it was not the extrapolation, be cautious for a while."""
+        for Wt, kept in zip(self.data.Wt, self.kept or [], strict=False):
+            Wt[:] = kept
+        if times > 1:
+            self.cautious, self.patience = self.patience, min(2 * self.patience, 64)
+
+
+def diagonal_of_packed(k):
+    """Where a packed lower triangle has its diagonal."""
+    return np.arange(k) * (np.arange(k) + 3) // 2
+
+
+def block_constant(x, v):
+    """Return what of the Kullback-Leibler divergence depends on the data alone."""
+    return float(v @ (xlogy(x, x) - x))
+
+
 def stationarity(F, A, B):
     """Largest violation max |min(F, gradient / curvature)|, relative to max F: 0 where the KKT conditions hold."""
     top = F.max(initial=0.0)
@@ -187,7 +547,10 @@ def stationarity(F, A, B):
 SOLVERS = {
     "auto": HALS,
     "hals": HALS,
+    "newton": Newton,
     "mu": Multiplicative,
     "als": AlternatingLeastSquares,
     "gradient": Gradient,
 }
+# Of other losses, and where cells of a sparse matrix that are not stored are not observed.
+DIVERGENCE_SOLVERS = {"auto": Newton, "newton": Newton, "mu": MultiplicativeDivergence}

@@ -37,7 +37,14 @@ PENALTIES = [(0, 1), (0.001, 1), (0.01, 1), (0.01, 0.5), (0.01, 0)]
 
 # tol, and the level that the residual of the loadings reaches: the slow ones stop earlier, or at max_iter.
 EXACT = (1e-13, 1e-6)
-LEVELS = {"auto": EXACT, "hals": EXACT, "gradient": (1e-9, 1e-4), "mu": (1e-7, 1e-2), "als": (1e-7, 1e-2)}
+LEVELS = {
+    "auto": EXACT,
+    "hals": EXACT,
+    "newton": EXACT,
+    "gradient": (1e-9, 1e-4),
+    "mu": (1e-7, 1e-2),
+    "als": (1e-7, 1e-2),
+}
 
 
 @pytest.mark.filterwarnings("ignore:NMF stopped")

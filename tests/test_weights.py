@@ -69,8 +69,8 @@ def test_factorize_sees_repeated_rows(penalty, l1_ratio, init, make):
 def test_sums_over_rows_see_repeated_rows():
     X, v = table().to_numpy(), WEIGHTS[WEIGHTS > 0]
     W, hals = np.random.default_rng(0).uniform(size=(len(v), 3)), HALS()
-    weighted = hals.statistics(Block(X[WEIGHTS > 0], v), np.ascontiguousarray(W.T))
-    twice = hals.statistics(Block(repeated(X, WEIGHTS)), np.ascontiguousarray(repeated(W, v).T))
+    weighted = hals.statistics(Block(X[WEIGHTS > 0], v), np.ascontiguousarray(W.T), None)
+    twice = hals.statistics(Block(repeated(X, WEIGHTS)), np.ascontiguousarray(repeated(W, v).T), None)
     for a, b in zip(weighted, twice, strict=True):
         assert_allclose(a, b, rtol=1e-12)
 
