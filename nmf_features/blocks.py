@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 from threadpoolctl import ThreadpoolController
 
-from .kernels import compiled, csr_times, csr_transposed_times, row_products
+from .kernels import compiled, csr_times, csr_transposed_times, fill_holes, row_products
 from .losses import column_means, squares
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
@@ -67,7 +67,7 @@ class Block:
             return
         H = H.astype(self.X.dtype)
         if not sparse.issparse(self.X):
-            np.copyto(self.X, Wt.T @ H, where=self.missing)
+            fill(self.X, Wt.T @ H, self.missing)
             return
         at = np.flatnonzero(self.missing)
         rows = np.searchsorted(self.X.indptr, at, side="right") - 1
@@ -87,6 +87,15 @@ def filled(X, missing, weights):
     full, holes = X.copy(), np.isnan(X.data)
     full.data[holes] = means[X.indices[holes]]
     return full, holes
+
+
+def fill(into, values, holes):
+    """Copy values (an array or a number) to where there are holes, in place."""
+    values = np.broadcast_to(np.asarray(values, dtype=into.dtype), into.shape)
+    if into.flags.c_contiguous and values.flags.c_contiguous and holes.flags.c_contiguous:
+        compiled(fill_holes)(into.reshape(-1), values.reshape(-1), holes.reshape(-1))
+    else:
+        np.copyto(into, values, where=holes)
 
 
 def with_data(X, data):

@@ -492,6 +492,13 @@ def own_grams_descent_numpy(F, slopes, grams, least, weights, sweeps, enough):
             break
 
 
+def fill_holes(into, values, holes):
+    """Copy the values to where there are holes; all are flat and of one length. NumPy's masked copy is slow."""
+    for i in range(len(into)):
+        new, old = values[i], into[i]  # both are read, so that nothing branches
+        into[i] = new if holes[i] else old
+
+
 def packed_products(F):
     """Return the products f_t * f_s, s <= t, of the rows of F (k x m), row after row: k (k + 1) / 2 x m."""
     return np.concatenate([F[t] * F[: t + 1] for t in range(len(F))])

@@ -127,7 +127,7 @@ def slopes_of_cells(x, y, beta):
         ratio = x / y
         return 1 - ratio, np.ones_like(y), ratio / y
     if beta == 2:
-        return y - x, y.copy(), np.ones_like(y)
+        return y - x, y, np.ones_like(y)
     above = y ** (beta - 1)
     slope = above - x * y ** (beta - 2)
     if 1 < beta < 2:

@@ -30,9 +30,9 @@ import numpy as np
 from scipy import sparse
 from scipy.special import xlogy
 
-from .blocks import Block, loadings_times, row_blocks, scores_times, take, with_data
+from .blocks import Block, fill, loadings_times, row_blocks, scores_times, take, with_data
 from .kernels import compiled, coordinate_descent, csr_grams, own_grams_descent, packed_products
-from .losses import fitted_at_stored, of_cells, slopes_of_cells, weighted_sum
+from .losses import fitted_at_stored, of_cells, slopes_of_cells, squares, weighted_sum
 
 
 class Statistics(NamedTuple):
@@ -237,6 +237,7 @@ class _Divergence:
     """
 
     descends, extrapolates, positive, lifts, floor, blank = True, True, False, True, 0.1, 0.0
+    multiplies = False  # whether steps are multiplicative, and need the positive part of the gradient
 
     def __init__(self, beta=2.0, unstored=False):
         self.beta, self.unstored, self.convex = beta, unstored, 1 <= beta <= 2
@@ -265,7 +266,7 @@ class _Divergence:
 
     def context(self, H, strengths):
         """Return what all blocks need to know of the loadings."""
-        return None if self.per_stored else packed_products(H)
+        return True if self.per_stored else packed_products(H)
 
     def improve_scores(self, block, Wt, H, products, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
@@ -287,71 +288,77 @@ class _Divergence:
         sums = np.asarray(X.sum(axis=1)).ravel() / np.maximum(np.broadcast_to(block.observed, X.shape[:1]), 1e-3)
         return (sums / H.sum())[None]
 
-    def cells(self, block, Y):
+    def cells(self, block, Y, multiplies):
         """Return slope, its positive part and curvature of every cell where the fit is Y, and whether 1 is left out.
 
-        For beta = 1 the slope is 1 - x / y: where every cell counts the ones are summed apart, without the cells.
+        For beta = 1 the slope is 1 - x / y: where every cell counts the ones are summed apart, without the cells. A
+        missing cell is filled with its fit, so that its slope is zero, and has no curvature. The positive part is right
+        where it is needed, for what ``multiplies``.
         """
-        beta, X = self.beta, block.X
-        stored = self.per_stored
-        X = X.data if stored else X.toarray() if sparse.issparse(X) else X
+        X, holes = block.X, block.missing
+        if self.per_stored:
+            X = X.data
+        elif sparse.issparse(X):
+            X, holes = X.toarray(), None if holes is None else with_data(X, holes).toarray()
         np.maximum(Y, self.tiny, out=Y)
-        if beta == 1 and (stored or block.missing is None):
-            ratio = X / Y
-            np.divide(ratio, Y, out=Y)
-            slope, positive, zeros = np.negative(ratio, out=ratio), None, True
-            if stored and self.unstored:
-                slope, positive, zeros = slope + 1, np.ones_like(slope), False
-            if stored and block.missing is not None:
-                slope[block.missing] = -1.0 if zeros else 0.0
-                positive = np.where(block.missing, -1.0, 0.0) if zeros else np.where(block.missing, 0.0, 1.0)
-                Y[block.missing] = 0
-            return slope, positive, Y, zeros  # Y holds the curvature now
-        slope, positive, curvature = slopes_of_cells(X, Y, beta)
-        if block.missing is not None:
-            holes = block.missing
-            if not stored and sparse.issparse(block.X):
-                holes = with_data(block.X, holes).toarray()
-            for part in (slope, positive, curvature):
-                part[holes] = 0
-        return slope, positive, curvature, False
+        if holes is not None:
+            fill(X, Y, holes)
+        apart = self.beta == 1 and not self.unstored and (self.per_stored or holes is None)
+        if apart:
+            slope = X / Y
+            curvature, positive = np.divide(slope, Y, out=Y), np.zeros(()) if holes is None else np.zeros_like(Y)
+            np.negative(slope, out=slope)
+        else:
+            slope, positive, curvature = slopes_of_cells(X, Y, self.beta)
+        if holes is not None:
+            curvature *= ~holes
+            positive = np.where(holes, -1 if apart else 0, positive) if multiplies else positive
+        return slope, positive, curvature, apart
 
     def slopes(self, block, F, A, products, weights=None):
         """Return gradient, its positive part and packed Hessians of the columns of F (k x rows), fit F' A.
 
-        ``products`` are those of A (None: no Hessians are wanted); ``weights`` belong to the columns of A, for stored
-        cells only.
+        ``products`` are those of A (None: for a multiplicative step, Hessians are not wanted and the positive part
+        is); ``weights`` belong to the columns of A, for stored cells only.
         """
-        if not self.per_stored:
-            slope, positive, curvature, zeros = self.cells(block, F.T @ A.astype(F.dtype))
-            A = A.astype(F.dtype)
-            gradient, ones = A @ slope.T, A.sum(axis=1, keepdims=True)
-            grams = None if products is None else products.astype(F.dtype) @ curvature.T
-            return (gradient + ones, ones, grams) if zeros else (gradient, A @ positive.T, grams)
-        X, At = block.X, np.ascontiguousarray(A.T, dtype=F.dtype)
-        slope, positive, curvature, zeros = self.cells(block, fitted_at_stored(X, F.T, A))
+        X, k, multiplies = block.X, len(A), self.multiplies or products is None
+        At, A = np.ascontiguousarray(A.T, dtype=F.dtype), A.astype(F.dtype, copy=False)
         ones = (A.sum(axis=1) if weights is None else A @ weights)[:, None]
-        if weights is not None:
-            slope, curvature = slope * weights[X.indices], curvature * weights[X.indices]
-            positive = None if positive is None else positive * weights[X.indices]
-        gradient = loadings_times(A, with_data(X, slope))
-        above = np.zeros_like(gradient) if positive is None else loadings_times(A, with_data(X, positive))
-        k = len(A)
-        grams = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
-        compiled(csr_grams)(curvature, X.indices, X.indptr, At, grams)
-        return (gradient + ones, above + ones, grams) if zeros else (gradient, above, grams)
+        above = grams = None
+        if not self.per_stored:
+            slope, positive, curvature, apart = self.cells(block, F.T @ A, multiplies)
+            gradient = loadings_times(A, slope)
+            if multiplies and positive.ndim:
+                above = loadings_times(A, positive)
+            if products is not None:
+                grams = products.astype(F.dtype, copy=False) @ curvature.T
+        else:
+            slope, positive, curvature, apart = self.cells(block, fitted_at_stored(X, F.T, A), multiplies)
+            v = 1 if weights is None else weights[X.indices].astype(F.dtype)
+            gradient = loadings_times(A, with_data(X, slope * v))
+            if multiplies and positive.ndim:
+                above = loadings_times(A, with_data(X, positive * v))
+            if products is not None:
+                grams = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
+                compiled(csr_grams)(curvature * v, X.indices, X.indptr, At, grams)
+        if apart:
+            gradient, above = gradient + ones, ones if above is None else above + ones
+        return gradient, above, grams
 
     def statistics(self, block, Wt, H):
         """Return what the loadings need to know of a block: of stored cells only the sums of scores."""
         weighted, sums, squares = weighted_sums(block, Wt)
         if self.per_stored:
             return Slopes(*np.zeros((3, 0)), sums, squares)
-        slope, positive, curvature, zeros = self.cells(block, Wt.T @ H.astype(Wt.dtype))
-        gradient, ones = weighted @ slope, weighted.sum(axis=1, keepdims=True)
-        grams = (packed_products(Wt) * block.counts) @ curvature
-        gradient, above = (gradient + ones, ones) if zeros else (gradient, weighted @ positive)
-        above = np.broadcast_to(above, gradient.shape)
-        return Slopes(*(q.astype(np.float64) for q in (gradient, above, grams)), sums, squares)
+        slope, positive, curvature, apart = self.cells(block, Wt.T @ H.astype(Wt.dtype), self.multiplies)
+        gradient, above = scores_times(weighted, slope), np.zeros(())
+        if self.multiplies and positive.ndim:
+            above = scores_times(weighted, positive)
+        if apart:
+            ones = weighted.sum(axis=1, keepdims=True, dtype=np.float64)
+            gradient, above = gradient + ones, above + np.broadcast_to(ones, gradient.shape)
+        products = packed_products(Wt) if block.weights is None else packed_products(Wt) * block.counts
+        return Slopes(gradient, above, scores_times(products, curvature), sums, squares)
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
         """Return better loadings. ``observed`` is the share of each column that is (None: all)."""
@@ -397,18 +404,20 @@ class _Divergence:
             if block.missing is not None:
                 everything -= float((np.repeat(block.counts, np.diff(X.indptr)) - v) @ y)
             return block_constant(X.data, v) + everything - float((v * X.data) @ np.log(y))
-        Y = np.maximum(Wt.T @ H.astype(Wt.dtype), self.tiny)
-        X = X.toarray() if sparse.issparse(X) else X
-        if self.beta == 1 and block.missing is None:
-            logs = np.log(Y)
+        Y, holes = np.maximum(Wt.T @ H.astype(Wt.dtype), self.tiny), block.missing
+        if sparse.issparse(X):
+            X, holes = X.toarray(), None if holes is None else with_data(X, holes).toarray()
+        if self.beta == 1 and holes is None:
+            logs = np.log(Y, out=Y)
             if block.weights is not None:
                 logs *= block.counts[:, None]
             everything = float((Wt @ block.counts).astype(np.float64) @ H.sum(axis=1))
             return self._constant(block, X) + everything - float(np.vdot(X, logs))
-        cells = of_cells(X, Y, self.beta)
-        if block.missing is not None:
-            cells[with_data(block.X, block.missing).toarray() if sparse.issparse(block.X) else block.missing] = 0
-        return weighted_sum(cells.sum(axis=1, dtype=np.float64), block.weights)
+        if holes is not None:
+            fill(Y, X, holes)  # no difference, no loss
+        if self.beta == 2:
+            return squares(np.subtract(X, Y, out=Y), block.weights) / 2
+        return weighted_sum(of_cells(X, Y, self.beta).sum(axis=1, dtype=np.float64), block.weights)
 
     def _constant(self, block, X):
         """Return what of the Kullback-Leibler divergence depends on the data alone."""
@@ -466,7 +475,7 @@ class MultiplicativeDivergence(_Divergence):
     C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
     """
 
-    extrapolates, positive = False, True
+    extrapolates, positive, multiplies = False, True, True
 
     def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
         """Take one multiplicative step."""
@@ -490,6 +499,11 @@ class Newton(_Divergence):
         super().__init__(beta, unstored)
         self.floor = 0.0 if beta == 2 else self.floor
         self.cautious, self.patience, self.kept = 0, 1, None
+
+    @property
+    def multiplies(self):
+        """Whether steps are multiplicative for a while."""
+        return self.cautious > 0
 
     def attach(self, data):
         """See the rows, and compile."""
