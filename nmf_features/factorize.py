@@ -59,6 +59,7 @@ from .projection import exact_scores, unit_scores
 from .solvers import DIVERGENCE_SOLVERS, SOLVERS, total
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X, and at the start and the end
+MORE_ROUNDS = 5  # of passes after exact scores, where these may always differ from those of the passes
 SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
 # The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
 # their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
@@ -518,13 +519,13 @@ class _Descent:
                 Block(take(self.filled, r), v, holes[cells_of(X, r)] if holes.any() else None, by_row[r])
                 for r, v in zip(self.rows, weights_of, strict=True)
             ]
-        squared_norm = sum(block.squared_norm() for block in self.blocks)
-        # The objective comes from sums whose rounding is a share of |X|^2: below that nothing can be told.
-        self.rounding = (1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)) * squared_norm
         memory = np.zeros(X.shape[0] * k, X.dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.solver.attach(self)
+        # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told.
+        accuracy = 1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)
+        self.rounding = accuracy * sum(self.solver.size(block) for block in self.blocks)
         self._lift()
 
     def run(self, H, max_iter):
@@ -578,7 +579,7 @@ class _Descent:
 
         Return the exact scores for loadings divided by their sums, and these sums.
         """
-        revivals = np.zeros(self.k, dtype=int)
+        revivals, rounds = np.zeros(self.k, dtype=int), 0
         while True:
             self.Wt = None
             q = self.strengths
@@ -587,6 +588,8 @@ class _Descent:
             stats = self._statistics()
             value = self._evaluate(self.H, stats)
             gain, self.objective = self.objective - value, min(self.objective, value)
+            if not self.solver.convex:  # the exact scores of a row may be worse than those met on the way
+                self.objective, self.history = value, [max(met, value) for met in self.history]
             self.history[-1] = self.objective
             self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self.observed)
             if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
@@ -595,8 +598,9 @@ class _Descent:
                 return U, sums
             more = not self.stuck and (
                 gain > self.window * self.tol * self.objective + self.rounding
-                or (self.kkt_residual > np.sqrt(self.tol) and self.solver.convex)
+                or (self.kkt_residual > np.sqrt(self.tol) and (self.solver.convex or rounds < MORE_ROUNDS))
             )
+            rounds += 1
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
                 return U, sums
@@ -654,14 +658,38 @@ class _Descent:
         blocks = [block.X for block in self.blocks]
         for t in np.flatnonzero(dead):
             revivals[t] += 1
-            if self.beta != 2 or (self.missing and self.missing.unstored):
-                return False
+            if not self.solver.sums_squares:
+                if self._try(t):
+                    return True
+                continue
             pair = _rank_one(blocks, self.Wt, v, self.H, self.strengths, self.unit, self.objective)
             if pair is not None:
                 for r, Wt_block in zip(self.rows, self.Wt, strict=True):
                     Wt_block[t] = pair[0][r]
                 self.H[t] = pair[1]
                 return True
+        return False
+
+    def _try(self, t):
+        """Make a pass with the residual of the worst row as loadings of a component; keep it if it pays."""
+        worst, best = -1.0, None
+        for block, Wt in zip(self.blocks, self.Wt, strict=True):
+            R = positive_residual(block.X, Wt, self.H)
+            sums = np.asarray(R.sum(axis=1)).ravel()
+            i = int(sums.argmax())
+            if sums[i] > worst:
+                worst, best = sums[i], R[[i]].toarray()[0] if sparse.issparse(R) else R[i]
+        if not best.any():
+            return False
+        H, kept = self.H.copy(), [Wt.copy() for Wt in self.Wt]
+        H[t] = best
+        for _ in range(3):
+            stats = self._pass(H, CAREFUL_SWEEPS, 0.01)
+            H = self.solver.improve_components(H, stats, self.strengths, self.observed)
+        if self._evaluate(H, stats) < self.objective - self.rounding:
+            self.H = H
+            return True
+        self.Wt = kept
         return False
 
 

@@ -228,6 +228,7 @@ class _DivergenceOfRows(_OfRows):
         W = np.repeat(totals[:, None] / self.size, self.size, axis=1)
         # Rows without anything in them, or on which no component says anything, have no scores.
         active = (totals > 0) & (observed > 1e-12)
+        lowest = 1e-12 * totals / self.p  # the fit is kept off zero, where slopes are infinite
         W[~active] = 0.0
         rows, gaps, at = X, holes, slice(None)
         w, l1, l2 = W, observed[:, None] * self.l1, observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior
@@ -237,12 +238,12 @@ class _DivergenceOfRows(_OfRows):
                 at = np.arange(len(W))[at][active]
                 if gaps is not None:
                     gaps = with_data(rows, gaps)[active].data if stored else gaps[active]
-                rows, w, l1, l2 = rows[active], w[active], l1[active], l2[active]
+                rows, w, l1, l2, lowest = rows[active], w[active], l1[active], l2[active], lowest[active]
                 active = np.ones(len(at), dtype=bool)
             if not len(w):
                 break
             exact = step >= self.MULTIPLICATIVE_STEPS
-            gradient, positive, grams = self.derivatives(rows, gaps, w, exact)
+            gradient, positive, grams = self.derivatives(rows, gaps, w, lowest, exact)
             multiplied = w.copy()
             multiply(multiplied, gradient, positive, l1, l2, self.beta)
             if not exact:
@@ -255,7 +256,7 @@ class _DivergenceOfRows(_OfRows):
             active = np.abs(np.minimum(w, move)).max(axis=1) > CLOSE * w.max(axis=1)
             least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
             if step < self.SWEPT_STEPS:
-                new, slopes, floor = (np.ascontiguousarray(q.T) for q in (w, slopes, least))
+                new, slopes, floor = (q.T.copy() for q in (w, slopes, least))
                 self.descent(new, slopes, grams, floor, np.ones(len(w)), self.SWEEPS, 0.0)
                 new = new.T
             else:
@@ -270,14 +271,13 @@ class _DivergenceOfRows(_OfRows):
         W[observed <= 1e-12] = np.nan
         return W
 
-    def derivatives(self, X, gaps, W, hessian):
+    def derivatives(self, X, gaps, W, lowest, hessian):
         """Return gradient and its positive part (rows x k) and, where asked for, packed Hessians, of every row."""
-        x, least = X, 1e-12 * (W @ self.H.sum(axis=1)) / self.p  # y is kept off zero, where slopes are infinite
         if sparse.issparse(X):
-            x, y, least = X.data, fitted_at_stored(X, W, self.H), np.repeat(least, np.diff(X.indptr))
+            x, y, lowest = X.data, fitted_at_stored(X, W, self.H), np.repeat(lowest, np.diff(X.indptr))
         else:
-            y, least = self.by_tiles(W, self.H), least[:, None]
-        slope, positive, curvature = slopes_of_cells(x, np.maximum(y, least), self.beta)
+            x, y, lowest = X, self.by_tiles(W, self.H), lowest[:, None]
+        slope, positive, curvature = slopes_of_cells(x, np.maximum(y, lowest), self.beta)
         for part in (slope, positive, curvature):
             if gaps is not None:
                 part[gaps] = 0
@@ -301,7 +301,7 @@ class _DivergenceOfRows(_OfRows):
         if not sparse.issparse(X):
             return cells.sum(axis=1) + cost
         if not self.unstored:
-            cost = cost + W @ self.H.sum(axis=1) - with_data(X, y) @ np.ones(X.shape[1])
+            cost = cost + (W * self.H.sum(axis=1)).sum(axis=1) - with_data(X, y) @ np.ones(X.shape[1])
         return with_data(X, cells) @ np.ones(X.shape[1]) + cost
 
 

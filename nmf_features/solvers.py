@@ -72,6 +72,11 @@ class _Alternating:
 
     descends, extrapolates, positive, lifts, floor, blank = True, True, False, False, 0.0, 1.0
     convex = True  # the problem of the scores: else exact ones may be worse than those at hand
+    sums_squares = True
+
+    def size(self, block):
+        """Return the size of the terms in a block's loss."""
+        return block.squared_norm()
 
     def per_row(self, k):
         """Return how many numbers a pass keeps for each row beside its cells."""
@@ -238,6 +243,12 @@ class _Divergence:
 
     descends, extrapolates, positive, lifts, floor, blank = True, True, False, True, 0.1, 0.0
     multiplies = False  # whether steps are multiplicative, and need the positive part of the gradient
+    sums_squares = False
+
+    def size(self, block):
+        """Return the size of the terms in a block's loss."""
+        cells = block.X.data if sparse.issparse(block.X) else block.X
+        return float(np.power(cells, self.beta, out=np.zeros(cells.shape), where=cells > 0).sum())
 
     def __init__(self, beta=2.0, unstored=False):
         self.beta, self.unstored, self.convex = beta, unstored, 1 <= beta <= 2

@@ -55,8 +55,8 @@ def test_nnls_has_the_same_bits_compiled_and_plain(k, deficient):
     assert_array_equal(unsolved, fast_unsolved)
     assert not unsolved.any()
     shuffled = np.random.default_rng(0).permutation(len(B))
-    assert_array_equal(compiled(nnls_rows)(gram[None], B[shuffled])[0], W[shuffled])
-    own, own_unsolved = compiled(nnls_rows)(np.repeat(gram[None], len(B), axis=0), B)  # as if each had its own
+    assert_array_equal(compiled(nnls_rows)(gram[None], B[shuffled], B > 0)[0], W[shuffled])
+    own, own_unsolved = compiled(nnls_rows)(np.repeat(gram[None], len(B), axis=0), B, B > 0)  # as if each had its own
     assert_allclose(own, W, atol=1e-9 * W.max())
     assert not own_unsolved.any()
 

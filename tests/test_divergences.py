@@ -1,0 +1,444 @@
+"""Other losses than least squares: Kullback-Leibler, Itakura-Saito, any beta."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import optimize, sparse
+from sklearn.datasets import load_digits
+from sklearn.decomposition import NMF
+from sklearn.decomposition._nmf import _beta_divergence
+
+from nmf_features import NMFFeatures, factorize, objective
+from nmf_features.losses import Missing, Strengths, of_cells, slopes_of_cells
+from nmf_features.projection import exact_scores
+from nmf_features.solvers import DIVERGENCE_SOLVERS, MultiplicativeDivergence, multiply
+
+KL = "kullback-leibler"
+BETAS = [-1, 0, 0.5, 1, 1.5, 2, 2.5, 3]
+PENALTIES = [(0, 1), (0.001, 1), (0.01, 0.5), (0.01, 0)]
+
+
+def counts(n=120, p=15, k=3, seed=0):
+    """Poisson counts of low rank, with some zeros but no empty row."""
+    rng = np.random.default_rng(seed)
+    X = rng.poisson(3 * rng.gamma(0.7, 1, (n, k)) @ rng.gamma(0.7, 1, (k, p))).astype(float)
+    X[:, 0] += 1
+    return X
+
+
+def data_for(beta, n=120, p=15, k=3, seed=0):
+    """Data of low rank with the noise that the loss is for: Poisson counts, or multiplicative where zeros are bad."""
+    if beta >= 1:
+        return counts(n, p, k, seed)
+    rng = np.random.default_rng(seed)
+    return rng.gamma(1, 1, (n, k)) @ rng.gamma(1, 1, (k, p)) * rng.gamma(5, 0.2, (n, p))
+
+
+# ---- the loss
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_objective_is_scikit_learns(beta):
+    X, rng = data_for(beta), np.random.default_rng(1)
+    W, H = rng.uniform(size=(120, 3)), rng.uniform(size=(3, 15))
+    theirs = _beta_divergence(X, W, H, beta)
+    for table in (X, sparse.csr_array(X)):
+        assert_allclose(objective(table, W, H, 0, beta_loss=beta), theirs, rtol=1e-12)
+    v = rng.integers(0, 3, 120)
+    rows = np.repeat(np.arange(120), v)
+    assert_allclose(
+        objective(X, W, H, 0.01, 0.5, sample_weight=v, beta_loss=beta),
+        objective(X[rows], W[rows], H, 0.01, 0.5, beta_loss=beta),
+        rtol=1e-12,
+    )
+
+
+def test_objective_by_hand():
+    X, Y = np.array([[2.0, 0.0]]), np.array([[1.0, 3.0]])
+    one = np.ones((1, 1))
+    assert_allclose(objective(X, one, Y, 0, beta_loss=KL), 2 * np.log(2) - 2 + 1 + 3)
+    assert objective(X, one, np.array([[0.0, 1.0]]), 0, beta_loss=KL) == np.inf
+    assert objective(np.zeros((1, 2)), one, np.zeros((1, 2)), 0, beta_loss=KL) == 0
+    assert_allclose(objective(X[:, :1], one, Y[:, :1], 0, beta_loss="itakura-saito"), 2 - np.log(2) - 1)
+    # what is not stored is not observed
+    rng = np.random.default_rng(0)
+    X, W, H = counts(), rng.uniform(size=(120, 3)), rng.uniform(size=(3, 15))
+    for beta in (1, 2):
+        seen = objective(np.where(X == 0, np.nan, X), W, H, 0.01, beta_loss=beta)
+        unstored = objective(sparse.csr_array(X), W, H, 0.01, beta_loss=beta, missing_values="unstored")
+        assert_allclose(unstored, seen, rtol=1e-12)
+
+
+@pytest.mark.parametrize("beta", BETAS)
+def test_slopes_are_derivatives(beta):
+    x, y, h = np.array([0.5, 2.0, 3.0]), np.array([1.0, 1.5, 3.0]), 1e-4
+    below, here, above = (of_cells(x, y + d, beta) for d in (-h, 0, h))
+    slope, positive, curvature = slopes_of_cells(x, y, beta)
+    assert_allclose(slope, (above - below) / (2 * h), rtol=1e-6, atol=1e-7)
+    assert (positive >= slope).all()
+    if 1 <= beta <= 2:
+        assert_allclose(curvature, (above - 2 * here + below) / h**2, rtol=1e-5)
+    else:
+        assert_allclose(curvature[2], (above - 2 * here + below)[2] / h**2, rtol=1e-5)  # there x = y
+
+
+# ---- the solvers
+
+
+def violations(X, f, penalty, l1_ratio, beta):
+    """How far W and H are from stationary, each divided by its curvature and by its largest entry."""
+    s, Y = Strengths.of(penalty, l1_ratio, *X.shape), f.W @ f.H
+    slope, _, curvature = slopes_of_cells(X, np.maximum(Y, 1e-30), beta)
+    by_W = (slope @ f.H.T + s.l1_W + s.l2_W * f.W) / (curvature @ (f.H**2).T + s.l2_W)
+    by_H = (f.W.T @ slope + s.l1_H + s.l2_H * f.H) / ((f.W**2).T @ curvature + s.l2_H)
+    return (np.abs(np.minimum(F, by)).max() / F.max() for F, by in ((f.W, by_W), (f.H, by_H)))
+
+
+# The level of the residual of the loadings: Newton's is that of tol where the loss is convex in the scores; else, and
+# for multiplicative updates, which creep towards zeros, it is less.
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+@pytest.mark.parametrize("solver", DIVERGENCE_SOLVERS)
+@pytest.mark.parametrize("beta", [0, 0.5, 1, 1.5, 2.5, 3])
+@pytest.mark.parametrize(("penalty", "l1_ratio"), PENALTIES)
+def test_stationary(solver, beta, penalty, l1_ratio):
+    X, fast, convex = data_for(beta), solver != "mu", 1 <= beta <= 2
+    f = factorize(
+        X,
+        3,
+        penalty=penalty,
+        l1_ratio=l1_ratio,
+        beta_loss=beta,
+        solver=solver,
+        tol=1e-10 if fast else 1e-7,
+        max_iter=1500,
+    )
+    assert (np.diff(f.history) <= 0).all()
+    assert_allclose(f.objective, objective(X, f.W, f.H, penalty, l1_ratio, beta_loss=beta), rtol=1e-12)
+    by_W, by_H = violations(X, f, penalty, l1_ratio, beta)
+    assert by_W < (1e-9 if convex else 1e-2)
+    assert by_H < ((1e-5 if convex else 2e-2) if fast else 2e-2)
+    if penalty:  # without, the scale of a component is set afterwards
+        assert_allclose(f.kkt_residual, by_H, rtol=1e-2, atol=1e-8)
+    if fast and convex:
+        assert f.converged
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped", "ignore:Maximum number of iterations")
+@pytest.mark.parametrize("solver", ["auto", "mu"])
+@pytest.mark.parametrize("beta", [0, 0.5, 1, 1.5, 3])
+def test_at_least_as_good_as_scikit_learn(beta, solver):
+    X = data_for(beta)
+    theirs = NMF(3, solver="mu", beta_loss=beta, init="nndsvda", max_iter=1000, tol=1e-5, random_state=0)
+    goal = _beta_divergence(X, theirs.fit_transform(X), theirs.components_, beta)
+    assert (
+        factorize(X, 3, penalty=0, beta_loss=beta, solver=solver).objective
+        < (1.01 if solver == "auto" else 1.05) * goal
+    )
+
+
+def test_multiplicative_step_is_lee_and_seungs():
+    """V ~ W H with samples in columns there: their W is our loadings transposed, their H our scores transposed."""
+    rng = np.random.default_rng(0)
+    V, W, H = rng.poisson(3, (8, 20)).astype(float), rng.uniform(0.1, 1, (8, 3)), rng.uniform(0.1, 1, (3, 20))
+    W /= W.sum(axis=0)
+    ours_F, ours_A = H.copy(), W.T.copy()  # scores k x rows, loadings k x columns of our table V'
+    # W_ia <- W_ia sum_m V_im / (WH)_im H_am;  W_ia <- W_ia / sum_j W_ja
+    theirs_W = W * ((V / (W @ H)) @ H.T)
+    theirs_W /= theirs_W.sum(axis=0)
+    # H_am <- H_am sum_i W_ia V_im / (WH)_im
+    theirs_H = H * (theirs_W.T @ (V / (theirs_W @ H)))
+
+    slope, positive, _ = slopes_of_cells(V.T, (W @ H).T, 1.0)
+    multiply(ours_A, ours_F @ slope, ours_F @ positive, 0, 0, 1.0)
+    ours_A /= ours_A.sum(axis=1, keepdims=True)
+    assert_allclose(ours_A.T, theirs_W, rtol=1e-12)
+    slope, positive, _ = slopes_of_cells(V.T, ours_F.T @ ours_A, 1.0)
+    multiply(ours_F, ours_A @ slope.T, ours_A @ positive.T, 0, 0, 1.0)
+    assert_allclose(ours_F, theirs_H, rtol=1e-12)
+
+
+@pytest.mark.parametrize("table", [np.asarray, sparse.csr_array])
+def test_a_pass_of_the_solver_makes_lee_and_seungs_steps(table):
+    """The solver on a whole table: one step of the scores, then one of the loadings."""
+    X, rng = counts(), np.random.default_rng(0)
+    H, W = rng.uniform(0.1, 1, (3, 15)), rng.uniform(0.1, 1, (120, 3))
+    data, block = one_block(table(X), W)
+    mu = MultiplicativeDivergence(1.0)
+    mu.attach(data)
+    free = Strengths(0, 0, 0, 0)
+    stats = mu.improve_scores(block, data.Wt[0], H, mu.context(H, free), free, 1, 0)
+    new_W = W * ((X / (W @ H)) @ H.T) / H.sum(axis=1)
+    assert_allclose(data.Wt[0].T, new_W, rtol=1e-12)
+    new_H = H * (new_W.T @ (X / (new_W @ H))) / new_W.sum(axis=0)[:, None]
+    assert_allclose(mu.improve_components(H, stats, free, None), new_H, rtol=1e-12)
+
+
+def one_block(X, W):
+    from types import SimpleNamespace
+
+    from nmf_features.blocks import Block
+
+    block = Block(X)
+    data = SimpleNamespace(X=X, k=W.shape[1], filled=X, weights=None, blocks=[block], each=map)
+    data.Wt = [np.ascontiguousarray(W.T)]
+    return data, block
+
+
+@pytest.mark.parametrize("beta", [-1, 0.5, 1, 1.7, 3])
+@pytest.mark.parametrize("penalties", [(0, 0), (0.3, 0), (0, 0.5), (0.3, 0.5)])
+def test_a_multiplicative_step_lowers_the_objective(beta, penalties):
+    l1, l2 = penalties
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        X, A, F = data_for(beta, n=20, p=8), rng.uniform(size=(3, 8)), rng.uniform(size=(3, 20))
+
+        def value(F, X=X, A=A):
+            return of_cells(X, F.T @ A, beta).sum() + l1 * F.sum() + l2 / 2 * np.square(F).sum()
+
+        before = value(F)
+        slope, positive, _ = slopes_of_cells(X, F.T @ A, beta)
+        multiply(F, A @ slope.T, A @ positive.T, l1, l2, beta)
+        assert value(F) < before
+        assert F.min() > 0
+
+
+# ---- scores of rows
+
+
+@pytest.mark.parametrize("penalties", [(0.0, 0.0), (0.2, 0.3)])
+@pytest.mark.parametrize("beta", [1.0, 1.5])
+def test_scores_are_the_convex_minimisers(beta, penalties):
+    X, rng, (l1, l2) = counts(30), np.random.default_rng(2), penalties
+    H = rng.gamma(0.5, 1, (4, 15)) + 0.01
+    W = exact_scores(X, H, l1, l2, beta=beta)
+    slope, _, curvature = slopes_of_cells(X, W @ H, beta)
+    step = (slope @ H.T + l1 + l2 * W) / (curvature @ (H**2).T + l2)
+    assert np.abs(np.minimum(W, step)).max() < 1e-9 * W.max()
+    for x, w in zip(X[:5], W, strict=False):
+
+        def value(u, x=x):
+            return of_cells(x, u @ H, beta).sum() + l1 * u.sum() + l2 / 2 * u @ u
+
+        best = optimize.minimize(value, np.full(4, 0.5), bounds=[(1e-12, None)] * 4, tol=1e-12)
+        assert value(w) <= best.fun * (1 + 1e-9)
+
+
+def test_a_row_depends_on_itself_alone():
+    X = counts(700)
+    H = np.random.default_rng(2).gamma(0.5, 1, (4, 15)) + 0.01
+    holes = np.where(np.random.default_rng(3).uniform(size=X.shape) < 0.3, np.nan, X)
+    for table in (X, holes, sparse.csr_array(X)):
+        for missing in (None, Missing(15), Missing(15, sparse.issparse(table))):
+            W = exact_scores(table, H, beta=1.0, missing=missing)
+            assert_array_equal(exact_scores(table[500:501], H, beta=1.0, missing=missing), W[500:501])
+            assert_array_equal(exact_scores(table[::-1], H, beta=1.0, missing=missing), W[::-1])
+            assert_array_equal(exact_scores(table, H, beta=1.0, missing=missing, n_jobs=3), W)
+
+
+def test_scores_of_odd_rows():
+    H = np.array([[1.0, 1, 0, 0], [0, 1, 1, 0]])
+    X = np.array([[0.0, 0, 0, 0], [1, 2, 1, 0], [0, 0, 0, 5], [5, 0, 0, 0]])
+    W = exact_scores(X, H, beta=1.0)
+    assert_allclose(W[0], 0)
+    assert_allclose(W[1], [1, 1])
+    assert_allclose(W[3], [2.5, 0], atol=1e-12)
+    assert np.isfinite(W).all()  # of a row that no component explains, too
+    assert_allclose(exact_scores(X, np.zeros((2, 4)), beta=1.0), 0)
+    assert_allclose(exact_scores(X, np.vstack([H, H[:1]]), beta=1.0)[1], [0.5, 1, 0.5])  # equal ones share
+
+
+# ---- sparse, missing, weights: the same fit in other clothes
+
+
+def same(first, second, rtol=1e-7):
+    assert_allclose(second.objective, first.objective, rtol=rtol)
+    assert_allclose(second.W @ second.H, first.W @ first.H, rtol=1e-3, atol=1e-3 * (first.W @ first.H).max())
+
+
+@pytest.mark.parametrize("solver", ["auto", "mu"])
+@pytest.mark.parametrize("beta", [1, 1.5, 2])
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+def test_sparse_and_dense_agree(beta, solver):
+    X, rng = counts(), np.random.default_rng(0)
+    fit = dict(beta_loss=beta, solver=solver, tol=1e-9, max_iter=300, init=rng.uniform(0.5, 1, (3, 15)))
+    holes = rng.uniform(size=X.shape) < 0.2
+    stored = sparse.csr_array(np.where(holes, 1.0, X))
+    stored.data[holes[stored.nonzero()]] = np.nan
+    same(factorize(X, 3, **fit), factorize(sparse.csr_array(X), 3, **fit))
+    dense = factorize(np.where(holes, np.nan, X), 3, missing_values="ignore", **fit)
+    same(dense, factorize(stored, 3, missing_values="ignore", **fit))
+    if beta != 2 or solver != "mu":  # there "mu" is another class
+        zeros_unseen = factorize(np.where(X == 0, np.nan, X), 3, missing_values="ignore", **fit)
+        same(zeros_unseen, factorize(sparse.csr_array(X), 3, missing_values="unstored", **fit), rtol=1e-4)
+
+
+def test_own_grams_and_filling_in_agree():
+    X, rng = counts(), np.random.default_rng(0)
+    X[rng.uniform(size=X.shape) < 0.2] = np.nan
+    fit = dict(missing_values="ignore", tol=1e-10, init=rng.uniform(0.5, 1, (3, 15)), penalty=0.01)
+    same(factorize(X, 3, solver="hals", **fit), factorize(X, 3, solver="newton", **fit))
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+@pytest.mark.parametrize("beta", [0, 1, 1.5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_weight_two_is_the_row_twice(beta, masked):
+    X, rng = data_for(beta), np.random.default_rng(0)
+    if masked:
+        X[rng.uniform(size=X.shape) < 0.2] = np.nan
+    v = rng.integers(0, 3, 120)
+    rows = np.repeat(np.arange(120), v)
+    fit = dict(beta_loss=beta, tol=1e-10, init=rng.uniform(0.5, 1, (3, 15)), missing_values="ignore", max_iter=3000)
+    weighted, repeated = factorize(X, 3, sample_weight=v, **fit), factorize(X[rows], 3, **fit)
+    assert_allclose(weighted.objective, repeated.objective, rtol=1e-8 if beta else 1e-4)  # beta = 0 has many minima
+    if beta and not masked:
+        by_sparse = factorize(sparse.csr_array(X), 3, sample_weight=v, **fit)
+        assert_allclose(by_sparse.objective, weighted.objective, rtol=1e-10)
+
+
+def test_an_empty_mask_is_no_mask():
+    X = counts()
+    full, ignoring = (factorize(X, 3, beta_loss=KL, missing_values=m) for m in ("raise", "ignore"))
+    assert_array_equal(full.W, ignoring.W)
+
+
+def test_threads_do_not_change_a_bit():
+    X = counts(3000)
+    for table in (X, sparse.csr_array(X)):
+        one, three = (factorize(table, 3, beta_loss=KL, n_jobs=jobs) for jobs in (1, 3))
+        assert_array_equal(one.W, three.W)
+        assert_array_equal(one.H, three.H)
+
+
+def test_single_precision_and_units():
+    X = counts()
+    double = factorize(X, 3, beta_loss=KL, penalty=0)
+    single = factorize(X.astype(np.float32), 3, beta_loss=KL, penalty=0)
+    assert single.W.dtype == single.H.dtype == np.float32
+    assert_allclose(single.objective, double.objective, rtol=1e-4)
+    for c in (1e-300, 1e-8, 1e8, 1e300):
+        scaled = factorize(X * c, 3, beta_loss=KL, penalty=0)
+        assert_allclose(scaled.objective / c, double.objective, rtol=1e-6)
+        ratios = factorize((X + 1) * c, 3, beta_loss="itakura-saito", penalty=0)
+        assert_allclose(ratios.objective, factorize(X + 1, 3, beta_loss=0, penalty=0).objective, rtol=1e-3)
+
+
+def test_zero_is_no_trap():
+    X = counts()
+    X[5], X[:, 4] = 0, 0
+    for solver in ("auto", "mu"):
+        f = factorize(X, 3, beta_loss=KL, solver=solver, init=np.eye(3, 15), tol=1e-4)
+        reference = factorize(X, 3, beta_loss=KL)
+        assert f.objective < 1.1 * reference.objective
+        assert np.isfinite(f.W).all()
+        assert_allclose(f.W[5], 0)
+
+
+def test_tall_data_are_fitted_on_samples_first():
+    X = counts(6000)
+    f = factorize(X, 3, beta_loss=KL)
+    start = factorize(X, 3, beta_loss=KL, n_init=3, random_state=0)
+    assert start.objective <= f.objective * (1 + 1e-6)
+    assert f.converged
+    assert f.n_iter < 40
+
+
+@pytest.mark.filterwarnings("ignore:Components .* are zero")
+@pytest.mark.parametrize("shape", [(1, 5), (5, 1), (2, 30), (40, 3)])
+def test_odd_shapes(shape):
+    X = counts(*shape)[:, : shape[1]] + 1
+    for beta in (0, 1, 3):
+        f = factorize(X, 2, beta_loss=beta, tol=1e-4)
+        assert np.isfinite(f.objective)
+        assert f.W.shape == (shape[0], 2)
+    assert_allclose(factorize(X, 0, beta_loss=1).objective, np.inf)
+
+
+# ---- errors, and the transformer
+
+
+def test_domain_and_solver_are_checked():
+    X = counts()
+    for beta in ("itakura-saito", -0.5, 0):
+        with pytest.raises(
+            ValueError, match=r"is infinite at zero, and X has \d+ cells that are zero.*shift=None, scale=None"
+        ):
+            factorize(X, 2, beta_loss=beta)
+        with pytest.raises(ValueError, match="shift=None, scale=None"):
+            NMFFeatures(2, beta_loss=beta).fit(X)
+    for solver in ("hals", "als", "gradient"):
+        with pytest.raises(ValueError, match=rf"solver='{solver}' does not know beta_loss='kullback-leibler'"):
+            factorize(X, 2, beta_loss=KL, solver=solver)
+        with pytest.raises(ValueError, match=rf"solver='{solver}' does not know missing_values=\"unstored\""):
+            factorize(sparse.csr_array(X), 2, solver=solver, missing_values="unstored")
+    with pytest.raises(ValueError, match="beta_loss"):
+        NMFFeatures(2, beta_loss="poisson").fit(X)
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+@pytest.mark.parametrize("beta", [0, 1, 1.5])
+def test_features_of_counts(beta):
+    X = data_for(beta)
+    nmf = NMFFeatures(3, shift=None, scale=None, beta_loss=beta, penalty=0)
+    W = nmf.fit_transform(X)
+    assert_array_equal(nmf.transform(X), W)
+    assert_allclose(nmf.transform(X[7:8])[0], W[7])
+    assert_allclose(nmf.components_.sum(axis=1), 1)
+    assert_allclose(nmf.objective_, objective(X, W, nmf.components_, 0, beta_loss=beta), rtol=1e-9)
+    means = np.broadcast_to(X.mean(axis=0), X.shape)
+    assert_allclose(nmf.score(X), 1 - nmf.objective_ / _beta_divergence(X, np.eye(len(X)), means, beta), rtol=1e-9)
+    Y = np.where(X > 0, W @ nmf.components_, 1)
+    share = [(X * np.outer(W[:, t], nmf.components_[t]) / Y).sum() for t in range(3)]
+    assert_allclose(nmf.explained_, np.array(share) / X.sum(), rtol=1e-9)
+    if beta == 1:  # at a stationary point without penalty they add up
+        assert_allclose(nmf.explained_.sum(), 1, rtol=1e-6)
+    with_sparse = NMFFeatures(3, shift=None, scale=None, beta_loss=beta, penalty=0).fit(sparse.csr_array(X))
+    assert_allclose(with_sparse.explained_, nmf.explained_, rtol=1e-6)
+    assert_allclose(with_sparse.score(sparse.csr_array(X)), nmf.score(X), rtol=1e-9)
+
+
+def test_imputing_counts():
+    rng = np.random.default_rng(0)
+    truth = 20 * rng.gamma(0.7, 1, (300, 3)) @ rng.gamma(0.7, 1, (3, 15))
+    X = rng.poisson(truth).astype(float)
+    holes = rng.uniform(size=X.shape) < 0.2
+    nmf = NMFFeatures(3, shift=None, scale=None, beta_loss=KL, missing_values="ignore").fit(np.where(holes, np.nan, X))
+    filled = nmf.impute(np.where(holes, np.nan, X))
+    assert_array_equal(filled[~holes], X[~holes])
+    mean = np.broadcast_to(X.mean(axis=0), X.shape)
+
+    def error(guess):
+        return np.sqrt(np.mean((guess[holes] - truth[holes]) ** 2))
+
+    assert error(filled) < 0.35 * error(mean)
+
+
+def test_ratings_that_are_not_stored():
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.3, 1, (200, 2)) @ rng.uniform(0.5, 2, (2, 40))
+    seen = rng.uniform(size=truth.shape) < 0.4
+    ratings = sparse.csr_array(np.where(seen, truth, 0))
+    for beta_loss in ("frobenius", KL):
+        nmf = NMFFeatures(2, shift=None, scale=None, missing_values="unstored", penalty=1e-4, beta_loss=beta_loss)
+        nmf.fit(ratings)
+        predicted = nmf.transform(ratings) @ nmf.components_
+        assert np.sqrt(np.mean((predicted - truth)[~seen] ** 2)) < 0.05 * truth.std()
+
+
+def test_unstored_columns_are_scaled_by_what_is_stored():
+    X = counts() * np.linspace(1, 9, 15)
+    table = sparse.csr_array(X)
+    seen = np.where(X == 0, np.nan, X)
+    for scale in ("std", "mean", "max", "robust"):
+        a = NMFFeatures(2, shift=None, scale=scale, missing_values="unstored").fit(table)
+        b = NMFFeatures(2, shift=None, scale=scale, missing_values="ignore").fit(seen)
+        assert_allclose(a.scaling_["factor"], b.scaling_["factor"], rtol=1e-12)
+        assert_allclose(a.column_means_, b.column_means_, rtol=1e-12)
+        assert_allclose(a.objective_, b.objective_, rtol=1e-2)
+
+
+def test_digits_beat_scikit_learn():
+    X = load_digits().data
+    theirs = NMF(8, solver="mu", beta_loss=KL, init="nndsvda", max_iter=200, random_state=0)
+    goal = _beta_divergence(X, theirs.fit_transform(X), theirs.components_, 1)
+    assert factorize(X, 8, beta_loss=KL, penalty=0).objective < goal
