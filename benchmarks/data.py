@@ -28,6 +28,7 @@ class Data:
     make: Callable  # make(shrink) -> array or scipy.sparse.csr_array, rows x columns
     ks: tuple[int, ...]
     small: bool = False  # done by --quick
+    beta_loss: str = "frobenius"
 
 
 def ames(shrink=1):
@@ -101,6 +102,12 @@ def sparse(shrink=1):
     return X
 
 
+def sparse_counts(shrink=1):
+    """20,000 of these documents."""
+    return sparse(shrink)[: 20_000 // shrink].copy()
+
+
+KL = "kullback-leibler"
 DATA = {
     "ames": Data(ames, (5, 10, 20), small=True),
     "breast cancer": Data(breast_cancer, (5,), small=True),
@@ -110,6 +117,10 @@ DATA = {
     "noisy digits": Data(noisy_digits, (16,)),
     "many columns": Data(low_rank(20_000, 500, 20), (20,)),
     "sparse": Data(sparse, (20,)),
+    "breast cancer, KL": Data(breast_cancer, (5,), small=True, beta_loss=KL),
+    "digits, KL": Data(digits, (16,), small=True, beta_loss=KL),
+    "tall, KL": Data(low_rank(20_000, 50, 10), (10,), beta_loss=KL),
+    "sparse counts, KL": Data(sparse_counts, (20,), beta_loss=KL),
     "large": Data(low_rank(1_000_000, 100, 10), (10,)),
     "very tall": Data(low_rank(2_000_000, 50, 10), ()),  # for transform_speed.py alone
 }

@@ -5,9 +5,10 @@
 What makes it fair. The peer runs at its best settings to its own stop; its objective is the target. Ours gets
 the loosest ``tol``, then the fewest passes with it, that end within 1e-4 of the target, found beforehand and not
 timed. Then both are timed in turns in this one process, on the same number of threads, and medians are compared.
-Every objective is ``nmf_features.objective`` at penalty 0 of the W and H returned. Where we end in a worse local
-minimum than the peer's, the target is our best objective, the peer gets the fewest iterations that reach it, and
-the row says so. Both have run on the data before, so compiling and first calls do not count.
+Every objective is ``nmf_features.objective`` at penalty 0 of the W and H returned, with the loss of the data set.
+Where we end in a worse local minimum than the peer's, the target is our best objective, the peer gets the fewest
+iterations that reach it, and the row says so. Both have run on the data before, so compiling and first calls do not
+count.
 
 Rows leave on standard output as lines of JSON; progress and what others print goes to standard error.
 run.py calls this for every data set and number of threads and makes the table.
@@ -27,7 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
-from data import DATA, Unavailable
+from data import DATA, KL, Unavailable
 from rows import Rows, say
 from sklearn.decomposition import NMF, MiniBatchNMF
 
@@ -47,7 +48,13 @@ class Run(NamedTuple):
     n_iter: int
 
 
-class ScikitLearn:
+class Peer:
+    """Another library: what loss it is run with."""
+
+    beta_loss = "frobenius"
+
+
+class ScikitLearn(Peer):
     """NMF by coordinate descent, its fastest solver, from its best start."""
 
     def __init__(self, stop, tol, max_iter):
@@ -60,7 +67,17 @@ class ScikitLearn:
         return _sklearn(NMF(k, init="nndsvda", random_state=0, tol=self.tol, max_iter=max_iter), X)
 
 
-class MiniBatch:
+class ScikitLearnMu(ScikitLearn):
+    """NMF by multiplicative updates, its only solver for Kullback-Leibler."""
+
+    beta_loss = KL
+
+    def run(self, X, k, threads, max_iter):
+        options = dict(init="nndsvda", random_state=0, tol=self.tol, max_iter=max_iter)
+        return _sklearn(NMF(k, solver="mu", beta_loss=KL, **options), X)
+
+
+class MiniBatch(Peer):
     """MiniBatchNMF at its defaults; its W is that of its closing pass over the data."""
 
     stop, max_iter = "default: tol 1e-4, 200 epochs", 200
@@ -78,7 +95,7 @@ def _sklearn(model, X):
     return Run(perf_counter() - start, W, model.components_, model.n_iter_)
 
 
-class NmfRs:
+class NmfRs(Peer):
     """nmf-rs, in Rust: HALS from NNDSVD, better here than its other methods; it has no relative stopping rule."""
 
     stop, max_iter = "200 iterations", 200
@@ -95,7 +112,7 @@ class NmfRs:
         return Run(perf_counter() - start, result.W, result.H, result.n_iter)
 
 
-class Planc:
+class Planc(Peer):
     """pyplanc, in C++: HALS from a seeded random start (it has no other). Its 0.0.2 declares numpy < 2.3 but runs."""
 
     stop, max_iter = "200 iterations", 200
@@ -114,7 +131,7 @@ class Planc:
         return Run(perf_counter() - start, result.W, result.H.T, max_iter)
 
 
-class RcppML:
+class RcppML(Peer):
     """RcppML of R at its defaults, through Rscript; the time is that of the factorisation, its scaling included."""
 
     stop, max_iter = "default: tol 1e-4, 100 passes", 100
@@ -161,6 +178,7 @@ def _missing(module, package):
 PEERS = {
     "scikit-learn cd": ScikitLearn("default: tol 1e-4, 200 iterations", 1e-4, 200),
     "scikit-learn cd, converged": ScikitLearn("tol 1e-6, 5,000 iterations", 1e-6, 5000),
+    "scikit-learn mu": ScikitLearnMu("tol 1e-5, 1,000 iterations", 1e-5, 1000),
     "MiniBatchNMF": MiniBatch(),
     "nmf-rs": NmfRs(),
     "pyplanc": Planc(),
@@ -168,12 +186,12 @@ PEERS = {
 }
 
 
-def loss(X, W, H):
+def loss(X, W, H, beta_loss):
     """The objective at penalty 0; where X is sparse, summed over slices of rows, since the sum is over rows."""
     if not sp.issparse(X):
-        return objective(X, W, H, penalty=0)
+        return objective(X, W, H, penalty=0, beta_loss=beta_loss)
     slices = [slice(start, start + 2000) for start in range(0, X.shape[0], 2000)]
-    return sum(objective(X[rows].toarray(), W[rows], H, penalty=0) for rows in slices)
+    return sum(objective(X[rows].toarray(), W[rows], H, penalty=0, beta_loss=beta_loss) for rows in slices)
 
 
 class Stop(NamedTuple):
@@ -186,8 +204,8 @@ class Stop(NamedTuple):
 class Ours:
     """factorize() on one problem, at a ladder of stops; what each reaches is kept for the next peer."""
 
-    def __init__(self, X, k, threads):
-        self.X, self.k, self.threads, self.reached = X, k, threads, {}
+    def __init__(self, X, k, threads, beta_loss):
+        self.X, self.k, self.threads, self.beta_loss, self.reached = X, k, threads, beta_loss, {}
 
     def seconds(self, stop):
         return self._run(stop)[0]
@@ -216,14 +234,15 @@ class Ours:
         """Objective and passes made over all rows."""
         if stop not in self.reached:
             seconds, result = self._run(stop)
-            self.reached[stop] = loss(self.X, result.W, result.H), result.n_iter
+            self.reached[stop] = loss(self.X, result.W, result.H, self.beta_loss), result.n_iter
             value, passes = self.reached[stop]
             say(f"  ours, tol {stop.tol:.0e}: {value:.8g} in {seconds:.3g} s, {passes} passes")
         return self.reached[stop]
 
     def _run(self, stop):
         start = perf_counter()
-        result = factorize(self.X, self.k, penalty=0, tol=stop.tol, max_iter=stop.max_iter, n_jobs=self.threads)
+        options = dict(penalty=0, beta_loss=self.beta_loss, n_jobs=self.threads)
+        result = factorize(self.X, self.k, tol=stop.tol, max_iter=stop.max_iter, **options)
         return perf_counter() - start, result
 
 
@@ -243,7 +262,7 @@ def fewest(peer, X, k, threads, target, enough):
 
     def reaches(n):
         run = peer.run(X, k, threads, n)
-        return loss(X, run.W, run.H) <= CLOSE * target
+        return loss(X, run.W, run.H, peer.beta_loss) <= CLOSE * target
 
     low, high = 0, 1
     while high < enough and not reaches(high):
@@ -263,7 +282,7 @@ def compare(X, k, name, ours, threads, cap, repeats):
     if first.n_iter >= limit < peer.max_iter:
         notes.append(f"peer cut at {limit} of {peer.max_iter:,} iterations (--cap {cap:g} s)")
         say(f"  {name}: {notes[-1]}")
-    theirs, n_iter = loss(X, first.W, first.H), first.n_iter
+    theirs, n_iter = loss(X, first.W, first.H, peer.beta_loss), first.n_iter
     say(f"  {name}: {theirs:.8g} in {first.seconds:.3g} s, {n_iter} iterations")
     target, stop = theirs, ours.earliest(theirs)
     if stop is None:
@@ -321,15 +340,16 @@ def main():
     shape = f"{X.shape[0]:,} x {X.shape[1]:,}" + (
         f", {X.nnz / math.prod(X.shape):.1%} stored" if sp.issparse(X) else ""
     )
+    beta_loss = DATA[args.data].beta_loss
     for k in DATA[args.data].ks:
         case = {"data": args.data, "shape": shape, "k": k, "threads": args.threads}
         say(f"{args.data}, {shape}, k = {k}, {args.threads} threads")
         if reason := unsupported(X, k):
             emit({**case, "skipped": reason})
             continue
-        ours = Ours(X, k, args.threads)
+        ours = Ours(X, k, args.threads, beta_loss)
         ours.seconds(Stop(LADDER[0], MAX_PASSES))  # compiles
-        for name in args.peers:
+        for name in (name for name in args.peers if PEERS[name].beta_loss == beta_loss):
             if reason := PEERS[name].why_not(X):
                 emit({**case, "peer": name, "skipped": reason})
                 continue
