@@ -3,12 +3,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint notebooks bench clean
 
 help:
 	@echo "make demo           see it work on a small data set"
 	@echo "make test           run the tests; ARGS='-k name -x' goes to pytest"
 	@echo "make lint           check code and formatting with ruff"
+	@echo "make notebooks      run the notebooks, into build/notebooks"
 	@echo "make bench          time against other libraries, hours; ARGS=--quick for small data, minutes"
 	@echo "make clean          remove the virtual environment, caches and build output"
 
@@ -21,6 +22,10 @@ test: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+notebooks: $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
+	$(BIN)/python -m nbconvert --to notebook --execute --output-dir build/notebooks notebooks/*.ipynb
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py $(ARGS)

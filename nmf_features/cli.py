@@ -488,6 +488,13 @@ def _choice_or_none(text):
     return None if text == "none" else text
 
 
+def _number_or_name(text):
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 # Parameters of NMFFeatures that are passed on as they are; it checks them, and its defaults hold.
 PARAMETERS = {
     "penalty": (float, "NUMBER", "strength of the penalty, 0 or more; larger is sparser"),
@@ -495,6 +502,7 @@ PARAMETERS = {
     "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
     "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
     "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),
+    "beta_loss": (_number_or_name, "LOSS", "frobenius, kullback-leibler, itakura-saito, or a number: beta"),
     "missing_values": (str, "WHAT", "what missing cells are: raise (an error) or ignore (left out)"),
     "projection": (str, "HOW", "scores: nnls (exact non-negative least squares) or linear (X H')"),
     "prefix": (str, "TEXT", "the components' names are this and a number"),
