@@ -35,6 +35,7 @@ from .losses import (
     penalised_counts,
     safe_scale,
     squares,
+    without_duplicates,
 )
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
@@ -296,7 +297,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             return self._result(X, None)
         if self.projection == "linear":
             return self._result(X, linear_scores(self._scaled(X), self.components_))
-        by_rows = self.out_of_range == "clip" and frames.readable_by_rows(X, self._positions)
+        check = check_beta(self.beta_loss) <= 0  # zeros have to be looked for
+        by_rows = not check and self.out_of_range == "clip" and frames.readable_by_rows(X, self._positions)
         return self._result(X, self._scores(self._scaled_rows(X) if by_rows else self._scaled(X)))
 
     def inverse_transform(self, X):
@@ -379,7 +381,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         ----------
         X : frame or array-like of shape (n_samples, n_features)
             Data with the columns seen in ``fit``, and ``missing_values="ignore"``. Other columns than the chosen ones
-            are left as they are.
+            are left as they are. Of sparse data the NaN that are stored are filled in, and nothing else.
 
         Returns
         -------
@@ -404,10 +406,13 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             raise ValueError("n_components=0: there is nothing to impute from.")
         X = self._check(X, reset=False)
         matrix, _ = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
-        missing = np.zeros(matrix.shape, dtype=bool) if sparse.issparse(matrix) else np.isnan(matrix)
+        scaling = Scaling(**self.scaling_)
+        if sparse.issparse(X):
+            return self._impute_sparse(X, matrix, scaling)
+        matrix = matrix.toarray() if sparse.issparse(matrix) else matrix  # a frame of Sparse columns
+        missing = np.isnan(matrix)
         if not missing.any():
             return X.copy() if not frames.is_frame(X) else frames.select(X, range(self.n_features_in_))
-        scaling = Scaling(**self.scaling_)
         rows = missing.any(axis=1)
         W = self._scores(scaling.apply(matrix[rows], self.out_of_range, self.variables_), self.impute_penalties_)
         fitted = np.where(np.isnan(W[:, :1]), self.column_means_, W @ self.components_)
@@ -415,6 +420,19 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         values = np.zeros(matrix.shape)
         values[rows] = filled
         return frames.fill(X, self._positions.tolist(), values, missing)
+
+    def _impute_sparse(self, X, matrix, scaling):
+        """Return sparse X with its stored NaN filled in."""
+        W = self._scores(scaling.apply(matrix, self.out_of_range, self.variables_), self.impute_penalties_)
+        filled, column_of = without_duplicates(X).copy(), np.full(self.n_features_in_, -1)
+        column_of[self._positions] = np.arange(len(self._positions))
+        at = np.flatnonzero(np.isnan(filled.data) & (column_of[filled.indices] >= 0))
+        rows, columns = np.searchsorted(filled.indptr, at, side="right") - 1, column_of[filled.indices[at]]
+        fitted = np.einsum("ct,tc->c", W[rows], self.components_[:, columns])
+        fitted = np.where(np.isnan(fitted), self.column_means_[columns], fitted) * scaling.factor[columns]
+        fitted = np.clip(fitted + scaling.offset[columns], scaling.minimum[columns], scaling.maximum[columns])
+        filled.data[at] = fitted
+        return filled
 
     def score(self, X, y=None, sample_weight=None):
         """Return the share explained, 1 - D(X, W H) / D(X, m), with m the training means of the columns.
@@ -560,7 +578,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         missing = missing_of(Z, alive, self.missing_values)
         self.column_means_ = column_means(Z, weights, missing)
         check_solver(self.solver, self.learning_rate, self.beta_loss, missing)
-        check_domain(Z[:, self._counted()], self.beta_loss, missing)
+        self._check_domain(Z)
         used = rows_to_fit(Z, missing, None)
         if not used.all():
             Z, weights, whole = Z[used], None if weights is None else weights[used], False
@@ -663,7 +681,20 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def _scaled(self, X):
         """Chosen columns, shifted and scaled."""
         matrix, fresh = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
-        return Scaling(**self.scaling_).apply(matrix, self.out_of_range, self.variables_, overwrite=fresh)
+        Z = Scaling(**self.scaling_).apply(matrix, self.out_of_range, self.variables_, overwrite=fresh)
+        self._check_domain(Z)
+        return Z
+
+    def _check_domain(self, Z):
+        """Refuse zeros where the loss is infinite there; constant columns are made of them."""
+        if check_beta(self.beta_loss) > 0:
+            return
+        if constant := [name for name, c in zip(self.variables_, self.scaling_["constant"], strict=True) if c]:
+            raise ValueError(
+                f"beta_loss={self.beta_loss!r} is infinite at zero, and constant columns become zero: leave {constant} "
+                "out of variables."
+            )
+        check_domain(Z, self.beta_loss, self._missing(Z))
 
     def _scaled_rows(self, X):
         """Read and scale chosen columns where they are needed, a slice of rows at a time."""
@@ -681,14 +712,15 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
         return W
 
-    def _impute_penalties(self, squared_residual, mean_scores, observed):
+    def _impute_penalties(self, residual, mean_scores, observed):
         """Return sigma^2 / mean(w)^2: the squared residual of a cell over the squared mean of the scores.
 
+        For other losses than least squares the residual is twice the divergence.
         Scores that follow few cells exactly follow their noise. These are the L2 strengths of normal noise and a
         normal prior as wide as the exponential one with the same mean; without noise they are zero.
         """
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            found = squared_residual / (observed * self._n_counted()) / np.square(mean_scores)
+            found = residual / (observed * self._n_counted()) / np.square(mean_scores)
         return np.where(np.isfinite(found), found, 0.0)
 
     def _counted(self):
@@ -731,8 +763,14 @@ def _explained(Z, W, H, weights, missing, beta):
     <WH, w_t h_t> / |Z|^2, or sum(z w_t h_t / (WH)) / sum(z), over the observed cells, rows weighted.
     """
     V = W if weights is None else W * weights[:, None]
-    if missing is None and beta == 2:
-        return np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T) @ np.ones(len(H)) / squares(Z, weights)
+    if beta == 2 and (missing is None or (sparse.issparse(Z) and not missing.unstored)):
+        explained = np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T) @ np.ones(len(H))
+        if missing is not None:  # all cells, less the stored ones that are missing
+            at = np.flatnonzero(np.isnan(Z.data))
+            rows, columns = np.searchsorted(Z.indptr, at, side="right") - 1, Z.indices[at]
+            parts = W[rows] * H[:, columns].T
+            explained -= (parts.sum(axis=1) * (1.0 if weights is None else weights[rows])) @ parts
+        return explained / squares(Z, weights)
     total, whole, step = np.zeros(len(H)), 0.0, max(1, RESIDUAL_CELLS // Z.shape[1])
     for start in range(0, Z.shape[0], step):
         rows = slice(start, start + step)

@@ -49,11 +49,13 @@ from .losses import (
     check_domain,
     check_weights,
     divergence,
+    in_units,
     missing_of,
     objective,
     observed_shares,
     penalised_counts,
     safe_scale,
+    without_duplicates,
 )
 from .projection import exact_scores, unit_scores
 from .solvers import DIVERGENCE_SOLVERS, SOLVERS, total
@@ -100,8 +102,9 @@ class Factorization:
     converged : bool
         Whether the stopping rule was met within ``max_iter`` passes.
     history : ndarray
-        Objective after each accepted pass over all rows, in the best start (with missing cells, an upper bound of it,
-        met at the end); it never rises.
+        Objective after each accepted pass over all rows, in the best start; it never rises. With missing cells it may
+        be an upper bound, met at the end; for beta outside of 1 to 2, where exact scores may be worse than those met on
+        the way, it is not below the objective of the result.
     kkt_residual : float
         How far the fit is from stationary: the largest violation of the conditions of Karush, Kuhn and Tucker by the
         loadings, max |min(H, gradient / curvature)|, relative to the largest (of a wide table, which is turned round,
@@ -247,6 +250,7 @@ def factorize(
         input_name="X",
         ensure_all_finite=missing_values == "raise" or "allow-nan",
     )
+    X = without_duplicates(X)
     cells = X.data if sparse.issparse(X) else X
     if np.nanmin(cells, initial=0.0) < 0:
         raise ValueError(
@@ -288,7 +292,8 @@ def factorize(
         warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
     W, H = U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
     with np.errstate(over="ignore"):
-        value = objective(X, W, H, penalty, l1_ratio, sample_weight, beta_loss, missing_values)
+        unstored = "unstored" if missing_values == "unstored" else "ignore"
+        value = objective(X, W, H, penalty, l1_ratio, sample_weight, beta_loss, unstored)
     W_fitted = W if fitted is X else W[used]
     warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history, fit.kkt_residual)
@@ -447,13 +452,6 @@ def fit_loadings(
     return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history, best.kkt_residual)
 
 
-def in_units(values, exponent):
-    """Return values times 2^exponent."""
-    whole = int(np.floor(exponent))
-    with np.errstate(over="ignore"):
-        return np.ldexp(values * np.exp2(exponent - whole), whole)
-
-
 def _swap(strengths):
     """Return the strengths of the transposed problem."""
     return Strengths(strengths.l1_H, strengths.l1_W, strengths.l2_H, strengths.l2_W)
@@ -534,6 +532,7 @@ class _Descent:
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
         self.H, self.converged = H, False
         momentum, sweeps, rejected = 1.0, SWEEPS, 0
+        self.solver.accepted()
         careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
         while self.n_iter < max_iter and not self.converged:
             self.n_iter += 1
@@ -554,10 +553,10 @@ class _Descent:
                 self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
                 continue
             rejected = 0
-            self.solver.accepted()
             residual = self.solver.residual(H, stats, self.strengths, self.observed) if careful else np.inf
             if self.penalised or careful:
                 H_new, value = self._balance(H_new, stats, value)
+            self.solver.accepted()
             value = min(value, self.objective)
             self.history.append(value)
             settled = value <= self.rounding

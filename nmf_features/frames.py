@@ -12,6 +12,8 @@ from sklearn.utils import check_array
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import validate_data
 
+from .losses import without_duplicates
+
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
 
@@ -99,8 +101,8 @@ def to_matrix(X, positions, missing_values=None):
             matrix = np.ascontiguousarray(matrix)
     else:
         matrix = check_array(X[:, positions], dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
-    if sparse.issparse(matrix) and matrix.dtype not in (np.float32, np.float64):
-        matrix = matrix.astype(np.float64)
+    if sparse.issparse(matrix):
+        matrix = without_duplicates(matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64))
     cells = matrix.data if sparse.issparse(matrix) else matrix
     for start in range(0, len(cells), CHUNK_ROWS):  # first one quick look, then the search for the culprits
         with np.errstate(over="ignore"):

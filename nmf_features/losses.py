@@ -113,9 +113,10 @@ def of_cells(x, y, beta):
         if beta == 1:
             return np.where(x == 0, y, xlogy(x, x / y) - x + y)
         if beta == 0:
-            return x / y - np.log(x / y) - 1
+            return np.where((x > 0) & (y == 0), np.inf, x / y - np.log(x / y) - 1)
         D = x**beta + (beta - 1) * y**beta - beta * x * y ** (beta - 1)
-        return np.where((x == 0) & (y == 0), 0, D / (beta * (beta - 1)))
+        D = np.where((x == 0) & (y == 0), 0, D / (beta * (beta - 1)))
+        return D if beta > 0 else np.where((x > 0) & (y == 0), np.inf, D)
 
 
 def slopes_of_cells(x, y, beta):
@@ -138,7 +139,7 @@ def slopes_of_cells(x, y, beta):
 def _divergence_at_stored(X, W, H, beta, weights, unstored):
     """Do the same for sparse X from its stored cells and, of the others, the sum of y or of y^2."""
     y = fitted_at_stored(X, W, H)
-    cells = np.nan_to_num(of_cells(X.data.astype(np.float64), y, beta), nan=0.0, posinf=np.inf)
+    cells = np.where(np.isnan(X.data), 0.0, of_cells(X.data.astype(np.float64), y, beta))
     v = np.ones(len(W)) if weights is None else weights
     stored = float(np.repeat(v, np.diff(X.indptr)) @ cells)
     if unstored:
@@ -233,6 +234,8 @@ def check_weights(sample_weight, X):
 
 def check_beta(beta_loss):
     """Return beta of a loss by name, or the number itself."""
+    if beta_loss not in BETA_LOSSES and (isinstance(beta_loss, str | bool) or not np.isfinite(beta_loss)):
+        raise ValueError(f"beta_loss is {beta_loss!r}; wanted a finite number or one of {sorted(BETA_LOSSES)}.")
     return float(BETA_LOSSES.get(beta_loss, beta_loss) if isinstance(beta_loss, str) else beta_loss)
 
 
@@ -246,8 +249,8 @@ def check_domain(X, beta_loss, missing=None):
     if zeros:
         raise ValueError(
             f"beta_loss={beta_loss!r} is infinite at zero, and X has {zeros} cells that are zero. Pass positive data "
-            "as they are, with shift=None, scale=None (the default shift makes zeros), add a small number to the "
-            'data, or pass beta_loss="kullback-leibler", which takes zeros.'
+            "as they are (NMFFeatures: shift=None, scale=None, as the default shift makes zeros), add a small number "
+            'to them, or pass beta_loss="kullback-leibler", which takes zeros.'
         )
 
 
@@ -307,7 +310,9 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
     0.920558
     """
     W, H = np.asarray(W, dtype=np.float64), np.asarray(H, dtype=np.float64)
-    X = X.tocsr() if sparse.issparse(X) else np.asarray(X, dtype=np.float64)
+    X = without_duplicates(X.tocsr()) if sparse.issparse(X) else np.asarray(X, dtype=np.float64)
+    if missing_values not in ("ignore", "unstored"):
+        raise ValueError(f'missing_values is {missing_values!r}; wanted "ignore" or "unstored".')
     if not (X.ndim == W.ndim == H.ndim == 2 and X.shape == (W.shape[0], H.shape[1]) and W.shape[1] == H.shape[0]):
         raise ValueError(
             f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
@@ -323,8 +328,25 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
         empty = observed_shares(X, missing)[0] <= 0
         W = np.where(empty[:, None], 0, W)  # a row with nothing observed has no scores
     counts = penalised_counts(X, missing, weights)
-    loss = divergence(X, W, H, check_beta(beta_loss), weights, missing is not None and missing.unstored)
-    return loss + strengths.cost(W, H, *counts)
+    unit_X, e = safe_scale(X)
+    beta, unit_W = check_beta(beta_loss), np.ldexp(W, -2 * e) if e else W
+    loss = divergence(unit_X, unit_W, H, beta, weights, missing is not None and missing.unstored)
+    return float(in_units(loss, 2 * e * beta)) + strengths.cost(W, H, *counts)
+
+
+def in_units(values, exponent):
+    """Return values times 2^exponent."""
+    whole = int(np.floor(exponent))
+    with np.errstate(over="ignore"):
+        return np.ldexp(values * np.exp2(exponent - whole), whole)
+
+
+def without_duplicates(X):
+    """Return X; sparse X with every cell stored once (a copy, where some are stored in parts)."""
+    if sparse.issparse(X) and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
 
 
 def safe_scale(X):

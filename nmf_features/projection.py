@@ -28,7 +28,7 @@ from scipy.optimize import nnls
 from .blocks import single_threaded_blas, take, with_data, workers
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
 from .losses import Missing, fitted_at_stored, observed_shares, of_cells, slopes_of_cells
-from .solvers import diagonal_of_packed, multiply
+from .solvers import diagonal_of_packed, floor_of_fit, multiply
 
 RIDGE = 1e-12
 BATCH_TILES = 8  # tiles that share the factors of their supports
@@ -224,14 +224,28 @@ class _DivergenceOfRows(_OfRows):
         holes = None if complete else np.isnan(cells)
         x = (cells if complete else np.where(holes, 0.0, cells)).astype(np.float64, copy=False)
         X = with_data(X, x) if stored else x
+        tops = np.asarray(X.max(axis=1).toarray()).ravel() if stored else X.max(axis=1, initial=0.0)
+        # Each row in units of its own, a power of 2 near its largest cell: no power of a cell overflows or vanishes.
+        e = np.where(tops > 0, np.frexp(tops)[1], 0)
+        X = with_data(X, np.ldexp(x, -np.repeat(e, np.diff(X.indptr)))) if stored else np.ldexp(x, -e[:, None])
+        x = X.data if stored else X
         totals = np.asarray(X.sum(axis=1)).ravel() / np.maximum(observed, 1e-3)
         W = np.repeat(totals[:, None] / self.size, self.size, axis=1)
         # Rows without anything in them, or on which no component says anything, have no scores.
         active = (totals > 0) & (observed > 1e-12)
-        lowest = 1e-12 * totals / self.p  # the fit is kept off zero, where slopes are infinite
+        inverse = np.divide(1, x, out=np.zeros(x.shape), where=x > 0)
+        inverse = with_data(X, inverse).max(axis=1).toarray().ravel() if stored else inverse.max(axis=1, initial=0.0)
+        least = 1 / np.where(inverse > 0, inverse, 1.0)
+        lowest = floor_of_fit(totals / self.p, least, self.beta)
         W[~active] = 0.0
         rows, gaps, at = X, holes, slice(None)
-        w, l1, l2 = W, observed[:, None] * self.l1, observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior
+        with np.errstate(over="ignore", under="ignore"):
+            l1, l2 = (np.minimum(np.exp2((power - self.beta) * e)[:, None], 1e150) for power in (1, 2))
+        l1, l2 = (
+            l1 * observed[:, None] * self.l1,
+            l2 * (observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior),
+        )
+        w = W
         for step in range(STEPS):
             if not active.all():  # go on with the others
                 W[at] = w
@@ -268,6 +282,7 @@ class _DivergenceOfRows(_OfRows):
                 new[rose] = multiplied[rose]
             w = np.where(active[:, None], new, w)
         W[at] = w
+        W = np.ldexp(W, e[:, None])
         W[observed <= 1e-12] = np.nan
         return W
 

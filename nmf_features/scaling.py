@@ -131,9 +131,12 @@ class Scaling:
 
     def _scaled(self, X, overwrite):
         if sparse.issparse(X):
+            if self.constant.any():  # they carry nothing, so nothing of them is stored
+                kept = ~self.constant[X.indices]
+                ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr]
+                X = sparse.csr_array((X.data[kept], X.indices[kept], ends), shape=X.shape)
             Z = X.copy()
             Z.data = np.maximum(X.data, 0) / self.factor[X.indices]
-            Z.data[self.constant[X.indices] & ~np.isnan(Z.data)] = 0
             if self.capped:
                 np.minimum(Z.data, 1, out=Z.data)
             return Z

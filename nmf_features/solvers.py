@@ -28,7 +28,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import xlogy
 
 from .blocks import Block, fill, loadings_times, row_blocks, scores_times, take, with_data
 from .kernels import compiled, coordinate_descent, csr_grams, own_grams_descent, packed_products
@@ -61,18 +60,28 @@ def weighted_sums(block, Wt):
     return weighted, (weighted @ v).astype(np.float64), ((weighted * Wt) @ v).astype(np.float64)
 
 
-class _Alternating:
-    """What the solvers for least squares share: both halves of a pass as one problem, and what is known after it.
+class _Solver:
+    """What the loop may ask of, and tell, any solver.
 
     ``descends`` says whether a pass can only lower the objective, ``extrapolates`` whether loadings may be
     extrapolated between passes (and may then shrink to the share ``floor`` of what they were), ``positive`` whether
-    zeros would stay zeros, so that it must start without any, ``lifts`` whether
-    loadings must all the same, and ``blank`` what unknown scores are where zeros would stay.
+    zeros would stay zeros, so that it must start without any, ``lifts`` whether loadings must all the same, and
+    ``blank`` what unknown scores are where zeros would stay. ``convex`` says whether the problem of the scores is
+    (else exact ones may be worse than those at hand), ``sums_squares`` whether the loss is least squares.
     """
 
-    descends, extrapolates, positive, lifts, floor, blank = True, True, False, False, 0.0, 1.0
-    convex = True  # the problem of the scores: else exact ones may be worse than those at hand
-    sums_squares = True
+    descends, extrapolates, positive, lifts, convex, sums_squares = True, True, False, False, True, True
+    floor, blank = 0.0, 1.0
+
+    def accepted(self):
+        """Hear that the scores at hand, with the loadings of now, are the best so far."""
+
+    def rejected(self, times):
+        """Hear that the last pass, and ``times`` in a row, did not lower the objective."""
+
+
+class _Alternating(_Solver):
+    """What the solvers for least squares share: both halves of a pass as one problem, and what is known after it."""
 
     def size(self, block):
         """Return the size of the terms in a block's loss."""
@@ -128,12 +137,6 @@ class _Alternating:
         """Return how far the loadings are from stationary, given statistics of their scores."""
         A, B, l1 = self._problem(H, stats, strengths, observed)
         return stationarity(H, A, B - l1)
-
-    def accepted(self):
-        """Hear that the last pass lowered the objective."""
-
-    def rejected(self, times):
-        """Hear that the last pass, and ``times`` in a row, did not."""
 
     def _problem(self, H, stats, strengths, observed):
         B, observed = stats.WtX, 1.0 if observed is None else observed
@@ -233,7 +236,7 @@ class Slopes(NamedTuple):
     W_squares: np.ndarray  # k
 
 
-class _Divergence:
+class _Divergence(_Solver):
     """What the solvers for every beta-divergence share: slopes and curvatures of cells, summed for rows and columns.
 
     Of a sparse matrix only the stored cells are looked at, where the others are not observed, or the slope of a
@@ -241,17 +244,16 @@ class _Divergence:
     transpose, so that nothing grows faster than the stored cells.
     """
 
-    descends, extrapolates, positive, lifts, floor, blank = True, True, False, True, 0.1, 0.0
+    lifts, sums_squares, floor, blank = True, False, 0.1, 0.0
     multiplies = False  # whether steps are multiplicative, and need the positive part of the gradient
-    sums_squares = False
+
+    def __init__(self, beta=2.0, unstored=False):
+        self.beta, self.unstored, self.convex = beta, unstored, 1 <= beta <= 2
 
     def size(self, block):
         """Return the size of the terms in a block's loss."""
         cells = block.X.data if sparse.issparse(block.X) else block.X
         return float(np.power(cells, self.beta, out=np.zeros(cells.shape), where=cells > 0).sum())
-
-    def __init__(self, beta=2.0, unstored=False):
-        self.beta, self.unstored, self.convex = beta, unstored, 1 <= beta <= 2
 
     def per_row(self, k):
         """Return how many numbers a pass keeps for each row beside its cells."""
@@ -262,13 +264,14 @@ class _Divergence:
         self.data, X, k = data, data.X, data.k
         self.per_stored = sparse.issparse(X) and (self.unstored or self.beta == 1)
         self.columns, self.constants = None, {}
-        # y is kept off zero, where slopes are infinite; so far below the data that no fit comes near it
-        self.tiny = 1e-12 * max(float(data.filled.mean()), float(np.finfo(X.dtype).tiny) * 1e12)
+        cells = data.filled.data if sparse.issparse(X) else data.filled
+        least, limits = float(np.min(cells, where=cells > 0, initial=np.inf)), np.finfo(X.dtype)
+        self.tiny = max(floor_of_fit(float(data.filled.mean()), least, self.beta), float(limits.tiny) ** 0.5)
         if not self.per_stored:
             return
         Xt = X.T.tocsr()
-        holes, Xt_data = np.isnan(Xt.data), Xt.data
-        Xt = with_data(Xt, np.where(holes, 0, Xt_data))
+        holes = np.isnan(Xt.data)
+        Xt = with_data(Xt, np.where(holes, 0, Xt.data))
         self.columns = row_blocks(Xt, k)
         self.transposed = [
             Block(take(Xt, c), missing=holes[Xt.indptr[c.start] : Xt.indptr[c.stop]] if holes.any() else None)
@@ -297,7 +300,7 @@ class _Divergence:
         if holes is not None:
             X = with_data(X, np.where(holes, 0, X.data)) if sparse.issparse(X) else np.where(holes, 0, X)
         sums = np.asarray(X.sum(axis=1)).ravel() / np.maximum(np.broadcast_to(block.observed, X.shape[:1]), 1e-3)
-        return (sums / H.sum())[None]
+        return (sums / (H.sum() or 1.0))[None]
 
     def cells(self, block, Y, multiplies):
         """Return slope, its positive part and curvature of every cell where the fit is Y, and whether 1 is left out.
@@ -408,13 +411,12 @@ class _Divergence:
         if self.per_stored:
             y = np.maximum(fitted_at_stored(X, Wt.T.astype(np.float64), H), self.tiny)
             v = np.repeat(block.counts.astype(np.float64), np.diff(X.indptr))
-            v = v if block.missing is None else np.where(block.missing, 0, v)
-            if self.unstored:
-                return float(v @ of_cells(X.data, y, self.beta))
-            everything = float((Wt @ block.counts).astype(np.float64) @ H.sum(axis=1))
+            cells = of_cells(X.data, y, self.beta)
             if block.missing is not None:
-                everything -= float((np.repeat(block.counts, np.diff(X.indptr)) - v) @ y)
-            return block_constant(X.data, v) + everything - float((v * X.data) @ np.log(y))
+                cells[block.missing] = 0
+            if self.unstored:
+                return float(v @ cells)
+            return float(v @ cells + (Wt @ block.counts).astype(np.float64) @ H.sum(axis=1) - v @ y)
         Y, holes = np.maximum(Wt.T @ H.astype(Wt.dtype), self.tiny), block.missing
         if sparse.issparse(X):
             X, holes = X.toarray(), None if holes is None else with_data(X, holes).toarray()
@@ -451,15 +453,10 @@ class _Divergence:
         for c, (gradient, _, grams) in parts:
             slope = gradient + strengths.l1_H * shares[c] + strengths.l2_H * shares[c] * H[:, c]
             curvature = grams[diagonal] + strengths.l2_H * shares[c]
-            step = np.divide(slope, curvature, out=np.zeros(slope.shape), where=curvature > 0)
+            with np.errstate(over="ignore"):
+                step = np.divide(slope, curvature, out=np.zeros(slope.shape), where=curvature > 0)
             worst = max(worst, float(np.abs(np.minimum(H[:, c], step)).max(initial=0.0)))
         return worst / top
-
-    def accepted(self):
-        """Hear that the last pass lowered the objective."""
-
-    def rejected(self, times):
-        """Hear that the last pass, and ``times`` in a row, did not."""
 
 
 def multiply(F, gradient, positive, l1, l2, beta):
@@ -548,14 +545,17 @@ class Newton(_Divergence):
             self.cautious, self.patience = self.patience, min(2 * self.patience, 64)
 
 
+def floor_of_fit(mean, least, beta):
+    """Keep the fit off zero, where slopes are infinite: above this share of the mean, and of the least positive cell.
+
+    For beta < 1 cells count by their ratio to the fit, and the least one as much as any.
+    """
+    return 1e-12 * mean if beta >= 1 else np.minimum(1e-12 * mean, 1e-4 * least)
+
+
 def diagonal_of_packed(k):
     """Where a packed lower triangle has its diagonal."""
     return np.arange(k) * (np.arange(k) + 3) // 2
-
-
-def block_constant(x, v):
-    """Return what of the Kullback-Leibler divergence depends on the data alone."""
-    return float(v @ (xlogy(x, x) - x))
 
 
 def stationarity(F, A, B):

@@ -442,3 +442,124 @@ def test_digits_beat_scikit_learn():
     theirs = NMF(8, solver="mu", beta_loss=KL, init="nndsvda", max_iter=200, random_state=0)
     goal = _beta_divergence(X, theirs.fit_transform(X), theirs.components_, 1)
     assert factorize(X, 8, beta_loss=KL, penalty=0).objective < goal
+
+
+# ---- found in review
+
+
+def amounts():
+    return data_for(0)
+
+
+def test_constant_columns_become_zero():
+    X = amounts()
+    X[:, 3] = 2
+    with (
+        pytest.warns(UserWarning, match="Constant columns"),
+        pytest.raises(ValueError, match=r"constant columns become zero: leave \[3\] out of variables"),
+    ):
+        NMFFeatures(3, beta_loss=0, shift=None, scale=None).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore:Constant columns")
+def test_constant_columns_of_sparse_data_do_not_count():
+    X = counts() * (np.random.default_rng(0).uniform(size=(120, 15)) < 0.7)
+    rest = np.delete(X, 3, axis=1)
+    X[:, 3] = 2
+    fit = dict(shift=None, scale=None, beta_loss=KL, penalty=0.05, tol=1e-9)
+    table = NMFFeatures(3, missing_values="unstored", **fit).fit(sparse.csr_array(X))
+    seen = NMFFeatures(3, missing_values="ignore", **fit).fit(np.where(rest == 0, np.nan, rest))
+    assert_allclose(table.objective_, seen.objective_, rtol=5e-3)  # from other starts
+    X[:4] = np.nan
+    X[:4, 0] = 5
+    nmf = NMFFeatures(2, missing_values="ignore", **fit).fit(X)
+    assert_allclose(nmf.transform(sparse.csr_array(X)), nmf.transform(X))
+
+
+def test_a_pass_that_is_taken_back_leaves_a_pair():
+    """The scores that are kept are scaled with their loadings: else the passes that follow start from a worse pair."""
+    X = np.random.default_rng(0).poisson(2 * counts(p=12)).astype(float)
+    for table, beta in ((X, 0.5), (amounts(), -1)):
+        f = factorize(table, 3, beta_loss=beta)
+        assert f.converged
+        assert f.kkt_residual < 3e-3
+
+
+@pytest.mark.parametrize("beta", [1, 2])
+def test_sparse_data_with_holes_as_dense(beta):
+    X = counts()
+    table = sparse.csr_array(X)
+    table.data[np.random.default_rng(1).uniform(size=table.nnz) < 0.1] = np.nan
+    fit = dict(shift=None, scale=None, beta_loss=beta, missing_values="ignore", tol=1e-9)
+    nmf, dense = NMFFeatures(3, **fit).fit(table), NMFFeatures(3, **fit).fit(table.toarray())
+    assert_allclose(nmf.explained_, dense.explained_, rtol=1e-6)
+    assert_allclose(nmf.impute(table).toarray(), nmf.impute(table.toarray()), rtol=1e-9)
+    assert_array_equal(nmf.impute(table).indices, table.indices)
+
+
+def test_a_loss_that_is_infinite_says_so():
+    X, W, H = amounts(), np.ones((120, 3)), np.ones((3, 15))
+    W[0] = 0
+    for beta in (0, -1):
+        for table in (X, sparse.csr_array(X)):
+            for missing_values in ("ignore", "unstored"):
+                assert objective(table, W, H, 0, beta_loss=beta, missing_values=missing_values) == np.inf
+
+
+def test_new_rows_are_in_the_domain_too():
+    X = amounts()
+    nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=0).fit(X)
+    X[0, 0] = 0
+    for use in (nmf.transform, nmf.score):
+        with pytest.raises(ValueError, match="is infinite at zero, and X has 1 cells"):
+            use(X)
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+@pytest.mark.parametrize("beta", [-1, 0, 0.5, 1, 3])
+def test_every_unit(beta):
+    X = amounts()
+    fit = dict(shift=None, scale=None, beta_loss=beta, penalty=0, max_iter=300)
+    one = NMFFeatures(2, **fit).fit(X)
+    for c in (1e-200, 1e-30, 1e30, 1e200):
+        other = NMFFeatures(2, **fit).fit(X * c)
+        assert_allclose(other.score(X * c), one.score(X), rtol=1e-6)
+        assert_allclose(other.transform(X * c) / c, one.transform(X), rtol=1e-4, atol=1e-6)
+
+
+def test_cells_of_many_sizes():
+    X = 10 ** np.random.default_rng(1).uniform(-8, 8, (100, 15))
+    assert factorize(X, 3, beta_loss=0, penalty=0).objective < 16001.7  # scikit-learn's
+
+
+@pytest.mark.parametrize("beta", [0.5, 1, 1.5, 2])
+def test_nothing_to_factorise(beta):
+    for table in (np.zeros((5, 4)), sparse.csr_array((5, 4))):
+        with pytest.warns(UserWarning, match="empties the model"):
+            assert factorize(table, 2, beta_loss=beta, solver="newton" if beta == 2 else "auto").objective == 0
+    X = counts()
+    assert_allclose(
+        factorize(X, 3, beta_loss=KL, init=np.zeros((3, 15))).objective,
+        factorize(X, 3, beta_loss=KL).objective,
+        rtol=0.05,
+    )
+
+
+def test_cells_stored_in_parts():
+    X = sparse.csr_array(counts(20))
+    twice = sparse.csr_array((np.repeat(X.data / 2, 2), np.repeat(X.indices, 2), 2 * X.indptr), X.shape)
+    assert not twice.has_canonical_format
+    for loss in (KL, "frobenius"):
+        whole = factorize(X, 2, beta_loss=loss)
+        assert_allclose(factorize(twice, 2, beta_loss=loss).objective, whole.objective, rtol=1e-9)
+        nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=loss).fit(twice)
+        assert_allclose(nmf.objective_, whole.objective, rtol=1e-9)
+    assert twice.nnz == 2 * X.nnz
+
+
+def test_objective_refuses_what_it_does_not_know():
+    X, W, H = counts(), np.ones((120, 1)), np.ones((1, 15))
+    with pytest.raises(ValueError, match="beta_loss is 'kl'; wanted a finite number or one of"):
+        objective(X, W, H, beta_loss="kl")
+    with pytest.raises(ValueError, match="missing_values is 'raise'; wanted"):
+        objective(X, W, H, missing_values="raise")
