@@ -417,8 +417,10 @@ def fit_loadings(
     options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
     if solvers_of(beta, missing) is DIVERGENCE_SOLVERS:
         options = {"beta": beta, "unstored": bool(missing and missing.unstored)}
-    *sizes, all_rows = sample_sizes(X, k) if learning_rate is None else [X.shape[0]]  # a rate fits one number of rows
     make = partial(solvers_of(beta, missing)[solver], **options)
+    *sizes, all_rows = sample_sizes(X, k, not make().sums_squares)
+    if learning_rate is not None:  # a rate fits one number of rows
+        sizes = []
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = None
         for m in [*sizes, all_rows]:
@@ -457,15 +459,16 @@ def _swap(strengths):
     return Strengths(strengths.l1_H, strengths.l1_W, strengths.l2_H, strengths.l2_W)
 
 
-def sample_sizes(X, k):
+def sample_sizes(X, k, large=False):
     """Rows of the samples that a table is fitted on, each four times the one before, and all rows at last.
 
-    The loadings from a small sample are a start for the larger one that leaves it few passes.
+    The loadings from a small sample are a start for the larger one that leaves it few passes. The last sample of many
+    rows is small, so that its copy is, unless passes cost so much that a ``large`` one pays.
     """
     n, p = X.shape
     # enough rows for every column: two for each, or 20 stored cells in each
     least = max(SAMPLE_ROWS, 10 * k, 20 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 2 * p)
-    sizes, m = [n], n // (16 if n > 20 * SAMPLE_ROWS else 4)  # of many rows, no large copies
+    sizes, m = [n], n // (4 if large or n <= 20 * SAMPLE_ROWS else 16)
     while m >= least:
         sizes.insert(0, m)
         m //= 4

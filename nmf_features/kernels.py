@@ -394,15 +394,24 @@ def csr_grams(data, indices, indptr, Ht, out):
     X is in CSR form (n x p), Ht p x k.
     """
     k, n = Ht.shape[1], len(indptr) - 1
-    gram = np.empty((k, k))
+    four = -(-k // 4) * 4  # rows of the gram go up to the next multiple of four; four cells are added at a time
+    gram, h, x = np.zeros((four, four)), np.zeros((4, four)), np.zeros(4)
+    h0, h1, h2, h3 = h[0], h[1], h[2], h[3]
     for i in range(n):
         gram[:] = 0.0
-        for at in range(indptr[i], indptr[i + 1]):
-            x, h = data[at], Ht[indices[at]]
+        for start in range(indptr[i], indptr[i + 1], 4):
+            for c in range(4):
+                x[c] = 0.0
+                if start + c < indptr[i + 1]:
+                    x[c] = data[start + c]
+                    cell, row = h[c], Ht[indices[start + c]]
+                    for t in range(k):
+                        cell[t] = row[t]
             for t in range(k):
-                row, xh = gram[t], x * h[t]
-                for s in range(t + 1):
-                    row[s] += xh * h[s]
+                a0, a1, a2, a3 = x[0] * h0[t], x[1] * h1[t], x[2] * h2[t], x[3] * h3[t]
+                row = gram[t]
+                for s in range(t // 4 * 4 + 4):
+                    row[s] += a0 * h0[s] + a1 * h1[s] + a2 * h2[s] + a3 * h3[s]
         at = 0
         for t in range(k):
             for s in range(t + 1):
@@ -501,7 +510,12 @@ def fill_holes(into, values, holes):
 
 def packed_products(F):
     """Return the products f_t * f_s, s <= t, of the rows of F (k x m), row after row: k (k + 1) / 2 x m."""
-    return np.concatenate([F[t] * F[: t + 1] for t in range(len(F))])
+    k = len(F)
+    out = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
+    for t in range(k):
+        at = t * (t + 1) // 2
+        np.multiply(F[t], F[: t + 1], out=out[at : at + t + 1])
+    return out
 
 
 def unpacked(grams, k):

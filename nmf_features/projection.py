@@ -102,13 +102,19 @@ class _OfRows:
         self.unstored = missing is not None and missing.unstored
 
     def by_tiles(self, matrix, right):
-        """Multiply, in tiles of one height."""
+        """Multiply, in tiles of one height; the last one is padded."""
         m, height = len(matrix), self.height
-        tiles = -(-m // height)
         matrix = np.ascontiguousarray(matrix, dtype=np.float64)
-        if m < tiles * height:
-            matrix = np.vstack([matrix, np.zeros((tiles * height - m, matrix.shape[1]))])
-        return (matrix.reshape(tiles, height, -1) @ right).reshape(tiles * height, -1)[:m]
+        whole, rest = m // height, m % height
+        out = np.empty((m, right.shape[1]))
+        if whole:
+            tiles = matrix[: whole * height].reshape(whole, height, -1)
+            np.matmul(tiles, right, out=out[: whole * height].reshape(whole, height, -1))
+        if rest:
+            last = np.zeros((1, height, matrix.shape[1]))
+            last[0, :rest] = matrix[whole * height :]
+            out[whole * height :] = np.matmul(last, right)[0, :rest]
+        return out
 
     @cached_property
     def products(self):
@@ -292,7 +298,12 @@ class _DivergenceOfRows(_OfRows):
             x, y, lowest = X.data, fitted_at_stored(X, W, self.H), np.repeat(lowest, np.diff(X.indptr))
         else:
             x, y, lowest = X, self.by_tiles(W, self.H), lowest[:, None]
-        slope, positive, curvature = slopes_of_cells(x, np.maximum(y, lowest), self.beta)
+        np.maximum(y, lowest, out=y)
+        if self.beta == 1 and gaps is None and not sparse.issparse(X):  # 1 - x / y: the ones are summed apart
+            sums, ratio = self.H.sum(axis=1), x / y
+            grams = np.ascontiguousarray(self.by_tiles(ratio / y, self.packed).T) if hessian else None
+            return sums - self.by_tiles(ratio, self.Ht), np.broadcast_to(sums, W.shape), grams
+        slope, positive, curvature = slopes_of_cells(x, y, self.beta)
         for part in (slope, positive, curvature):
             if gaps is not None:
                 part[gaps] = 0
