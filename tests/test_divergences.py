@@ -563,3 +563,16 @@ def test_objective_refuses_what_it_does_not_know():
         objective(X, W, H, beta_loss="kl")
     with pytest.raises(ValueError, match="missing_values is 'raise'; wanted"):
         objective(X, W, H, missing_values="raise")
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+def test_imputing_with_other_losses_is_never_far_worse_than_means():
+    from sklearn.datasets import load_breast_cancer
+
+    X = load_breast_cancer().data
+    missing = np.random.default_rng(0).uniform(size=X.shape) < 0.2
+    holes, spread = np.where(missing, np.nan, X), X.std(axis=0)
+    means = np.where(missing, np.nanmean(holes, axis=0), X)
+    for k in (5, 10):
+        filled = NMFFeatures(k, beta_loss=KL, missing_values="ignore", tol=1e-4).fit(holes).impute(holes)
+        assert np.square((filled - X) / spread).sum() < 1.21 * np.square((means - X) / spread).sum()

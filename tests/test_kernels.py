@@ -3,8 +3,22 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 
-from nmf_features.kernels import compiled, coordinate_descent, coordinate_descent_numpy, nnls_rows, row_products
+from nmf_features.blocks import fill
+from nmf_features.kernels import (
+    compiled,
+    coordinate_descent,
+    coordinate_descent_numpy,
+    csr_fitted,
+    csr_grams,
+    nnls_rows,
+    own_grams_descent,
+    own_grams_descent_numpy,
+    packed_products,
+    row_products,
+    unpacked,
+)
 
 
 def problem(k=7, m=150, p=30, dtype=np.float64, deficient=False, seed=0):
@@ -71,3 +85,62 @@ def test_row_products(m, k, dtype):
         out = np.full((k, m), np.nan, dtype)
         run(H, X, out)
         assert_allclose(out, H @ X.T, rtol=1e-12 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [1, 4, 7])
+@pytest.mark.parametrize("m", [1, 64, 150])
+def test_own_grams_descent(k, m, dtype):
+    rng = np.random.default_rng(0)
+    roots = rng.uniform(size=(m, k + 2, k))
+    A = np.einsum("mct,mcs->mts", roots, roots)
+    A[-1, -1] = A[-1, :, -1] = 0  # a component without curvature
+    grams = np.ascontiguousarray(A[:, *np.tril_indices(k)].T, dtype=dtype)
+    assert_allclose(unpacked(grams, k), A, rtol=1e-6)
+    F, slopes = rng.uniform(size=(k, m)).astype(dtype), rng.normal(size=(k, m)).astype(dtype)
+    least, weights = (0.1 * F * (rng.uniform(size=F.shape) < 0.5)).astype(dtype), rng.uniform(size=m).astype(dtype)
+    for sweeps, enough in ((1, 0.0), (5, 0.0), (100, 1e-3)):
+        fast, slow = F.copy(), F.astype(np.float64)
+        compiled(own_grams_descent)(fast, slopes, grams, least, weights, sweeps, enough)
+        own_grams_descent_numpy(slow, slopes, grams, least, weights, sweeps, enough)
+        # strips stop on their own, so only what is converged is compared where they do
+        tolerance = 5e-3 if enough else (1e-11 if dtype == np.float64 else 1e-3)
+        assert_allclose(fast, slow, atol=tolerance * slow.max())
+        assert (fast >= least * (1 - 1e-6)).all()  # up to rounding
+    one = F[:, -1:].copy()  # without a rule to stop a column has the same bits alone
+    compiled(own_grams_descent)(one, slopes[:, -1:], grams[:, -1:], least[:, -1:], weights[-1:], 5, 0.0)
+    many = F.copy()
+    compiled(own_grams_descent)(many, slopes, grams, least, weights, 5, 0.0)
+    assert_array_equal(one[:, 0], many[:, -1])
+
+
+@pytest.mark.parametrize("k", [1, 4, 6, 9])
+def test_loops_over_stored_cells(k):
+    rng = np.random.default_rng(0)
+    X = sparse.random_array((20, 15), density=0.4, rng=rng, format="csr")
+    X = sparse.vstack([X, sparse.csr_array((1, 15))]).tocsr()  # a row with nothing in it
+    W, Ht = rng.uniform(size=(21, k)), rng.uniform(size=(15, k))
+    for run in (csr_fitted, compiled(csr_fitted)):
+        y = np.full(X.nnz, np.nan)
+        run(X.indices, X.indptr, W, Ht, y)
+        assert_allclose(y, (W @ Ht.T)[X.nonzero()], rtol=1e-12)
+    found = []
+    for run in (csr_grams, compiled(csr_grams)):
+        grams = np.full((k * (k + 1) // 2, 21), np.nan)
+        run(X.data, X.indices, X.indptr, Ht, grams)
+        assert_allclose(unpacked(grams, k), np.einsum("ij,jt,js->its", X.toarray(), Ht, Ht), rtol=1e-12, atol=1e-15)
+        found.append(grams)
+    assert_array_equal(*found)
+
+
+def test_packed_products():
+    F = np.random.default_rng(0).uniform(size=(5, 7))
+    assert_array_equal(unpacked(packed_products(F), 5), np.einsum("tm,sm->mts", F, F))
+
+
+def test_filling_holes():
+    X, Y = np.zeros((4, 5)), np.arange(20.0).reshape(4, 5)
+    holes = Y % 3 == 0
+    for into in (X.copy(), np.asfortranarray(X)):
+        fill(into, Y, holes)
+        assert_array_equal(into, np.where(holes, Y, 0))
