@@ -46,8 +46,9 @@ class Statistics(NamedTuple):
 
 def total(parts):
     """Add the statistics of all blocks, in their order."""
-    first, *rest = parts
-    for part in rest:
+    parts = iter(parts)  # one at a time: each may be as large as many loadings
+    first = next(parts)
+    for part in parts:
         for sum_, term in zip(first, part, strict=True):
             sum_ += term
     return first
@@ -231,7 +232,7 @@ class Slopes(NamedTuple):
 
     gradient: np.ndarray  # k x p
     positive: np.ndarray  # k x p, its positive part
-    grams: np.ndarray  # k (k + 1) / 2 x p, Hessian of each column as its lower triangle
+    grams: np.ndarray  # Hessian of each column: its lower triangle, k (k + 1) / 2 x p, or its diagonal alone, k x p
     W_sums: np.ndarray  # k; this and the next with the share of a row's cells that is observed, as in the penalty
     W_squares: np.ndarray  # k
 
@@ -246,6 +247,7 @@ class _Divergence(_Solver):
 
     lifts, sums_squares, floor, blank = True, False, 0.1, 0.0
     multiplies = False  # whether steps are multiplicative, and need the positive part of the gradient
+    whole_hessians = True  # or their diagonals alone
 
     def __init__(self, beta=2.0, unstored=False):
         self.beta, self.unstored, self.convex = beta, unstored, 1 <= beta <= 2
@@ -280,7 +282,11 @@ class _Divergence(_Solver):
 
     def context(self, H, strengths):
         """Return what all blocks need to know of the loadings."""
-        return True if self.per_stored else packed_products(H)
+        return True if self.per_stored else self.products(H)
+
+    def products(self, F):
+        """Return the products of the rows of F that Hessians are sums of."""
+        return packed_products(F) if self.whole_hessians else np.square(F)
 
     def improve_scores(self, block, Wt, H, products, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
@@ -332,8 +338,8 @@ class _Divergence(_Solver):
     def slopes(self, block, F, A, products, weights=None):
         """Return gradient, its positive part and packed Hessians of the columns of F (k x rows), fit F' A.
 
-        ``products`` are those of A (None: for a multiplicative step, Hessians are not wanted and the positive part
-        is); ``weights`` belong to the columns of A, for stored cells only.
+        ``products`` are those of A, True for stored cells (None: for a multiplicative step; Hessians are not wanted and
+        the positive part is); ``weights`` belong to the columns of A, for stored cells only.
         """
         X, k, multiplies = block.X, len(A), self.multiplies or products is None
         At, A = np.ascontiguousarray(A.T, dtype=F.dtype), A.astype(F.dtype, copy=False)
@@ -352,7 +358,9 @@ class _Divergence(_Solver):
             gradient = loadings_times(A, with_data(X, slope * v))
             if multiplies and positive.ndim:
                 above = loadings_times(A, with_data(X, positive * v))
-            if products is not None:
+            if products is not None and not self.whole_hessians:
+                grams = loadings_times(np.square(A), with_data(X, curvature * v))
+            elif products is not None:
                 grams = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
                 compiled(csr_grams)(curvature * v, X.indices, X.indptr, At, grams)
         if apart:
@@ -371,7 +379,7 @@ class _Divergence(_Solver):
         if apart:
             ones = weighted.sum(axis=1, keepdims=True, dtype=np.float64)
             gradient, above = gradient + ones, above + np.broadcast_to(ones, gradient.shape)
-        products = packed_products(Wt) if block.weights is None else packed_products(Wt) * block.counts
+        products = self.products(Wt) if block.weights is None else self.products(Wt) * block.counts
         return Slopes(gradient, above, scores_times(products, curvature), sums, squares)
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
@@ -448,7 +456,7 @@ class _Divergence(_Solver):
         top, worst, k = H.max(initial=0.0), 0.0, len(H)
         if top == 0:
             return 0.0
-        diagonal = diagonal_of_packed(k)
+        diagonal = diagonal_of_packed(k) if self.whole_hessians else slice(None)
         shares = np.ones(H.shape[1]) if observed is None else observed
         for c, (gradient, _, grams) in parts:
             slope = gradient + strengths.l1_H * shares[c] + strengths.l2_H * shares[c] * H[:, c]
@@ -483,7 +491,7 @@ class MultiplicativeDivergence(_Divergence):
     C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
     """
 
-    extrapolates, positive, multiplies = False, True, True
+    extrapolates, positive, multiplies, whole_hessians = False, True, True, False
 
     def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
         """Take one multiplicative step."""
