@@ -409,12 +409,13 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         scaling = Scaling(**self.scaling_)
         if sparse.issparse(X):
             return self._impute_sparse(X, matrix, scaling)
-        matrix = matrix.toarray() if sparse.issparse(matrix) else matrix  # a frame of Sparse columns
-        missing = np.isnan(matrix)
+        missing = np.isnan(matrix.toarray() if sparse.issparse(matrix) else matrix)  # sparse: a frame of Sparse columns
         if not missing.any():
             return X.copy() if not frames.is_frame(X) else frames.select(X, range(self.n_features_in_))
         rows = missing.any(axis=1)
-        W = self._scores(scaling.apply(matrix[rows], self.out_of_range, self.variables_), self.impute_penalties_)
+        Z = scaling.apply(matrix[rows], self.out_of_range, self.variables_)
+        self._check_domain(Z)
+        W = self._scores(Z, self.impute_penalties_)
         fitted = np.where(np.isnan(W[:, :1]), self.column_means_, W @ self.components_)
         filled = np.clip(scaling.invert(fitted), scaling.minimum, scaling.maximum)
         values = np.zeros(matrix.shape)
@@ -423,7 +424,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     def _impute_sparse(self, X, matrix, scaling):
         """Return sparse X with its stored NaN filled in."""
-        W = self._scores(scaling.apply(matrix, self.out_of_range, self.variables_), self.impute_penalties_)
+        Z = scaling.apply(matrix, self.out_of_range, self.variables_)
+        self._check_domain(Z)
+        W = self._scores(Z, self.impute_penalties_)
         filled, column_of = without_duplicates(X).copy(), np.full(self.n_features_in_, -1)
         column_of[self._positions] = np.arange(len(self._positions))
         at = np.flatnonzero(np.isnan(filled.data) & (column_of[filled.indices] >= 0))

@@ -24,6 +24,7 @@ the column.
 Reference: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
 """
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -137,7 +138,7 @@ def slopes_of_cells(x, y, beta):
 
 
 def _divergence_at_stored(X, W, H, beta, weights, unstored):
-    """Do the same for sparse X from its stored cells and, of the others, the sum of y or of y^2."""
+    """Return the divergence of sparse X from its stored cells and, of the others, the sum of y or of y^2."""
     y = fitted_at_stored(X, W, H)
     cells = np.where(np.isnan(X.data), 0.0, of_cells(X.data.astype(np.float64), y, beta))
     v = np.ones(len(W)) if weights is None else weights
@@ -234,7 +235,8 @@ def check_weights(sample_weight, X):
 
 def check_beta(beta_loss):
     """Return beta of a loss by name, or the number itself."""
-    if beta_loss not in BETA_LOSSES and (isinstance(beta_loss, str | bool) or not np.isfinite(beta_loss)):
+    number = isinstance(beta_loss, Real) and not isinstance(beta_loss, bool) and np.isfinite(beta_loss)
+    if not number and not (isinstance(beta_loss, str) and beta_loss in BETA_LOSSES):
         raise ValueError(f"beta_loss is {beta_loss!r}; wanted a finite number or one of {sorted(BETA_LOSSES)}.")
     return float(BETA_LOSSES.get(beta_loss, beta_loss) if isinstance(beta_loss, str) else beta_loss)
 
@@ -248,7 +250,7 @@ def check_domain(X, beta_loss, missing=None):
     zeros = int(np.count_nonzero(cells == 0)) + (np.prod(X.shape) - len(cells) if sparse_zeros else 0)
     if zeros:
         raise ValueError(
-            f"beta_loss={beta_loss!r} is infinite at zero, and X has {zeros} cells that are zero. Pass positive data "
+            f"beta_loss={beta_loss!r} is infinite at zero, and X has zeros ({zeros} of its cells). Pass positive data "
             "as they are (NMFFeatures: shift=None, scale=None, as the default shift makes zeros), add a small number "
             'to them, or pass beta_loss="kullback-leibler", which takes zeros.'
         )
@@ -318,6 +320,9 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
             f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
             "so that W @ H is like X."
         )
+    beta, cells = check_beta(beta_loss), X.data if sparse.issparse(X) else X
+    if beta != 2 and np.nanmin(cells, initial=0.0) < 0:
+        raise ValueError(f"X has {np.count_nonzero(cells < 0)} negative values; beta_loss={beta_loss!r} needs X >= 0.")
     if not (penalty >= 0 and 0 <= l1_ratio <= 1):
         raise ValueError(f"penalty={penalty!r}, l1_ratio={l1_ratio!r}: wanted penalty >= 0 and l1_ratio in [0, 1].")
     weights = check_weights(sample_weight, X)
@@ -329,7 +334,7 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
         W = np.where(empty[:, None], 0, W)  # a row with nothing observed has no scores
     counts = penalised_counts(X, missing, weights)
     unit_X, e = safe_scale(X)
-    beta, unit_W = check_beta(beta_loss), np.ldexp(W, -2 * e) if e else W
+    unit_W = np.ldexp(W, -2 * e) if e else W
     loss = divergence(unit_X, unit_W, H, beta, weights, missing is not None and missing.unstored)
     return float(in_units(loss, 2 * e * beta)) + strengths.cost(W, H, *counts)
 

@@ -299,10 +299,14 @@ class _DivergenceOfRows(_OfRows):
         else:
             x, y, lowest = X, self.by_tiles(W, self.H), lowest[:, None]
         np.maximum(y, lowest, out=y)
-        if self.beta == 1 and gaps is None and not sparse.issparse(X):  # 1 - x / y: the ones are summed apart
-            sums, ratio = self.H.sum(axis=1), x / y
+        if self.beta == 1 and not sparse.issparse(X):  # the slope is 1 - x / y: the ones are summed apart
+            ratio, sums = x / y, np.broadcast_to(self.H.sum(axis=1), W.shape)
+            if gaps is not None:  # missing cells are zeros here; rows that have some get sums of their own
+                holed = gaps.any(axis=1)
+                sums = sums.copy()
+                sums[holed] = self.by_tiles(~gaps[holed], self.Ht)
             grams = np.ascontiguousarray(self.by_tiles(ratio / y, self.packed).T) if hessian else None
-            return sums - self.by_tiles(ratio, self.Ht), np.broadcast_to(sums, W.shape), grams
+            return sums - self.by_tiles(ratio, self.Ht), sums, grams
         slope, positive, curvature = slopes_of_cells(x, y, self.beta)
         for part in (slope, positive, curvature):
             if gaps is not None:

@@ -133,10 +133,10 @@ class Scaling:
         if sparse.issparse(X):
             if self.constant.any():  # they carry nothing, so nothing of them is stored
                 kept = ~self.constant[X.indices]
-                ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr]
+                ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr].astype(X.indptr.dtype)
                 X = sparse.csr_array((X.data[kept], X.indices[kept], ends), shape=X.shape)
             Z = X.copy()
-            Z.data = np.maximum(X.data, 0) / self.factor[X.indices]
+            Z.data = (np.maximum(X.data, 0) / self.factor[X.indices]).astype(X.dtype, copy=False)
             if self.capped:
                 np.minimum(Z.data, 1, out=Z.data)
             return Z
@@ -155,7 +155,7 @@ class Scaling:
     def invert(self, Z):
         """Return the matrix in original units; a sparse one is filled only if a column was constant."""
         if sparse.issparse(Z) and not self.offset.any():
-            return sparse.csr_array(Z.multiply(self.factor))
+            return sparse.csr_array(Z.multiply(self.factor)).astype(Z.dtype)
         Z = Z.toarray() if sparse.issparse(Z) else Z
         X = np.empty((len(Z), len(self.offset)), dtype=Z.dtype)
         for rows in _slices(Z):

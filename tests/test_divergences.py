@@ -361,7 +361,7 @@ def test_domain_and_solver_are_checked():
     X = counts()
     for beta in ("itakura-saito", -0.5, 0):
         with pytest.raises(
-            ValueError, match=r"is infinite at zero, and X has \d+ cells that are zero.*shift=None, scale=None"
+            ValueError, match=r"is infinite at zero, and X has zeros \(\d+ of its cells\).*shift=None, scale=None"
         ):
             factorize(X, 2, beta_loss=beta)
         with pytest.raises(ValueError, match="shift=None, scale=None"):
@@ -511,7 +511,7 @@ def test_new_rows_are_in_the_domain_too():
     nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=0).fit(X)
     X[0, 0] = 0
     for use in (nmf.transform, nmf.score):
-        with pytest.raises(ValueError, match="is infinite at zero, and X has 1 cells"):
+        with pytest.raises(ValueError, match=r"is infinite at zero, and X has zeros \(1 of its"):
             use(X)
 
 
@@ -576,3 +576,56 @@ def test_imputing_with_other_losses_is_never_far_worse_than_means():
     for k in (5, 10):
         filled = NMFFeatures(k, beta_loss=KL, missing_values="ignore", tol=1e-4).fit(holes).impute(holes)
         assert np.square((filled - X) / spread).sum() < 1.21 * np.square((means - X) / spread).sum()
+
+
+def test_a_row_with_holes_leaves_its_neighbours_alone():
+    X = counts(700)
+    nmf = NMFFeatures(3, shift=None, scale=None, beta_loss=KL, missing_values="ignore").fit(X)
+    holed = X.copy()
+    holed[::50, 0] = np.nan
+    together = nmf.transform(holed)
+    complete = ~np.isnan(holed).any(axis=1)
+    assert_array_equal(together[complete], nmf.transform(X)[complete])
+    assert_array_equal(together[50:51], nmf.transform(holed[50:51]))
+
+
+@pytest.mark.filterwarnings("ignore:X has 1 rows with nothing observed")
+@pytest.mark.parametrize("missing_values", ["ignore", "unstored"])
+@pytest.mark.parametrize("beta_loss", ["frobenius", KL])
+def test_holes_of_sparse_frames_are_filled_as_those_of_matrices(missing_values, beta_loss):
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    Y = rng.poisson(1.0, (80, 6)).astype(float)
+    Y[rng.uniform(size=Y.shape) < 0.1] = np.nan
+    frame = pd.DataFrame({f"c{j}": pd.arrays.SparseArray(Y[:, j], fill_value=0.0) for j in range(6)})
+    fit = dict(shift=None, beta_loss=beta_loss, missing_values=missing_values)
+    of_frame = NMFFeatures(2, **fit).fit(frame).impute(frame)
+    of_matrix = NMFFeatures(2, **fit).fit(sparse.csr_array(Y)).impute(sparse.csr_array(Y))
+    assert_allclose(np.asarray(of_frame, dtype=float), of_matrix.toarray(), atol=1e-9)
+
+
+@pytest.mark.parametrize("beta_loss", ["frobenius", KL])
+def test_single_precision_of_sparse_data_is_kept(beta_loss):
+    X = sparse.csr_array(counts().astype(np.float32))
+    for scale in (None, "std"):
+        nmf = NMFFeatures(2, shift=None, scale=scale, beta_loss=beta_loss)
+        assert nmf.fit_transform(X).dtype == np.float32
+        assert nmf.inverse_transform(nmf.transform(X)).dtype == np.float32
+
+
+def test_imputing_looks_for_zeros_too():
+    X = amounts()
+    nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=0, missing_values="ignore").fit(X)
+    X[0, :2] = 0, np.nan
+    with pytest.raises(ValueError, match="is infinite at zero"):
+        nmf.impute(X)
+
+
+def test_objective_refuses_negative_counts_and_odd_losses():
+    X, W, H = -counts(), np.ones((120, 1)), np.ones((1, 15))
+    with pytest.raises(ValueError, match="negative values; beta_loss='kullback-leibler' needs X >= 0"):
+        objective(X, W, H, beta_loss=KL)
+    for odd in (None, True, np.inf):
+        with pytest.raises(ValueError, match="wanted a finite number or one of"):
+            objective(X, W, H, beta_loss=odd)
