@@ -248,7 +248,7 @@ def factorize(
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
         input_name="X",
-        ensure_all_finite=missing_values == "raise" or "allow-nan",
+        ensure_all_finite="allow-nan",
     )
     X = without_duplicates(X)
     cells = X.data if sparse.issparse(X) else X
@@ -258,6 +258,11 @@ def factorize(
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
         )
     missing = missing_of(X, X.shape[1], missing_values)
+    if missing is not None and missing_values == "raise":
+        raise ValueError(
+            f"X has {np.count_nonzero(np.isnan(cells))} NaN or missing values. Pass "
+            'missing_values="ignore" to leave them out, or impute them first.'
+        )
     check_solver(solver, learning_rate, beta_loss, missing)
     check_domain(X, beta_loss, missing)
     weights = check_weights(sample_weight, X)

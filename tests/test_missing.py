@@ -252,7 +252,7 @@ def test_a_fit_says_what_it_refuses(penalty):
     _, X, _ = low_rank()
     with pytest.raises(ValueError, match='Pass missing_values="ignore"'):
         NMFFeatures(2, penalty=penalty).fit(X)
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match=r'X has \d+ NaN or missing values\. Pass missing_values="ignore"'):
         factorize(X, 2)
     nmf = NMFFeatures(2, missing_values="ignore")
     with pytest.raises(ValueError, match="infinite"):
