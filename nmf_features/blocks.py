@@ -70,7 +70,7 @@ class Block:
             fill(self.X, Wt.T @ H, self.missing)
             return
         at = np.flatnonzero(self.missing)
-        rows = np.searchsorted(self.X.indptr, at, side="right") - 1
+        rows = rows_of_stored(self.X, at)
         self.X.data[at] = np.einsum("tc,tc->c", Wt[:, rows], H[:, self.X.indices[at]])
 
     def squared_norm(self):
@@ -96,6 +96,11 @@ def fill(into, values, holes):
         compiled(fill_holes)(into.reshape(-1), values.reshape(-1), holes.reshape(-1))
     else:
         np.copyto(into, values, where=holes)
+
+
+def rows_of_stored(X, at):
+    """Return the rows of some of the stored cells of a CSR matrix."""
+    return np.searchsorted(X.indptr, at, side="right") - 1
 
 
 def with_data(X, data):

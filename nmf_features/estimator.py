@@ -18,9 +18,9 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import warn_user
-from .blocks import row_blocks, single_threaded_blas, with_data
+from .blocks import row_blocks, rows_of_stored, single_threaded_blas, with_data
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import check_solver, fit_loadings, free_scale, in_units, rows_to_fit, warn_of_outcome
+from .factorize import check_solver, fit_loadings, free_scale, rows_to_fit, warn_of_outcome
 from .losses import (
     RESIDUAL_CELLS,
     Missing,
@@ -31,6 +31,8 @@ from .losses import (
     column_means,
     divergence,
     fitted_at_stored,
+    in_units,
+    leaves_out_unstored,
     missing_of,
     penalised_counts,
     safe_scale,
@@ -430,7 +432,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         filled, column_of = without_duplicates(X).copy(), np.full(self.n_features_in_, -1)
         column_of[self._positions] = np.arange(len(self._positions))
         at = np.flatnonzero(np.isnan(filled.data) & (column_of[filled.indices] >= 0))
-        rows, columns = np.searchsorted(filled.indptr, at, side="right") - 1, column_of[filled.indices[at]]
+        rows, columns = rows_of_stored(filled, at), column_of[filled.indices[at]]
         fitted = np.einsum("ct,tc->c", W[rows], self.components_[:, columns])
         fitted = np.where(np.isnan(fitted), self.column_means_[columns], fitted) * scaling.factor[columns]
         fitted = np.clip(fitted + scaling.offset[columns], scaling.minimum[columns], scaling.maximum[columns])
@@ -467,7 +469,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         H, means = self.components_.astype(Z.dtype), np.ldexp(self.column_means_, -2 * e)[None].astype(Z.dtype)
         weights, beta = check_weights(sample_weight, Z), check_beta(self.beta_loss)
         missing = self._missing(Z)
-        loss = partial(divergence, beta=beta, weights=weights, unstored=missing is not None and missing.unstored)
+        loss = partial(divergence, beta=beta, weights=weights, unstored=leaves_out_unstored(missing))
         error, spread = loss(Z, np.ldexp(W, -2 * e), H), loss(Z, np.ones((Z.shape[0], 1), Z.dtype), means)
         if spread == 0:
             if error == 0:
@@ -619,7 +621,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        beta, unstored = check_beta(self.beta_loss), missing is not None and missing.unstored
+        beta, unstored = check_beta(self.beta_loss), leaves_out_unstored(missing)
         self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, beta)
         with np.errstate(over="ignore"):
             loss = in_units(divergence(unit_Z, unit_W, H.astype(Z.dtype), beta, weights, unstored), 2 * e * beta)
@@ -766,11 +768,11 @@ def _explained(Z, W, H, weights, missing, beta):
     <WH, w_t h_t> / |Z|^2, or sum(z w_t h_t / (WH)) / sum(z), over the observed cells, rows weighted.
     """
     V = W if weights is None else W * weights[:, None]
-    if beta == 2 and (missing is None or (sparse.issparse(Z) and not missing.unstored)):
+    if beta == 2 and (missing is None or (sparse.issparse(Z) and not leaves_out_unstored(missing))):
         explained = np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T) @ np.ones(len(H))
         if missing is not None:  # all cells, less the stored ones that are missing
             at = np.flatnonzero(np.isnan(Z.data))
-            rows, columns = np.searchsorted(Z.indptr, at, side="right") - 1, Z.indices[at]
+            rows, columns = rows_of_stored(Z, at), Z.indices[at]
             parts = W[rows] * H[:, columns].T
             explained -= (parts.sum(axis=1) * (1.0 if weights is None else weights[rows])) @ parts
         return explained / squares(Z, weights)

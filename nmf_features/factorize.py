@@ -50,6 +50,7 @@ from .losses import (
     check_weights,
     divergence,
     in_units,
+    leaves_out_unstored,
     missing_of,
     objective,
     observed_shares,
@@ -316,7 +317,7 @@ def check_solver(solver, learning_rate, beta_loss, missing):
 
 def solvers_of(beta, missing):
     """Return the solvers that know the loss and what is missing."""
-    return SOLVERS if beta == 2 and not (missing and missing.unstored) else DIVERGENCE_SOLVERS
+    return SOLVERS if beta == 2 and not leaves_out_unstored(missing) else DIVERGENCE_SOLVERS
 
 
 def rows_to_fit(X, missing, weights):
@@ -401,7 +402,7 @@ def fit_loadings(
     X, e = safe_scale(X)
     if k == 0:
         nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
-        value = divergence(X, *nothing, beta, weights, bool(missing and missing.unstored))
+        value = divergence(X, *nothing, beta, weights, leaves_out_unstored(missing))
         value = float(in_units(value, 2 * e * beta))
         return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]), 0.0)
     # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
@@ -421,7 +422,7 @@ def fit_loadings(
 
     options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
     if solvers_of(beta, missing) is DIVERGENCE_SOLVERS:
-        options = {"beta": beta, "unstored": bool(missing and missing.unstored)}
+        options = {"beta": beta, "unstored": leaves_out_unstored(missing)}
     make = partial(solvers_of(beta, missing)[solver], **options)
     *sizes, all_rows = sample_sizes(X, k, not make().sums_squares)
     if learning_rate is not None:  # a rate fits one number of rows

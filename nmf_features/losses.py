@@ -171,6 +171,11 @@ class Missing(NamedTuple):
     unstored: bool = False
 
 
+def leaves_out_unstored(missing):
+    """Whether what a sparse matrix does not store is missing (``missing`` is None where nothing is)."""
+    return missing is not None and missing.unstored
+
+
 def missing_of(X, n_counted, missing_values):
     """Return what of non-negative X is missing, or None where nothing is, with one quick look."""
     if missing_values == "unstored" and sparse.issparse(X):
@@ -245,7 +250,7 @@ def check_domain(X, beta_loss, missing=None):
     """Refuse data that the loss cannot take: zeros make a divergence with beta <= 0 infinite."""
     if check_beta(beta_loss) > 0:
         return
-    sparse_zeros = sparse.issparse(X) and not (missing is not None and missing.unstored)
+    sparse_zeros = sparse.issparse(X) and not leaves_out_unstored(missing)
     cells = X.data if sparse.issparse(X) else X
     zeros = int(np.count_nonzero(cells == 0)) + (np.prod(X.shape) - len(cells) if sparse_zeros else 0)
     if zeros:
@@ -335,7 +340,7 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
     counts = penalised_counts(X, missing, weights)
     unit_X, e = safe_scale(X)
     unit_W = np.ldexp(W, -2 * e) if e else W
-    loss = divergence(unit_X, unit_W, H, beta, weights, missing is not None and missing.unstored)
+    loss = divergence(unit_X, unit_W, H, beta, weights, leaves_out_unstored(missing))
     return float(in_units(loss, 2 * e * beta)) + strengths.cost(W, H, *counts)
 
 

@@ -27,7 +27,7 @@ from scipy.optimize import nnls
 
 from .blocks import single_threaded_blas, take, with_data, workers
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
-from .losses import Missing, fitted_at_stored, observed_shares, of_cells, slopes_of_cells
+from .losses import Missing, fitted_at_stored, leaves_out_unstored, observed_shares, of_cells, slopes_of_cells
 from .solvers import diagonal_of_packed, floor_of_fit, multiply
 
 RIDGE = 1e-12
@@ -98,8 +98,9 @@ class _OfRows:
         self.Ht = np.ascontiguousarray(H.T)
         self.height = tile_rows(self.p)
         self.diagonal = np.arange(0, self.size**2, self.size + 1)
-        self.nnls = compiled_if_worth(nnls_rows, n * self.size**2)
-        self.unstored = missing is not None and missing.unstored
+        self.work = n * self.size**2
+        self.nnls = compiled_if_worth(nnls_rows, self.work)
+        self.unstored = leaves_out_unstored(missing)
 
     def by_tiles(self, matrix, right):
         """Multiply, in tiles of one height; the last one is padded."""
@@ -215,7 +216,7 @@ class _DivergenceOfRows(_OfRows):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.descent = compiled_if_worth(own_grams_descent, args[-1] * self.size**2 * 100)
+        self.descent = compiled_if_worth(own_grams_descent, 100 * self.work)
         self.packed = packed_products(self.H).T
         self.unwatched = self.UNWATCHED_STEPS if 1 <= self.beta <= 2 else 0
 

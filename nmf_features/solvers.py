@@ -391,13 +391,10 @@ class _Divergence(_Solver):
             self.improve(H, *stats[:3], l1, l2, v, sweeps, enough)
             return H
 
-        def improve(c, slopes):
+        for c, slopes in zip(self.columns, self._of_columns(H), strict=True):
             part = np.ascontiguousarray(H[:, c])
             self.improve(part, *slopes, l1[c], l2[c], v[c], sweeps, enough)
             H[:, c] = part
-
-        for c, slopes in zip(self.columns, self._of_columns(H), strict=True):
-            improve(c, slopes)
         return H
 
     def _of_columns(self, H):
