@@ -20,11 +20,10 @@ from . import frames
 from ._warn import warn_user
 from .blocks import row_blocks, rows_of_stored, single_threaded_blas, with_data
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import check_solver, fit_loadings, free_scale, rows_to_fit, warn_of_outcome
+from .factorize import Problem, check_solver, fit_loadings, free_scale, warn_of_outcome
 from .losses import (
     RESIDUAL_CELLS,
     Missing,
-    Strengths,
     check_beta,
     check_domain,
     check_weights,
@@ -548,6 +547,37 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     @single_threaded_blas()
     def _fit(self, X, sample_weight):
         """Fit; return X as a table, the scaled matrix and its scores (None where rows were left out of the fit)."""
+        X, Z, weights, whole = self._learn_scaling(X, sample_weight)
+        if Z is None:  # nothing is learned: not a cell is looked at
+            self.components_, self.component_scales_ = np.zeros((0, len(self.variables_))), np.zeros(0)
+            self.explained_, self.objective_, self.history_ = np.zeros(0), float("nan"), np.zeros(0)
+            self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
+            return X, None, None
+        problem = self._problem(Z, weights)
+        fit = fit_loadings(problem, self.n_components_, **self._fit_parameters())
+        W = self._keep(fit, problem)
+        return X, Z, W if whole and problem.used.all() else None
+
+    def _fit_parameters(self):
+        """Return the parameters of the loop."""
+        names = ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
+        return {name: getattr(self, name) for name in names}
+
+    def _problem(self, Z, weights):
+        """Return what is minimised on scaled rows."""
+        alive = self._n_counted()
+        missing = missing_of(Z, alive, self.missing_values)
+        check_solver(self.solver, self.learning_rate, self.beta_loss, missing)
+        return Problem.of(
+            Z, weights, missing, alive, beta_loss=self.beta_loss, penalty=self.penalty, l1_ratio=self.l1_ratio
+        )
+
+    def _learn_scaling(self, X, sample_weight):
+        """Choose columns, learn shift and scale.
+
+        Return X as a table, its scaled columns (None for no components), the weights of their rows, and whether these
+        are all rows of X.
+        """
         if self.missing_values != "raise" and self.projection == "linear":
             raise ValueError(
                 'projection="linear" needs every cell of a row, so missing_values='
@@ -560,16 +590,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         k, most = int(self.n_components), len(self.variables_)
         self.n_components_ = min(k, most)
         self._refuse_clash()
-        if k == 0:  # nothing is learned: not a cell is looked at
-            self.components_, self.component_scales_ = np.zeros((0, most)), np.zeros(0)
-            self.explained_, self.objective_, self.history_ = np.zeros(0), float("nan"), np.zeros(0)
-            self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
-            return X, None, None
+        if k == 0:
+            return X, None, None, True
 
         matrix, fresh = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
         if k > most:
             warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
-            k = most
         weights = check_weights(sample_weight, matrix)
         whole = weights is None or bool(weights.all())
         if not whole:
@@ -579,39 +605,18 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self._report_constant(learned.constant, matrix.shape[0])
         self.scaling_ = vars(learned)
         Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
-        alive = self._n_counted()
-        missing = missing_of(Z, alive, self.missing_values)
-        self.column_means_ = column_means(Z, weights, missing)
-        check_solver(self.solver, self.learning_rate, self.beta_loss, missing)
+        self.column_means_ = column_means(Z, weights, missing_of(Z, self._n_counted(), self.missing_values))
         self._check_domain(Z)
-        used = rows_to_fit(Z, missing, None)
-        if not used.all():
-            Z, weights, whole = Z[used], None if weights is None else weights[used], False
-        n = Z.shape[0] if weights is None else float(weights.sum())
-        strengths, unit = (Strengths.of(q, self.l1_ratio, n, alive) for q in (self.penalty, 1.0))
-        self.score_penalties_ = np.array([strengths.l1_W, strengths.l2_W])
-        fit = fit_loadings(
-            Z,
-            k,
-            strengths,
-            unit,
-            weights=weights,
-            missing=missing,
-            beta=check_beta(self.beta_loss),
-            **{
-                name: getattr(self, name)
-                for name in ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
-            },
-        )
-        W = self._keep(fit, Z, weights, missing, strengths, unit)
-        return X, Z, W if whole else None
+        return X, Z, weights, whole
 
-    def _keep(self, fit, Z, weights, missing, strengths, unit):
+    def _keep(self, fit, problem):
         """Keep what was found in the canonical form, and what it says of the data; return the scores."""
+        Z, weights, missing, strengths = problem.X, problem.weights, problem.missing, problem.strengths
+        self.score_penalties_ = np.array([strengths.l1_W, strengths.l2_W])
         W, H = fit.U, fit.H / fit.sums[:, None]
         v = np.ones(len(W)) if weights is None else weights
         by_row, by_column = penalised_counts(Z, missing, v)
-        scales = free_scale(fit, self.penalty, unit, by_row, by_column)  # before the scores change places
+        scales = free_scale(fit, problem)  # before the scores change places
         # Largest total amount first, ties by the column of the largest loading.
         order = np.lexsort((H.argmax(axis=1), -(v @ W)))
         for rows in row_blocks(W, 0):  # in place: W may be large
@@ -621,7 +626,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         unit_Z, e = safe_scale(Z)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        beta, unstored = check_beta(self.beta_loss), leaves_out_unstored(missing)
+        beta, unstored = problem.beta, leaves_out_unstored(missing)
         self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, beta)
         with np.errstate(over="ignore"):
             loss = in_units(divergence(unit_Z, unit_W, H.astype(Z.dtype), beta, weights, unstored), 2 * e * beta)

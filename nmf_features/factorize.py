@@ -43,6 +43,7 @@ from .blocks import (
 from .init import STARTS
 from .losses import (
     BETA_LOSSES,
+    Missing,
     Strengths,
     balance,
     check_beta,
@@ -133,6 +134,34 @@ class _Fit:
     converged: bool
     history: np.ndarray
     kkt_residual: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows to fit loadings to, and what is minimised there.
+
+    ``used`` says which of the rows that were given these are: those of positive weight in which something is observed.
+    ``weights`` of the rows are positive, or None. ``missing`` says which cells are, None where none is. ``unit`` holds
+    the strengths at penalty 1: they say how scale is shared between W and H.
+    """
+
+    X: np.ndarray
+    weights: np.ndarray | None
+    missing: Missing | None
+    beta: float
+    strengths: Strengths
+    unit: Strengths
+    used: np.ndarray
+
+    @classmethod
+    def of(cls, X, weights, missing, n_counted, *, beta_loss, penalty, l1_ratio):
+        """Return the problem of checked data, of whose columns ``n_counted`` count in the penalty."""
+        used = _rows_to_fit(X, missing, weights)
+        if not used.all():
+            X, weights = X[used], None if weights is None else weights[used]
+        n = X.shape[0] if weights is None else float(weights.sum())
+        strengths, unit = (Strengths.of(q, l1_ratio, n, n_counted) for q in (penalty, 1.0))
+        return cls(X, weights, missing, check_beta(beta_loss), strengths, unit, used)
 
 
 @validate_params({"X": ["array-like", "sparse matrix"], **PARAMETERS}, prefer_skip_nested_validation=True)
@@ -267,20 +296,10 @@ def factorize(
     check_solver(solver, learning_rate, beta_loss, missing)
     check_domain(X, beta_loss, missing)
     weights = check_weights(sample_weight, X)
-    fitted, v = X, weights
-    used = rows_to_fit(X, missing, weights)
-    if not used.all():
-        fitted, v = X[used], None if weights is None else weights[used]
-    n = fitted.shape[0] if v is None else float(v.sum())
-    strengths, unit = (Strengths.of(q, l1_ratio, n, X.shape[1]) for q in (penalty, 1.0))
+    problem = Problem.of(X, weights, missing, X.shape[1], beta_loss=beta_loss, penalty=penalty, l1_ratio=l1_ratio)
     fit = fit_loadings(
-        fitted,
+        problem,
         n_components,
-        strengths,
-        unit,
-        weights=v,
-        missing=missing,
-        beta=check_beta(beta_loss),
         solver=solver,
         learning_rate=learning_rate,
         init=init,
@@ -290,17 +309,17 @@ def factorize(
         random_state=random_state,
         n_jobs=n_jobs,
     )
-    c = free_scale(fit, penalty, unit, *penalised_counts(fitted, missing, v))
-    U = fit.U
-    if fitted is not X:
-        U = unit_scores(X, fit.H, strengths.l1_W, strengths.l2_W, n_jobs, missing, beta=check_beta(beta_loss))[0]
+    c = free_scale(fit, problem)
+    U, q, whole = fit.U, problem.strengths, problem.used.all()
+    if not whole:
+        U = unit_scores(X, fit.H, q.l1_W, q.l2_W, n_jobs, missing, beta=problem.beta)[0]
     if empty := int(np.isnan(U[:, :1]).sum()):
         warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
     W, H = U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
     with np.errstate(over="ignore"):
         unstored = "unstored" if missing_values == "unstored" else "ignore"
         value = objective(X, W, H, penalty, l1_ratio, sample_weight, beta_loss, unstored)
-    W_fitted = W if fitted is X else W[used]
+    W_fitted = W if whole else W[problem.used]
     warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history, fit.kkt_residual)
 
@@ -320,7 +339,7 @@ def solvers_of(beta, missing):
     return SOLVERS if beta == 2 and not leaves_out_unstored(missing) else DIVERGENCE_SOLVERS
 
 
-def rows_to_fit(X, missing, weights):
+def _rows_to_fit(X, missing, weights):
     """Return which rows say anything: those of positive weight with something observed."""
     used = np.ones(X.shape[0], dtype=bool) if weights is None else weights > 0
     if missing is not None:
@@ -330,16 +349,14 @@ def rows_to_fit(X, missing, weights):
     return used
 
 
-def free_scale(fit, penalty, unit, by_row=None, by_column=None):
-    """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty.
-
-    ``by_row`` and ``by_column`` are how much each counts in the penalty.
-    """
-    if penalty:
+def free_scale(fit, problem):
+    """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty."""
+    if any(problem.strengths):
         return np.ones(len(fit.H))
+    by_row, by_column = penalised_counts(problem.X, problem.missing, problem.weights)
     W = fit.U / fit.sums
     v = np.ones(len(W)) if by_row is None else by_row
-    return balance(v @ W, v @ np.square(W), fit.H, unit, by_column)
+    return balance(v @ W, v @ np.square(W), fit.H, problem.unit, by_column)
 
 
 def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
@@ -368,14 +385,9 @@ def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
 
 
 def fit_loadings(
-    X,
+    problem,
     n_components,
-    strengths,
-    unit,
     *,
-    weights,
-    missing,
-    beta,
     solver,
     learning_rate,
     init,
@@ -385,11 +397,9 @@ def fit_loadings(
     random_state,
     n_jobs,
 ):
-    """Find loadings of checked data by one or more starts; return the best by objective, as a _Fit.
-
-    ``unit`` holds the strengths at penalty 1: they say how scale is shared between W and H. ``weights`` of the rows
-    are positive, or None. ``missing`` says which cells are, None where none is; something is observed in every row.
-    """
+    """Find loadings by one or more starts; return the best by objective, as a _Fit."""
+    X, weights, missing, beta = problem.X, problem.weights, problem.missing, problem.beta
+    strengths, unit = problem.strengths, problem.unit
     n, p = X.shape
     k, rng = n_components, check_random_state(random_state)
     if not isinstance(init, str):
