@@ -6,6 +6,20 @@ from .estimator import NMFFeatures, nnmf
 from .factorize import Factorization, factorize
 from .losses import objective
 from .scaling import NonNegativeScaler
+from .selection import ComponentSelection, PenaltyPath, Stability, penalty_path, select_components, stability
 
 __version__ = version("nmf-features")
-__all__ = ["Factorization", "NMFFeatures", "NonNegativeScaler", "factorize", "nnmf", "objective"]
+__all__ = [
+    "ComponentSelection",
+    "Factorization",
+    "NMFFeatures",
+    "NonNegativeScaler",
+    "PenaltyPath",
+    "Stability",
+    "factorize",
+    "nnmf",
+    "objective",
+    "penalty_path",
+    "select_components",
+    "stability",
+]

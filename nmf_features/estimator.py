@@ -4,7 +4,6 @@ A fit is: choose columns (frames) -> shift and scale (scaling) -> loadings H (fa
 What is shown is the canonical pair: the loadings of a component sum to 1 and its scores take up the size.
 """
 
-from functools import partial
 from numbers import Integral
 from typing import ClassVar
 
@@ -32,6 +31,7 @@ from .losses import (
     fitted_at_stored,
     in_units,
     leaves_out_unstored,
+    loss_and_spread,
     missing_of,
     penalised_counts,
     safe_scale,
@@ -464,12 +464,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Z = self._scaled(self._check(X, reset=False))
         W = self._scores(Z)
         W[np.isnan(W)] = 0  # of rows with nothing observed, which do not count
-        Z, e = safe_scale(Z)
-        H, means = self.components_.astype(Z.dtype), np.ldexp(self.column_means_, -2 * e)[None].astype(Z.dtype)
         weights, beta = check_weights(sample_weight, Z), check_beta(self.beta_loss)
-        missing = self._missing(Z)
-        loss = partial(divergence, beta=beta, weights=weights, unstored=leaves_out_unstored(missing))
-        error, spread = loss(Z, np.ldexp(W, -2 * e), H), loss(Z, np.ones((Z.shape[0], 1), Z.dtype), means)
+        error, spread = loss_and_spread(Z, W, self.components_, self.column_means_, beta, weights, self._missing(Z))
         if spread == 0:
             if error == 0:
                 warn_user("score is nan: X equals the training means, so there is nothing to explain.")
@@ -556,6 +552,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         problem = self._problem(Z, weights)
         fit = fit_loadings(problem, self.n_components_, **self._fit_parameters())
         W = self._keep(fit, problem)
+        warn_of_outcome(
+            fit, self.objective_, W, self.components_, self.penalty, self.max_iter, self.tol, self._component_names()
+        )
         return X, Z, W if whole and problem.used.all() else None
 
     def _fit_parameters(self):
@@ -638,7 +637,6 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), by_row.sum())
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_ = fit.kkt_residual
-        warn_of_outcome(fit, self.objective_, W, H, self.penalty, self.max_iter, self.tol, self._component_names())
         return W
 
     def _check(self, X, reset):

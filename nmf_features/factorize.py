@@ -396,8 +396,12 @@ def fit_loadings(
     tol,
     random_state,
     n_jobs,
+    watch=None,
 ):
-    """Find loadings by one or more starts; return the best by objective, as a _Fit."""
+    """Find loadings by one or more starts; return the best by objective, as a _Fit.
+
+    ``watch`` is called before each pass; what it raises ends the fit.
+    """
     X, weights, missing, beta = problem.X, problem.weights, problem.missing, problem.beta
     strengths, unit = problem.strengths, problem.unit
     n, p = X.shape
@@ -455,6 +459,7 @@ def fit_loadings(
                 tol=tol if last else max(tol, min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
                 window=2 if best and last else 5,
                 each=each,
+                watch=watch,
             )
             if best is None:  # the starts compete on the smallest sample
                 best = _best_start(descent, init, n_init, rng, max_iter)
@@ -514,14 +519,15 @@ def _best_start(descent, init, n_init, rng, max_iter):
 class _Descent:
     """The loop, on one set of rows: down from given loadings to stationary ones. See the top of this file.
 
-    The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows. It leaves
+    The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows; ``watch``, if
+    there is one, is called before each pass. It leaves
     ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
-    def __init__(self, X, weights, missing, beta, k, strengths, unit, make_solver, tol, window, each):
+    def __init__(self, X, weights, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):
         self.X, self.weights, self.missing, self.beta = X, weights, missing, beta
         self.k, self.strengths, self.unit = k, strengths, unit
-        self.solver, self.tol, self.window, self.each = make_solver(), tol, window, each
+        self.solver, self.tol, self.window, self.each, self.watch = make_solver(), tol, window, each, watch
         self.penalised = any(strengths)
         self.rows = row_blocks(X, k, self.solver.per_row(k))
         self.filled = X
@@ -554,6 +560,8 @@ class _Descent:
         self.solver.accepted()
         careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
         while self.n_iter < max_iter and not self.converged:
+            if self.watch:
+                self.watch()
             self.n_iter += 1
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
             H_new = self.solver.improve_components(H, stats, self.strengths, self.observed)

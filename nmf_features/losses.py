@@ -24,6 +24,7 @@ the column.
 Reference: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
 """
 
+from functools import partial
 from numbers import Real
 from typing import NamedTuple
 
@@ -104,6 +105,14 @@ def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
             D[np.isnan(x)] = 0  # missing cells
         total += weighted_sum(D.sum(axis=1, dtype=np.float64), None if weights is None else weights[rows])
     return total
+
+
+def loss_and_spread(X, W, H, means, beta, weights, missing):
+    """Return D(X, W H) and D(X, m), m the means of the columns, in units in which neither overflows."""
+    X, e = safe_scale(X)
+    loss = partial(divergence, X, beta=beta, weights=weights, unstored=leaves_out_unstored(missing))
+    means = np.ldexp(means, -2 * e)[None].astype(X.dtype)
+    return loss(np.ldexp(W, -2 * e), H.astype(X.dtype)), loss(np.ones((X.shape[0], 1), X.dtype), means)
 
 
 def of_cells(x, y, beta):

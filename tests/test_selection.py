@@ -1,0 +1,559 @@
+"""Choosing components and penalty, and stability: known answers, hidden cells that stay hidden, and what is said."""
+
+import io
+import signal
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.exceptions import ConvergenceWarning
+
+from nmf_features import NMFFeatures, factorize, penalty_path, select_components, selection, stability
+from nmf_features.losses import BETA_LOSSES
+from nmf_features.selection import _draw_cells, _hide, _scaled, _Split
+
+# Where a test is about something else, few components are tried, and the choice may be the edge.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:n_components=. is the:UserWarning"),
+    pytest.mark.filterwarnings("ignore:No number of components:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Constant columns:UserWarning"),
+]
+
+
+def generated(seed, k, n=300, p=40):
+    """A table of k gamma-distributed components, with normal noise of a tenth of its deviation, cut off at zero."""
+    rng = np.random.default_rng(seed)
+    X = rng.gamma(1, size=(n, k)) @ rng.gamma(1, size=(k, p))
+    return np.maximum(X + 0.1 * X.std() * rng.normal(size=X.shape), 0)
+
+
+@pytest.fixture(scope="module")
+def wine():
+    return load_wine(as_frame=True).data
+
+
+@pytest.fixture(scope="module")
+def cancer():
+    return load_breast_cancer(as_frame=True).data
+
+
+# The number of components
+
+
+@pytest.mark.parametrize("k", range(2, 11))
+def test_the_true_number_is_found(k):
+    # With shift="min" the minima that are subtracted are a component of their own.
+    params = {"shift": None, "n_splits": 3}
+    found = [select_components(generated(s, k), range(1, 13), random_state=s, **params).n_components for s in range(10)]
+    assert found.count(k) >= 9
+
+
+def test_the_choice_is_the_smallest_within_one_standard_error_of_the_best(wine):
+    found = select_components(wine, range(1, 7), random_state=0)
+    errors = found.table.pivot(index="split", columns="n_components", values="error").to_numpy()
+    best = errors.mean(axis=0).argmin()
+    difference = errors - errors[:, [best]]
+    allowed = difference.std(axis=0, ddof=1) / np.sqrt(5)
+    assert found.n_components == 1 + np.flatnonzero(difference.mean(axis=0) <= allowed)[0]
+    assert_allclose(found.summary["error"], errors.mean(axis=0), rtol=1e-14)
+    assert_allclose(found.summary["standard_error"], allowed, rtol=1e-12)
+    assert found.table.columns.tolist() == ["n_components", "split", "error"]
+    assert len(found.table) == 6 * 5
+
+
+def test_error_is_that_of_a_fit_to_the_other_cells(wine):
+    """By hand, for one component: fit to what is left, predict, clip, divide by the error of the means."""
+    found = select_components(wine, [1, 2], random_state=3, tol=1e-10, scale="max")
+    model, Z = _scaled(wine, 2, {"scale": "max"})
+    errors = []
+    for cells in _draw_cells(Z, model, 5, 0.1, np.random.RandomState(3)):
+        rows, columns = np.divmod(cells, Z.shape[1])
+        left = Z.copy()
+        left[rows, columns] = np.nan
+        result = factorize(left, 1, missing_values="ignore", tol=1e-10)
+        fitted = np.clip(result.W @ result.H, np.nanmin(left, axis=0), np.nanmax(left, axis=0))
+        of_fit, of_means = (np.square(guess - Z)[rows, columns].sum() for guess in (fitted, np.nanmean(left, axis=0)))
+        errors.append(of_fit / of_means)
+    assert_allclose(found.table.query("n_components == 1")["error"], errors, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "unstored"])
+def test_hidden_cells_are_hidden_once_and_nothing_else_changes(kind):
+    X = np.random.default_rng(0).gamma(0.5, size=(60, 9)) * (np.random.default_rng(1).uniform(size=(60, 9)) < 0.4)
+    X[:, 4] = 2.0  # constant: not asked for
+    params = {"shift": None, "missing_values": "unstored" if kind == "unstored" else "ignore"}
+    with pytest.warns(UserWarning, match="Constant columns"):
+        model, Z = _scaled(X if kind == "dense" else sparse.csr_array(X), 2, params)
+    hidden = _draw_cells(Z, model, 4, 0.2, np.random.RandomState(0))
+    full, seen = Z if kind == "dense" else Z.toarray(), np.zeros(X.shape, int)
+    for cells in hidden:
+        train, rows, columns, values = _hide(Z, cells, kind == "unstored")
+        assert_array_equal(values, full[rows, columns])
+        assert 4 not in columns
+        seen[rows, columns] += 1
+        if kind == "unstored":
+            assert_array_equal(train.toarray()[rows, columns], 0)
+            assert train.nnz == Z.nnz - len(cells)
+            left = train.toarray()
+            left[rows, columns] = values
+        else:
+            left = train if kind == "dense" else train.toarray()
+            assert np.isnan(left[rows, columns]).all()
+            left = np.where(np.isnan(left), full, left)
+        assert_array_equal(left, full)
+    assert seen.max() == 1
+    share = (full[:, np.arange(9) != 4] != 0).sum() if kind == "unstored" else 60 * 8
+    assert seen.sum() == 4 * int(0.2 * share)
+
+
+def test_of_sparse_data_no_more_cells_are_hidden_than_are_stored():
+    Z = sparse.random_array((500, 400), density=0.01, rng=0, format="csr")
+    model, Z = _scaled(Z, 2, {"shift": None, "scale": None})
+    assert [len(cells) for cells in _draw_cells(Z, model, 5, 0.1, np.random.RandomState(0))] == [Z.nnz] * 5
+
+
+def test_sparse_and_dense_agree():
+    X = generated(0, 3, 120, 20) * (np.random.default_rng(0).uniform(size=(120, 20)) < 0.9)
+    same = [
+        select_components(kind(X), range(1, 6), shift=None, test_size=0.05, random_state=0).table["error"]
+        for kind in (np.asarray, sparse.csr_array, sparse.coo_array)
+    ]
+    # The same cells of the same table; sums are taken in another order and followed for many passes.
+    assert_allclose(same[1], same[0], rtol=0.02)
+    assert_array_equal(same[2], same[1])
+
+
+@pytest.mark.parametrize("beta_loss", [*BETA_LOSSES, 1.5])
+def test_every_loss(beta_loss):
+    rng = np.random.default_rng(0)
+    X = rng.gamma(2, size=(150, 3)) @ rng.gamma(1, size=(3, 15)) * rng.gamma(100, 0.01, size=(150, 15)) + 0.01
+    found = select_components(X, range(1, 6), beta_loss=beta_loss, shift=None, scale=None, random_state=0)
+    assert found.n_components == 3
+
+
+def test_counts_with_zeros_have_finite_errors():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(0.3, size=(200, 3)) @ rng.gamma(0.3, 10, size=(3, 25)))
+    for kind in (np.asarray, sparse.csr_array):
+        params = {"beta_loss": "kullback-leibler", "shift": None, "scale": None}
+        found = select_components(kind(X.astype(float)), range(1, 6), random_state=0, **params)
+        assert np.isfinite(found.table["error"]).all()
+        assert found.n_components == 3
+
+
+def test_ratings_are_predicted_from_stored_ones():
+    rng = np.random.default_rng(0)
+    X = rng.uniform(1, 3, (200, 2)) @ rng.gamma(1, size=(2, 30)) * (rng.uniform(size=(200, 30)) < 0.5)
+    params = {"shift": None, "scale": None, "missing_values": "unstored", "penalty": 1e-4}
+    found = select_components(sparse.csr_array(X), range(1, 5), random_state=0, **params)
+    assert found.n_components == 2
+    assert found.summary["error"].min() < 0.05  # exact but for the penalty: zeros are not data
+
+
+def test_missing_cells_are_not_asked_for(wine):
+    holes = wine.mask(np.random.default_rng(0).uniform(size=wine.shape) < 0.2)
+    holes.iloc[3] = np.nan  # a row of which nothing is known
+    found = select_components(holes, range(1, 4), missing_values="ignore", random_state=0)
+    assert np.isfinite(found.table["error"]).all()
+    with pytest.raises(ValueError, match="missing_values"):
+        select_components(holes, range(1, 4), random_state=0)
+
+
+def test_rows_and_columns_of_which_nothing_is_left():
+    X = generated(0, 2, 30, 6)
+    X[1:, 2], X[5, 1:] = np.nan, np.nan  # one cell in a column, one in a row: hidden in some split
+    X[0, 2], X[2, 2] = 1.0, 2.0
+    found = select_components(
+        X, [1, 2], n_splits=5, test_size=0.2, missing_values="ignore", shift=None, scale=None, random_state=0
+    )
+    assert np.isfinite(found.table["error"]).all()
+
+
+def test_size_of_the_numbers_does_not_matter(wine):
+    X = wine.to_numpy()
+    tables = [select_components(X * c, [1, 2, 3], random_state=0).table for c in (1, 2.0**900, 2.0**-900)]
+    assert_allclose(tables[1]["error"], tables[0]["error"], rtol=1e-9)
+    assert_allclose(tables[2]["error"], tables[0]["error"], rtol=1e-9)
+    raw = [select_components(X * c, [1, 2], random_state=0, scale=None, penalty=0).table for c in (1, 2.0**500)]
+    assert_allclose(raw[1]["error"], raw[0]["error"], rtol=1e-6)
+
+
+def test_single_precision(wine):
+    found = select_components(wine.astype("float32"), [1, 2, 3], random_state=0)
+    assert_allclose(found.table["error"], select_components(wine, [1, 2, 3], random_state=0).table["error"], rtol=0.01)
+
+
+def test_read_only_memory_is_not_written_to(wine):
+    X = wine.to_numpy(copy=True)
+    X.flags.writeable = False
+    before = X.copy()
+    select_components(X, [1, 2], random_state=0, shift=None, scale=None, n_splits=2)
+    assert_array_equal(X, before)
+
+
+def test_polars_as_pandas(wine):
+    found = [select_components(X, [1, 2, 3], random_state=0) for X in (wine, pl.from_pandas(wine), wine.to_numpy())]
+    for other in found[1:]:
+        pd.testing.assert_frame_equal(other.table, found[0].table)
+
+
+def test_other_columns_are_left_alone(wine):
+    table = wine.assign(kind=pd.Categorical(["a", "b"] * 89), flag=True)
+    found = select_components(table, [1, 2, 3], random_state=0)
+    pd.testing.assert_frame_equal(found.table, select_components(wine, [1, 2, 3], random_state=0).table)
+
+
+def test_long_tables_are_sampled():
+    X = generated(0, 3, 4000, 12)
+    found = select_components(X, range(1, 6), max_samples=300, shift=None, random_state=0)
+    assert found.n_components == 3
+    rows = np.sort(np.random.RandomState(0).choice(4000, 300, replace=False))
+    rng = np.random.RandomState(0)
+    rng.choice(4000, 300, replace=False)
+    again = select_components(X[rows], range(1, 6), shift=None, random_state=rng)
+    pd.testing.assert_frame_equal(found.table, again.table)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (range(2, 4), "n_components=3 is the largest number that was tried: more may do better"),
+        (range(3, 6), "n_components=3 is the smallest number that was tried: fewer may do as well"),
+    ],
+)
+def test_an_edge_is_not_returned_in_silence(counts, message):
+    X = generated(0, 4 if counts[0] == 2 else 2)
+    with pytest.warns(UserWarning, match=message):
+        select_components(X, counts, shift=None, random_state=0)
+
+
+def test_a_table_without_structure_is_said_to_have_none():
+    X = np.random.default_rng(0).uniform(size=(200, 10))
+    with (
+        pytest.warns(UserWarning, match="n_components=1 is the smallest number that was tried"),
+        pytest.warns(UserWarning, match="predicts hidden cells better than the means"),
+    ):
+        assert select_components(X, range(1, 5), shift=None, random_state=0).n_components == 1
+
+
+def test_more_components_than_columns_are_not_tried(wine):
+    with pytest.warns(UserWarning, match="n_components=20 is more than the 4 columns"):
+        found = select_components(wine.iloc[:, :4], [1, 2, 3, 20], random_state=0)
+    assert found.summary["n_components"].max() == 3
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_components": 5}, "n_components is 5; wanted the numbers"),
+        ({"n_components": []}, r"n_components is \[\]; wanted the numbers"),
+        ({"n_components": "12"}, "n_components is '12'"),
+        ({"n_components": [0, 1]}, "n_components is 0; wanted a whole number, 1 or more"),
+        ({"n_components": [1.5]}, "n_components is 1.5"),
+        ({"n_splits": 1}, "n_splits is 1; wanted a whole number, 2 or more"),
+        ({"test_size": 0.3}, "test_size is 0.3 with n_splits=5"),
+        ({"test_size": 0}, "test_size is 0"),
+        ({"max_samples": 0}, "max_samples is 0"),
+        ({"init": np.ones((2, 13))}, "init is an array"),
+        ({"tol": -1}, "tol"),
+        ({"n_init": 0}, "n_init"),
+    ],
+)
+def test_errors_name_the_argument(wine, params, message):
+    with pytest.raises(ValueError, match=message):
+        select_components(wine, **{"n_components": range(1, 4), **params})
+
+
+def test_unknown_parameters_are_refused(wine):
+    with pytest.raises(TypeError, match="n_component"):
+        select_components(wine, n_component=2)
+
+
+def test_too_few_cells():
+    with pytest.raises(ValueError, match="4 observed cells; wanted at least one for each of n_splits=5"):
+        select_components(np.array([[1.0, 2], [3, 5]]), [1])
+
+
+# The penalty
+
+
+@pytest.fixture(scope="module")
+def path(cancer):
+    return penalty_path(cancer, 4, y=load_breast_cancer().target == 1, random_state=0)
+
+
+def test_path_goes_from_no_penalty_to_an_empty_model(path):
+    table = path.table
+    assert table["penalty"].iloc[0] == 0
+    assert (table["n_alive"] == 0).tolist() == [False] * (len(table) - 1) + [True]
+    assert table["zero_loadings"].iloc[-1] == table["zero_scores"].iloc[-1] == 1
+    assert (np.diff(table["error"]) > -1e-3).all()  # tol is 1e-4
+    steps = table["penalty"].to_numpy()[2:] / table["penalty"].to_numpy()[1:-1]
+    assert_allclose(steps, 10**0.25, rtol=1e-12)  # four to each factor of ten
+
+
+def test_path_is_what_a_fit_with_the_penalty_gives(cancer, path):
+    for i in (0, 6):
+        row = path.table.iloc[i]
+        nmf = NMFFeatures(4, penalty=row["penalty"], tol=1e-4).fit(cancer)
+        assert_allclose(row["error"], 1 - nmf.score(cancer), rtol=0.01)  # two fits that stopped at a tol of 1e-4
+        assert_allclose(row["zero_loadings"], (nmf.components_ == 0).mean(), atol=0.05)
+
+
+def test_scores_of_the_target(cancer, path):
+    assert path.scoring == "accuracy"
+    assert path.table["score"].max() > 0.95  # logistic regression on all columns: 0.98
+    assert_allclose(path.table["score"].iloc[-1], 0.627, atol=1e-3)  # an empty model knows the larger class, 357 of 569
+
+
+def test_target_of_numbers_or_words(wine):
+    X, y = wine.drop(columns="alcohol"), wine["alcohol"]
+    by_number = penalty_path(X, 3, [0, 0.01], y=y, cv=3, n_splits=0, random_state=0)
+    assert by_number.scoring == "r2"
+    assert by_number.table.columns.tolist() == [
+        "penalty",
+        "n_alive",
+        "zero_loadings",
+        "zero_scores",
+        "error",
+        "score",
+        "score_standard_error",
+    ]
+    words = np.where(y > y.median(), "strong", "weak")
+    by_word = penalty_path(X, 3, [0, 0.01], y=pd.Series(words, dtype="category"), cv=3, n_splits=0, random_state=0)
+    assert by_word.scoring == "accuracy"
+    assert (by_word.table["score"] > 0.6).all()
+
+
+def test_without_target(wine):
+    found = penalty_path(wine, 3, [0.1, 0, 0.1], n_splits=3, random_state=0)
+    assert found.scoring is None
+    assert found.table["penalty"].tolist() == [0, 0.1]
+    assert "score" not in found.table
+    assert np.isfinite(found.table).all(axis=None)
+
+
+def test_scaling_of_a_fold_is_learned_from_its_own_rows(wine):
+    """One fold by hand, through the public estimator."""
+    from sklearn.linear_model import LinearRegression
+
+    X, y = wine.drop(columns="alcohol"), wine["alcohol"]
+    train, test = np.arange(100), np.arange(100, 178)
+    found = penalty_path(X, 3, [0.01], y=y, cv=[(train, test)], n_splits=0, tol=1e-8, random_state=0)
+    nmf = NMFFeatures(3, penalty=0.01, tol=1e-8).fit(X.iloc[train])
+    linear = LinearRegression().fit(nmf.transform(X.iloc[train]), y.iloc[train])
+    assert_allclose(found.table["score"], linear.score(nmf.transform(X.iloc[test]), y.iloc[test]), rtol=1e-3)
+    assert found.table["score_standard_error"].isna().all()  # of one fold
+
+
+@pytest.mark.parametrize("l1_ratio", [0, 0.5])
+def test_path_with_other_penalties(wine, l1_ratio):
+    table = penalty_path(wine, 3, n_splits=0, l1_ratio=l1_ratio, random_state=0).table
+    assert table["n_alive"].iloc[-1] == 0
+    assert (table["n_alive"].iloc[:5] == 3).all()
+
+
+def test_path_of_counts_does_not_end_empty():
+    rng = np.random.default_rng(0)
+    X = rng.poisson(rng.gamma(0.3, size=(100, 3)) @ rng.gamma(0.3, 3, size=(3, 20))).astype(float)
+    for kind in (np.asarray, sparse.csr_array):
+        params = {"beta_loss": "kullback-leibler", "shift": None, "scale": None, "random_state": 0}
+        table = penalty_path(kind(X), 3, n_splits=2, **params).table
+        assert table["n_alive"].iloc[-1] > 0
+        assert np.isfinite(table).all(axis=None)
+        assert table["error"].iloc[-1] > table["error"].iloc[0]
+
+
+@pytest.mark.parametrize("penalties", [[], [-1], [np.nan], [np.inf]])
+def test_penalties_that_make_no_sense(wine, penalties):
+    with pytest.raises(ValueError, match=r"penalties is \[.*wanted finite numbers, 0 or more"):
+        penalty_path(wine, 3, penalties)
+
+
+def test_targets_that_make_no_sense(wine):
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        penalty_path(wine, 3, y=[1.0, 2])
+    with pytest.raises(ValueError, match="y has NaN or infinite values"):
+        penalty_path(wine, 3, y=np.full(178, np.nan))
+
+
+# Stability
+
+
+def test_what_is_there_comes_back_and_what_is_not_does_not():
+    X = generated(1, 3, 400, 12)  # many zeros among scores and loadings: there is one way to put it together
+    assert stability(X, 3, n_runs=8, shift=None, random_state=0).reproducibility.min() > 0.98
+    rng = np.random.default_rng(1)  # no zeros: there are many
+    X = rng.uniform(1, 2, (400, 3)) @ rng.uniform(1, 2, (3, 12))
+    assert stability(X, 5, n_runs=8, shift=None, random_state=0).reproducibility.min() < 0.9
+
+
+def test_stability_has_a_place_for_everything(wine):
+    found = stability(wine, 3, n_runs=4, random_state=0)
+    names = ["NNMF1", "NNMF2", "NNMF3"]
+    nmf = NMFFeatures(3).fit(wine)
+    assert found.components.index.tolist() == found.consensus.index.tolist() == names
+    assert found.components.columns.tolist() == found.consensus.columns.tolist() == wine.columns.tolist()
+    assert_allclose(found.components, nmf.components_, rtol=1e-12)
+    assert_allclose(found.consensus.sum(axis=1), 1, rtol=1e-12)
+    assert found.runs["source"].tolist() == ["start"] * 4 + ["rows"] * 4
+    assert len(found.table) == 3 * 8
+    assert found.table["similarity"].between(0, 1 + 1e-12).all()
+    assert_allclose(found.reproducibility, found.table.groupby("component")["similarity"].mean(), rtol=1e-12)
+
+
+def test_components_are_matched_whatever_their_order():
+    H = np.random.default_rng(0).uniform(size=(4, 9))
+    loadings, cosines = selection._matched(H[[2, 0, 3, 1]] * 5, H)
+    assert_allclose(loadings, H * 5)
+    assert_allclose(cosines, 1)
+    _, cosines = selection._matched(np.zeros((4, 9)), H)
+    assert_array_equal(cosines, 0)  # dead components are like nothing
+
+
+def test_a_run_is_a_fit_from_a_random_start(wine):
+    found = stability(wine, 4, n_runs=5, random_state=0)
+    best = NMFFeatures(4, n_init=10, random_state=0).fit(wine).objective_ / NMFFeatures(4).fit(wine).objective_
+    starts = found.runs.query("source == 'start'")["objective"]
+    assert starts.nunique() > 1
+    assert (starts > best - 1e-3).all()
+    assert (starts < best + 0.05).all()
+
+
+def test_split_columns_have_names_of_their_own(wine):
+    found = stability(wine.iloc[:, :3], 2, n_runs=1, shift="split", random_state=0)
+    assert found.consensus.columns.tolist()[:2] == ["alcohol+", "alcohol-"]
+
+
+@pytest.mark.parametrize("params", [{"n_components": 0}, {"n_components": 2.5}, {"n_runs": 0}, {"n_runs": True}])
+def test_numbers_that_make_no_sense(wine, params):
+    with pytest.raises(ValueError, match=f"{next(iter(params))} is .*; wanted a whole number, 1 or more"):
+        stability(wine, **{"n_components": 2, **params})
+
+
+# All three
+
+
+def select(X, **params):
+    return select_components(X, range(1, 4), **params).table
+
+
+def walk(X, **params):
+    return penalty_path(X, 3, [0, 0.01, 0.1], y=X[:, 0], cv=2, **params).table
+
+
+def repeat(X, **params):
+    return stability(X, 3, n_runs=3, **params).table
+
+
+ALL = pytest.mark.parametrize("function", [select, walk, repeat])
+
+
+@ALL
+@pytest.mark.parametrize("params", [{}, {"init": "random"}, {"n_init": 2}])
+def test_same_seed_same_result_for_any_number_of_threads(function, params):
+    X = generated(0, 3, 90, 12)
+    first, *others = (function(X, random_state=1, n_jobs=n_jobs, **params) for n_jobs in (1, 1, 3, -1))
+    for other in others:
+        pd.testing.assert_frame_equal(first, other, check_exact=True)
+    assert not first.equals(function(X, random_state=2, **params))
+
+
+@ALL
+def test_fits_that_do_not_converge_are_counted(function, wine):
+    with pytest.warns(ConvergenceWarning, match=r"\d+ of \d+ fits stopped at max_iter=1 passes"):
+        function(wine.to_numpy(), max_iter=1, random_state=0)
+
+
+@ALL
+def test_rows_and_shapes_at_the_edge(function):
+    X = np.array([[1.0, 2, 3, 5], [2, 3, 5, 9], [4, 1, 2, 2], [3, 3, 1, 8]])
+    assert len(function(np.repeat(X, 2, axis=1), random_state=0, missing_values="ignore"))
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        function(np.zeros((0, 4)), random_state=0)
+    with pytest.raises(ValueError, match="every chosen column is constant"):
+        function(np.ones((5, 4)), random_state=0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@ALL
+def test_progress_is_shown_where_somebody_looks(function, wine, monkeypatch):
+    seen = {}
+    for shown in (True, False):
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        monkeypatch.setenv("TERM", "xterm")
+        function(wine.to_numpy(), random_state=0, progress=shown)
+        seen[shown] = sys.stderr.getvalue()
+    assert "/" in seen[True]
+    assert seen[False] == ""
+
+
+@ALL
+def test_no_progress_without_a_terminal_or_without_rich(function, wine, monkeypatch, capfd):
+    function(wine.to_numpy(), random_state=0)
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    function(wine.to_numpy(), random_state=0)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_ends_it(n_jobs):
+    code = f"""
+import numpy as np
+from nmf_features import select_components
+X = np.random.default_rng(0).gamma(1, size=(3000, 60))
+print("started", flush=True)
+select_components(X, range(1, 60), tol=0, max_iter=100_000, random_state=0, n_jobs={n_jobs})
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "started\n"
+    try:
+        process.wait(timeout=3)
+        pytest.fail("it ended by itself")
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=60)[1]
+    assert process.returncode != 0
+
+
+def test_an_error_in_one_task_stops_the_others():
+    steps = []
+
+    def fails(n_jobs, step):
+        raise ValueError("no")
+
+    def goes_on(n_jobs, step):
+        for i in range(1000):
+            steps.append(i)
+            step()
+
+    with pytest.raises(ValueError, match="no"):
+        selection._run([fails] + [goes_on] * 50, None, "steps", 2, False)
+    assert len(steps) < 50 * 1000
+
+
+def test_nothing_is_warned_of_when_all_is_well(cancer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        select_components(cancer, range(1, 12), random_state=0, n_splits=3)
+        stability(cancer, 3, n_runs=2, random_state=0)
+
+
+def test_splits_do_not_keep_copies_of_the_table(wine):
+    """Cells are drawn for all splits at once, but the table with holes is made when a split is fitted."""
+    model, Z = _scaled(wine, 2, {})
+    hidden = _draw_cells(Z, model, 5, 0.1, np.random.RandomState(0))
+    assert all(cells.ndim == 1 and len(cells) == int(0.1 * Z.size) for cells in hidden)
+    assert not np.isnan(Z).any()
+    assert np.isnan(_Split(Z, hidden[0], model).problem.X).sum() == len(hidden[0])
