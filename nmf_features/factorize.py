@@ -69,15 +69,16 @@ SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
 # their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 
-# What factorize() and NMFFeatures accept, said once.
+# What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
+# to a registry is accepted.
 PARAMETERS = {
     "n_components": [Interval(Integral, 0, None, closed="left")],
     "penalty": [Interval(Real, 0, None, closed="left")],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
-    "beta_loss": [StrOptions(set(BETA_LOSSES)), Interval(Real, None, None, closed="neither")],
-    "solver": [StrOptions({*SOLVERS, *DIVERGENCE_SOLVERS})],
+    "beta_loss": [StrOptions(BETA_LOSSES.keys()), Interval(Real, None, None, closed="neither")],
+    "solver": [StrOptions(SOLVERS.keys()), StrOptions(DIVERGENCE_SOLVERS.keys())],
     "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
-    "init": [StrOptions(set(STARTS)), "array-like"],
+    "init": [StrOptions(STARTS.keys()), "array-like"],
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],

@@ -23,13 +23,6 @@ from .losses import check_weights
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
-# What NonNegativeScaler and NMFFeatures accept, said once.
-PARAMETERS = {
-    "shift": [StrOptions({"min", "split"}), None],
-    "scale": [StrOptions({"std", "max", "mean", "robust"}), None],
-    "out_of_range": [StrOptions({"clip", "warn", "raise"})],
-}
-
 
 class Scaling:
     """What was learned of the columns: plain arrays, in the order of the columns.
@@ -72,7 +65,7 @@ class Scaling:
         unit = np.where(constant, 1.0, spread)
         split = shift == "split"
         if split:
-            offset = minimum + unit * _means(X, lambda x: (x - minimum) / unit, weights)
+            offset = minimum + unit * means(X, lambda x: (x - minimum) / unit, weights)
         else:
             offset = minimum if shift == "min" else np.zeros_like(minimum)
         offset = np.where(constant, minimum, offset)
@@ -81,7 +74,7 @@ class Scaling:
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
         with np.errstate(invalid="ignore"):  # of columns that are missing altogether
-            factor = SCALES[scale](X, state, weights, unstored)
+            factor = np.ones(state.size) if scale is None else SCALES[scale](X, state, weights, unstored)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
         return state
@@ -184,7 +177,7 @@ def _slices(X):
     return [slice(start, start + step) for start in range(0, X.shape[0], step)]
 
 
-def _means(X, function, weights):
+def means(X, function, weights):
     """Means by column of a function of the rows, over observed cells, in float64."""
     total, count = 0.0, 0.0
     for rows in _slices(X):
@@ -210,7 +203,7 @@ def _sparse_extremes(X, unstored):
     return observed
 
 
-def _sparse_means(X, cells, weights, unstored):
+def sparse_means(X, cells, weights, unstored):
     """Means by column, over observed cells, of what is zero where nothing is stored; NaN is not observed."""
     p, holes = X.shape[1], np.isnan(cells)
     v = np.ones(len(cells)) if weights is None else np.repeat(weights, np.diff(X.indptr))
@@ -227,8 +220,8 @@ def _sparse_means(X, cells, weights, unstored):
 
 def _mean(X, state, weights, unstored):
     if sparse.issparse(X):
-        return state.factor * _sparse_means(X, X.data / state.factor[X.indices], weights, unstored)
-    return state.factor * _means(X, state.unit, weights)
+        return state.factor * sparse_means(X, X.data / state.factor[X.indices], weights, unstored)
+    return state.factor * means(X, state.unit, weights)
 
 
 def _std(X, state, weights, unstored):
@@ -236,10 +229,10 @@ def _std(X, state, weights, unstored):
     if sparse.issparse(X):
         stored = np.square(X.data / state.factor[X.indices] - mean[X.indices])
         ones = np.where(np.isnan(X.data), np.nan, 1.0)
-        others = 1 - _sparse_means(X, ones, weights, unstored)  # the share of observed cells that are zero
-        variance = _sparse_means(X, stored, weights, unstored) + np.maximum(others, 0) * mean**2
+        others = 1 - sparse_means(X, ones, weights, unstored)  # the share of observed cells that are zero
+        variance = sparse_means(X, stored, weights, unstored) + np.maximum(others, 0) * mean**2
     else:
-        variance = _means(X, lambda x: np.square(state.unit(x) - mean), weights)
+        variance = means(X, lambda x: np.square(state.unit(x) - mean), weights)
     return state.factor * np.sqrt(variance)
 
 
@@ -281,7 +274,13 @@ SCALES = {
     "max": lambda X, state, weights, unstored: state.factor,
     "mean": _mean,
     "robust": _robust,
-    None: lambda X, state, weights, unstored: np.ones(state.size),
+}
+
+# What NonNegativeScaler and NMFFeatures accept, said once.
+PARAMETERS = {
+    "shift": [StrOptions({"min", "split"}), None],
+    "scale": [StrOptions(SCALES.keys()), None],
+    "out_of_range": [StrOptions({"clip", "warn", "raise"})],
 }
 
 

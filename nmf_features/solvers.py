@@ -81,7 +81,7 @@ class _Solver:
         """Hear that the last pass, and ``times`` in a row, did not lower the objective."""
 
 
-class _Alternating(_Solver):
+class Alternating(_Solver):
     """What the solvers for least squares share: both halves of a pass as one problem, and what is known after it."""
 
     def size(self, block):
@@ -146,7 +146,7 @@ class _Alternating(_Solver):
         return stats.WtW + strengths.l2_H * np.eye(len(H)), B, strengths.l1_H * observed
 
 
-class HALS(_Alternating):
+class HALS(Alternating):
     """Hierarchical alternating least squares: each component is minimised exactly, in turn, in several sweeps.
 
     The objective never rises. Sweeps cost little beside the product with X, so several are made per product,
@@ -163,7 +163,7 @@ class HALS(_Alternating):
         self.coordinate_descent(F, A, B, weights, sweeps, enough)
 
 
-class Multiplicative(_Alternating):
+class Multiplicative(Alternating):
     """Multiplicative updates, F <- F * B / (A F + l1), one for the scores and one for the loadings in a pass.
 
     The objective never rises, and nothing becomes negative, or zero; what is zero would stay so, and is lifted at the
@@ -180,7 +180,7 @@ class Multiplicative(_Alternating):
         F *= np.divide(B, below, out=np.ones_like(F), where=below > 0)  # 0 / 0: nothing depends on this entry
 
 
-class AlternatingLeastSquares(_Alternating):
+class AlternatingLeastSquares(Alternating):
     """Alternating least squares: the unconstrained minimiser, cut off at zero.
 
     No descent method: the objective may rise, so the best loadings met are kept and the residual is reported.
@@ -198,7 +198,7 @@ class AlternatingLeastSquares(_Alternating):
         F[:] = np.maximum(np.linalg.solve(A + ridge, B - l1), 0)
 
 
-class Gradient(_Alternating):
+class Gradient(Alternating):
     """Projected gradient descent: F <- max(F - rate * (A F - B + l1), 0), once in each half of a pass.
 
     Without a ``learning_rate`` each step starts from the inverse mean curvature and is halved until the objective

@@ -24,7 +24,7 @@ def data(n=200, seed=0):
     return np.random.default_rng(seed).gamma(1, 1, (n, 4)) * [1, 1e-5, 100, 1] + [0, 0, 7, 1e6]
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [*SCALES, None])
 @pytest.mark.parametrize("shift", SHIFTS)
 def test_round_trip_and_non_negative(shift, scale):
     X = data()

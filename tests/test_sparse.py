@@ -72,7 +72,7 @@ def test_threads_give_the_same_bits(X):
     assert_array_equal(factorize(S, 4, n_jobs=1).W, factorize(S, 4, n_jobs=2).W)
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [*SCALES, None])
 def test_transformer_as_dense(X, scale):
     S = sparse.csr_array(X)
     scaler = NonNegativeScaler(shift=None, scale=scale)
