@@ -3,13 +3,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test lint notebooks bench clean
+.PHONY: help demo test lint notebooks docs bench clean
 
 help:
 	@echo "make demo           see it work on a small data set"
 	@echo "make test           run the tests; ARGS='-k name -x' goes to pytest"
 	@echo "make lint           check code and formatting with ruff"
 	@echo "make notebooks      run the notebooks, into build/notebooks"
+	@echo "make docs           build the documentation, into build/docs"
 	@echo "make bench          time against other libraries, hours; ARGS=--quick for small data, minutes"
 	@echo "make clean          remove the virtual environment, caches and build output"
 
@@ -26,6 +27,10 @@ lint: $(READY)
 notebooks: $(READY)
 	$(BIN)/python -m pip install --quiet --editable ".[notebooks]"
 	$(BIN)/python -m nbconvert --to notebook --execute --output-dir build/notebooks notebooks/*.ipynb
+
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -1,0 +1,177 @@
+"""Draw what imports what, from the imports themselves, into docs/architecture.svg: ``python docs/architecture.py``.
+
+A module stands one layer above the highest one that it imports, or just below those that import it if it imports none,
+so all arrows point down. An arrow is left out where a
+chain of others leads there too. Modules that begin with _ are left out.
+
+Reference: K. Sugiyama, S. Tagawa and M. Toda (1981), Methods for visual understanding of hierarchical system
+structures.
+"""
+
+import ast
+import textwrap
+from html import escape
+from itertools import pairwise
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+PACKAGE = DOCS.parent / "nmf_features"
+PICTURE = DOCS / "architecture.svg"
+
+WIDTH, HEIGHT, GAP, LAYER, MARGIN = 252, 100, 22, 140, 8  # of boxes, between them, from layer to layer, around all
+CHARACTERS = 33  # in a line of a box, of a wide font
+STYLE = """
+text { font: 12.5px system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #3d4650 }
+.name { font-size: 15px; font-weight: 600; fill: #14212b }
+.box { fill: #eef4f8; stroke: #7f9fb5 }
+.arrow { fill: none; stroke: #5d7486; stroke-width: 1.4 }
+"""
+
+
+def modules():
+    """Return the syntax tree of each module."""
+    paths = sorted(path for path in PACKAGE.glob("*.py") if not path.name.startswith("_"))
+    return {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def imports(trees):
+    """Return for each module those that it imports, wherever in the file it does."""
+    edges = {}
+    for name, tree in trees.items():
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                source = (
+                    "nmf_features" * bool(node.level) + "." * bool(node.level and node.module) + (node.module or "")
+                )
+                found |= {f"{source}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        parts = [full.split(".") for full in found if full.startswith("nmf_features.")]
+        edges[name] = sorted({part[1] for part in parts} & set(trees))
+    return edges
+
+
+def reduced(edges):
+    """Leave out what a chain of other imports leads to."""
+
+    def reachable(name):
+        return set(edges[name]).union(*(reachable(b) for b in edges[name]))
+
+    return {
+        name: [b for b in below if not any(b in reachable(other) for other in below)] for name, below in edges.items()
+    }
+
+
+def layers(edges):
+    """Return the rows of the picture from the top, and the steps of its arrows from one row to the next.
+
+    An arrow that passes a row has a place of its own there, (from, to), so that it crosses no box. Places are looked
+    for by the mean place of what they are joined to, row by row; the ordering with the fewest crossings is kept.
+    """
+
+    def depth(name):
+        return max((1 + depth(b) for b in edges[name]), default=0)
+
+    def height(name):
+        above = [] if edges[name] else [depth(a) for a in edges if name in edges[a]]
+        return min(above) - 1 if above else depth(name)  # what imports nothing stands just below what imports it
+
+    top = max(map(height, edges))
+    rows, steps = [[name for name in edges if height(name) == h] for h in range(top, -1, -1)], []
+    for name, below in edges.items():
+        for other in below:
+            first, last = top - height(name), top - height(other)
+            for r in range(first + 1, last):
+                rows[r].append((name, other))
+            path = [name, *[(name, other)] * (last - first - 1), other]
+            steps += [((first + i, a), (first + i + 1, b)) for i, (a, b) in enumerate(pairwise(path))]
+    best = None
+    for sweep in range(20):
+        for r in range(len(rows))[:: 1 if sweep % 2 else -1]:
+            at = places(rows)
+            near = {
+                node: [at[b] for a, b in steps if a == (r, node)] + [at[a] for a, b in steps if b == (r, node)]
+                for node in rows[r]
+            }
+            rows[r] = sorted(
+                rows[r], key=lambda node: (sum(near[node]) / len(near[node]) if near[node] else 0.5, str(node))
+            )
+        found = crossings(rows, steps)
+        if best is None or found < best[0]:
+            best = found, [list(row) for row in rows]
+    return best[1], steps
+
+
+def places(rows):
+    """Return the place of everything in its row, from 0 to 1."""
+    return {(r, node): (i + 0.5) / len(row) for r, row in enumerate(rows) for i, node in enumerate(row)}
+
+
+def crossings(rows, steps):
+    """Return how many pairs of steps cross, and how far all go sideways."""
+    at = places(rows)
+    ends = [(a[0], at[a], at[b]) for a, b in steps]
+    crossed = sum(r == s and (x - u) * (y - v) < 0 for r, x, y in ends for s, u, v in ends)
+    return crossed, round(sum(abs(x - y) for _, x, y in ends), 9)
+
+
+def subject(tree):
+    """Return the first sentence of a module's docstring."""
+    text = " ".join(ast.get_docstring(tree).split("\n\n")[0].split()).replace("``", "")
+    return text.split(". ")[0].rstrip(".")
+
+
+def svg():
+    """Return the picture as text, the same for the same package."""
+    trees = modules()
+    rows, steps = layers(reduced(imports(trees)))
+    wide = [sum(width(node) for node in row) + GAP * (len(row) - 1) for row in rows]
+    full, tall = max(wide) + 2 * MARGIN, (len(rows) - 1) * LAYER + HEIGHT + 2 * MARGIN
+    corner = {}  # upper left, of boxes and of what passes
+    for r, row in enumerate(rows):
+        x = (full - wide[r]) / 2
+        for node in row:
+            corner[r, node] = x, MARGIN + r * LAYER
+            x += width(node) + GAP
+    lines = [
+        '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
+        f'viewBox="0 0 {full} {tall}" width="{full}" height="{tall}">',
+        "<title>The modules of nmf_features and what they import</title>",
+        f"<style>{STYLE}</style>",
+        '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0L8 4L0 8z" fill="#5d7486"/></marker>',
+        f'<rect width="{full}" height="{tall}" fill="white"/>',
+    ]
+    for a, b in steps:
+        x, to_x = joint(a, b, 0, steps, corner), joint(b, a, 1, steps, corner)
+        y, to_y = corner[a][1] + HEIGHT, corner[b][1]
+        middle = (y + to_y) / 2
+        end = ' marker-end="url(#tip)"' if width(b[1]) else ""
+        onwards = "" if width(b[1]) else f"V{to_y + HEIGHT:g}"
+        curve = f"M{x:g} {y:g}C{x:g} {middle:g} {to_x:g} {middle:g} {to_x:g} {to_y:g}{onwards}"
+        lines.append(f'<path class="arrow" d="{curve}"{end}/>')
+    for (_, name), (x, y) in corner.items():
+        if width(name):
+            lines.append(f'<rect class="box" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="7"/>')
+            lines.append(f'<text class="name" x="{x + 11:g}" y="{y + 22:g}">{name}</text>')
+            text = textwrap.wrap(subject(trees[name]), CHARACTERS, max_lines=4, placeholder=" ...")
+            for i, line in enumerate(text):
+                lines.append(f'<text x="{x + 11:g}" y="{y + 40 + 16 * i:g}">{escape(line)}</text>')
+    return "\n".join([*lines, "</svg>", ""])
+
+
+def width(node):
+    """Return the width of a box; of an arrow that passes, none."""
+    return WIDTH if isinstance(node, str) else 0
+
+
+def joint(node, other, side, steps, corner):
+    """Return where an arrow meets a box from below (0) or above (1): spread along it, in the order of their ends."""
+    ends = sorted((step[1 - side] for step in steps if step[side] == node), key=lambda end: corner[end][0])
+    return corner[node][0] + width(node[1]) * (ends.index(other) + 1) / (len(ends) + 1)
+
+
+if __name__ == "__main__":
+    PICTURE.write_text(svg(), encoding="utf-8")
+    print(f"{PICTURE.name}: {len(modules())} modules")
