@@ -3,6 +3,7 @@
     nmf-features demo                                          see it work on a small table
     nmf-features fit TABLE --model FILE --out TABLE            learn components; keep the model, the scores or both
     nmf-features transform TABLE --model FILE --out TABLE      the same components of new rows
+    nmf-features select TABLE                                  how many components?
 
 What can go wrong with files is settled here: a mistake is one line on stderr and exit code 2; an output appears
 whole or not at all; models are skops files: no pickle is ever loaded, nor a type beyond NMFFeatures and those that
@@ -28,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from .estimator import NMFFeatures, nnmf
+from .selection import select_components
 
 # pandas reads floats to the last bit since 3.1, and only when asked before
 EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -84,7 +86,7 @@ def _reason(error):
     return text.removeprefix("Error tokenizing data. C error: ")
 
 
-# The three commands
+# The commands
 
 
 def _fit(arguments):
@@ -152,6 +154,29 @@ def _components_beside(model, table):
     if clash:
         raise ValueError(f"The table has columns {clash}, named like the components: rename them.")
     return pd.concat([kept, components], axis=1)
+
+
+def _select(arguments):
+    _check_files([arguments.table], [])
+    table = _read_table(arguments.table)
+    if not arguments.variables:
+        _refuse_row_numbers(table, arguments)
+    if unknown := [name for name in arguments.target or [] if name not in table]:
+        raise _Mistake(f"--target has {unknown}, not found in {arguments.table}.")
+    if arguments.most is not None and arguments.most < 1:
+        raise _Mistake(f"--most is {arguments.most}; wanted a number of components, 1 or more.")
+    try:
+        found = select_components(
+            table.drop(columns=arguments.target or []),
+            range(1, arguments.most + 1) if arguments.most else None,
+            variables=arguments.variables,
+            **{name: getattr(arguments, name) for name in PARAMETERS},
+        )
+    except (ValueError, MemoryError) as error:
+        raise _Mistake(_reason(error)) from error
+    print("components  error of hidden cells (column means: 1)")
+    for k, error in zip(found.summary["n_components"], found.summary["error"], strict=True):
+        print(f"{k:10}  {error:.3f}{'  chosen' if k == found.n_components else ''}")
 
 
 def _demo(_):
@@ -429,8 +454,20 @@ def _parser():
     fit.add_argument("table", type=Path, metavar="TABLE", help="training rows")
     fit.add_argument("--model", type=Path, metavar="FILE", help="where to write the model, for example model.skops")
     fit.add_argument("--out", type=Path, metavar="TABLE", help="where to write the other columns and the components")
-    _add_columns(fit.add_argument_group("columns"))
-    _add_parameters(fit.add_argument_group("parameters, as of nmf_features.NMFFeatures"))
+    columns = fit.add_argument_group("columns")
+    _add_columns(columns)
+    columns.add_argument(
+        "--keep-original", action="store_true", help="keep the factorised columns beside the components"
+    )
+    parameters = fit.add_argument_group("parameters, as of nmf_features.NMFFeatures")
+    parameters.add_argument(
+        "--n-components",
+        type=int,
+        metavar="K",
+        default=NMFFeatures().n_components,
+        help="number of components (default: %(default)s)",
+    )
+    _add_parameters(parameters)
     fit.set_defaults(run=_fit)
 
     about = (
@@ -448,6 +485,23 @@ def _parser():
     transform.add_argument("--model", type=Path, metavar="FILE", required=True, help="what fit --model wrote")
     transform.add_argument("--out", type=Path, metavar="TABLE", required=True, help="where to write the result")
     transform.set_defaults(run=_transform)
+
+    about = (
+        "Choose the number of components of the numeric columns of TABLE: some cells are hidden, and predicted from\n"
+        "the others with 1, 2, 3, ... components. The fewest within one standard error of the best are chosen."
+    )
+    select = commands.add_parser(
+        "select", help="how many components?", description=about, epilog=f"{TABLES}\nexample:\n{EXAMPLE}", **look
+    )
+    select.add_argument("table", type=Path, metavar="TABLE", help="training rows")
+    select.add_argument(
+        "--most", type=int, metavar="K", help="most components to try (default: 10, or as many as columns)"
+    )
+    _add_columns(select.add_argument_group("columns"))
+    _add_parameters(
+        select.add_argument_group("parameters, as of nmf_features.NMFFeatures"), {"random_state": 0, "tol": 1e-4}
+    )
+    select.set_defaults(run=_select)
     return parser
 
 
@@ -461,18 +515,11 @@ def _add_columns(group):
         metavar="NAME",
         help="column to factorise; may be repeated (default: all numeric columns but the targets)",
     )
-    group.add_argument("--keep-original", action="store_true", help="keep the factorised columns beside the components")
 
 
-def _add_parameters(group):
-    defaults = NMFFeatures().get_params()
-    group.add_argument(
-        "--n-components",
-        type=int,
-        metavar="K",
-        default=defaults["n_components"],
-        help="number of components (default: %(default)s)",
-    )
+def _add_parameters(group, others=None):
+    """Add the parameters of NMFFeatures, with its defaults or others."""
+    defaults = NMFFeatures().get_params() | (others or {})
     for name, (kind, metavar, about) in PARAMETERS.items():
         default = "none" if defaults[name] is None else defaults[name]
         group.add_argument(
@@ -522,6 +569,7 @@ tables:
 """
 
 EXAMPLE = """\
+  nmf-features select train.csv --target price
   nmf-features fit train.csv --n-components 5 --target price --model model.skops --out train_nmf.csv
   nmf-features transform new.csv --model model.skops --out new_nmf.csv
 """

@@ -126,7 +126,7 @@ class Stability:
 
 def select_components(
     X,
-    n_components=range(1, 11),
+    n_components=None,
     *,
     n_splits=5,
     test_size=0.1,
@@ -148,8 +148,8 @@ def select_components(
     X : frame, array-like or sparse matrix of shape (n_samples, n_features)
         The table, as for :class:`NMFFeatures`, which shifts and scales it (once, before cells are hidden). Note that
         ``shift="min"`` can ask for one component more than the table was made of, to stand for what was subtracted.
-    n_components : iterable of int, default range(1, 11)
-        Numbers of components to try.
+    n_components : iterable of int, optional
+        Numbers of components to try. None: 1 to 10, or to the number of columns where these are fewer.
     n_splits : int, default 5
         Number of splits.
     test_size : float, default 0.1
@@ -197,12 +197,12 @@ def select_components(
     >>> select_components(X, range(1, 7), shift=None, random_state=0).n_components
     3
     """
-    counts = _check_counts(n_components)
+    counts = None if n_components is None else _check_counts(n_components)
     rng = check_random_state(random_state)
     X, _ = _sampled(X, None, max_samples, rng)
-    model, Z = _scaled(X, counts[-1], params, tol=1e-4)
-    if counts[-1] > model.n_components_:  # the model has warned
-        counts = [k for k in counts if k <= model.n_components_] or [model.n_components_]
+    model, Z = _scaled(X, counts[-1] if counts else 1, params, tol=1e-4)
+    most = len(model.variables_)  # of more the model has warned
+    counts = [k for k in counts or range(1, 11) if k <= most] or [most]
     hidden = _draw_cells(Z, model, n_splits, test_size, rng)
 
     def path(cells, seed, n_jobs, step):

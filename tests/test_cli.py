@@ -21,7 +21,7 @@ from pandas.testing import assert_frame_equal
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LogisticRegression
 
-from nmf_features import NMFFeatures, cli
+from nmf_features import NMFFeatures, cli, select_components
 
 ENTRY_POINT = Path(sys.executable).with_name("nmf-features")
 SUFFIXES = list(cli.WRITERS)
@@ -79,6 +79,28 @@ def files():
 
 
 # What it computes
+
+
+def test_select_is_python(here, table, capsys):
+    run("select", "train.csv", "--target", "price", "--most", "5", "--shift", "none")
+    lines = capsys.readouterr().out.splitlines()
+    found = select_components(table.drop(columns=["price"]), range(1, 6), shift=None, random_state=0)
+    assert found.n_components == 3  # as the table was made
+    assert [line.split()[0] for line in lines if line.endswith("chosen")] == ["3"]
+    assert [line.split()[1] for line in lines[1:]] == [f"{error:.3f}" for error in found.summary["error"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--target", "nothing"], "--target has ['nothing'], not found in train.csv"),
+        (["--most", "0"], "--most is 0; wanted a number of components, 1 or more"),
+        (["--variables", "nothing"], "variables has ['nothing'], not found"),
+        (["--shift", "none"], "Negative values"),
+    ],
+)
+def test_what_select_refuses(here, capsys, arguments, what):
+    assert what in refused(capsys, "select", "train.csv", *arguments)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -220,7 +242,7 @@ def test_the_example_in_the_help_runs(here, table, capsys):
     assert len(files()) == 4
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["transform"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["fit"], ["transform"], ["demo"], ["select"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,40 @@ def test_the_choice_is_the_smallest_within_one_standard_error_of_the_best(wine):
     assert_allclose(found.summary["standard_error"], allowed, rtol=1e-12)
     assert found.table.columns.tolist() == ["n_components", "split", "error"]
     assert len(found.table) == 6 * 5
+
+
+def test_one_standard_error_and_no_more(monkeypatch, wine):
+    """Errors put in by hand: two components are 0.9 standard errors of the difference worse than four, one is 1.1."""
+    errors = {1: 1.1, 2: 0.9, 3: 2.0, 4: 0.0}
+    noise = iter(np.repeat([-1.0, 1, -1, 1], 4))  # split by split; its standard error over 4 splits is 2 / sqrt(12)
+
+    def see(split, fit, penalty=None):
+        k, sign = len(fit.H), next(noise)
+        return 10 + (errors[k] * 2 / np.sqrt(12) + sign if k < 4 else 0)
+
+    monkeypatch.setattr(_Split, "see", see)
+    found = select_components(wine, range(1, 5), n_splits=4, random_state=0, n_jobs=1)
+    assert_allclose(found.summary["standard_error"][:3], 2 / np.sqrt(12))
+    assert found.n_components == 2
+
+
+def test_each_fit_goes_on_from_the_one_before(monkeypatch, wine):
+    fit, seen = selection._fit, []
+
+    def watched(model, problem, k, start, *others):
+        seen.append((start, fit(model, problem, k, start, *others)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(selection, "_fit", watched)
+    select_components(wine, [1, 2, 4], n_splits=2, random_state=0, n_jobs=1)
+    for (_, before), (then, _) in pairwise(seen):
+        if not isinstance(then, str):  # each split begins anew
+            assert_array_equal(then[: len(before.H)], before.H)
+            assert then.any(axis=1).all()
+    assert [isinstance(start, str) for start, _ in seen] == [True, False, False] * 2
+    seen.clear()
+    penalty_path(wine, 2, [0, 0.01], n_splits=0, random_state=0)
+    assert_array_equal(seen[1][0], seen[0][1].H)
 
 
 def test_error_is_that_of_a_fit_to_the_other_cells(wine):
@@ -214,6 +249,8 @@ def test_long_tables_are_sampled():
     X = generated(0, 3, 4000, 12)
     found = select_components(X, range(1, 6), max_samples=300, shift=None, random_state=0)
     assert found.n_components == 3
+    as_coo = select_components(sparse.coo_array(X), [1, 2], max_samples=300, shift=None, random_state=0)
+    assert len(as_coo.table) == 10
     rows = np.sort(np.random.RandomState(0).choice(4000, 300, replace=False))
     rng = np.random.RandomState(0)
     rng.choice(4000, 300, replace=False)
@@ -244,6 +281,8 @@ def test_a_table_without_structure_is_said_to_have_none():
 
 
 def test_more_components_than_columns_are_not_tried(wine):
+    assert select_components(wine.iloc[:, :4], random_state=0).summary["n_components"].tolist() == [1, 2, 3, 4]
+    assert select_components(wine, random_state=0).summary["n_components"].tolist() == list(range(1, 11))
     with pytest.warns(UserWarning, match="n_components=20 is more than the 4 columns"):
         found = select_components(wine.iloc[:, :4], [1, 2, 3, 20], random_state=0)
     assert found.summary["n_components"].max() == 3
