@@ -10,11 +10,11 @@ import matplotlib
 matplotlib.use("Agg")  # files only, no window
 
 import matplotlib.pyplot as plt
-import numpy as np
 from PIL import Image
 from sklearn.datasets import load_breast_cancer
 
-from nmf_features import NMFFeatures
+from nmf_features import NMFFeatures, penalty_path, select_components, stability
+from nmf_features.plots import ComponentSelectionDisplay, LoadingsDisplay, PenaltyPathDisplay, StabilityDisplay
 
 FOLDER = Path(__file__).parent / "pictures"
 INK, QUIET, LINE = "#1f2328", "#59636e", "#d9dee3"
@@ -35,6 +35,9 @@ def main():
     FOLDER.mkdir(exist_ok=True)
     with plt.rc_context(STYLE):
         save(components(), FOLDER / "components.png")
+    with plt.rc_context({"figure.facecolor": "white"}):
+        save(choosing(), FOLDER / "choosing.png")
+        save(reproducibility(), FOLDER / "stability.png")
 
 
 def components():
@@ -45,27 +48,25 @@ def components():
     figure = plt.figure(figsize=(16, 10))
     figure.text(0.012, 0.965, "What each component is made of (loadings H)", fontsize=20, weight="bold", va="center")
     figure.text(0.55, 0.965, "The new columns (scores W)", fontsize=20, weight="bold", va="center")
-    draw_loadings(nmf, figure.add_axes([0.16, 0.075, 0.345, 0.825]), figure.add_axes([0.18, 0.035, 0.15, 0.016]))
+    LoadingsDisplay.from_estimator(nmf, ax=figure.add_axes([0.16, 0.035, 0.36, 0.885])).ax_.set_title("", loc="left")
     draw_table(W.head(4), figure.add_axes([0.55, 0.745, 0.435, 0.185]))
     draw_scores(W, y == 1, figure.add_axes([0.595, 0.075, 0.39, 0.635]))
     return figure
 
 
-def draw_loadings(nmf, ax, bar_ax):
-    """Heat map of H', a row per column of X, under the component where it counts most."""
-    H = nmf.components_ / nmf.components_.max(axis=1, keepdims=True)
-    order = np.lexsort((-H.max(axis=0), H.argmax(axis=0)))
-    mesh = ax.pcolormesh(H[:, order].T, cmap="Blues", vmin=0, vmax=1, edgecolor="white", linewidth=2)
-    ax.set_xticks(np.arange(len(H)) + 0.5, nmf.get_feature_names_out(), fontsize=15.5)
-    ax.set_yticks(np.arange(len(order)) + 0.5, nmf.feature_names_in_[order])
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.invert_yaxis()
-    ax.spines[:].set_visible(False)
-    bar = ax.figure.colorbar(mesh, cax=bar_ax, orientation="horizontal", ticks=[])
-    bar.outline.set_visible(False)
-    for x, text, side in ((-0.04, "0", "right"), (1.04, "largest loading of the component", "left")):
-        bar_ax.text(x, 0.4, text, transform=bar_ax.transAxes, ha=side, va="center", color=QUIET)
+def choosing():
+    """How many components of the breast cancer table, and how much penalty."""
+    X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    figure, axes = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
+    ComponentSelectionDisplay.from_selection(select_components(X, range(1, 13), random_state=0), ax=axes[0])
+    PenaltyPathDisplay.from_path(penalty_path(X, 5, y=y == 1, random_state=0), ax=axes[1])
+    return figure
+
+
+def reproducibility():
+    """Which of five components of the breast cancer table come back."""
+    X = load_breast_cancer(as_frame=True).data
+    return StabilityDisplay.from_stability(stability(X, 5, random_state=0)).figure_
 
 
 def draw_table(W, ax):

@@ -217,7 +217,15 @@ def draw_loadings(ax, components, max_columns, cmap):
 def loadings_bar(mesh, axes, shrink=0.8):
     """Add the colour bar of a heat map of loadings."""
     bar = axes[0].figure.colorbar(
-        mesh, ax=axes, shrink=shrink, aspect=30, pad=0.02, anchor=(0, 0), ticks=[0, 0.5, 1], panchor=False
+        mesh,
+        ax=axes,
+        shrink=shrink,
+        aspect=30,
+        pad=0.02,
+        anchor=(0, 0),
+        ticks=[0, 0.5, 1],
+        format="{x:g}",
+        panchor=False,
     )
     tidy_bar(bar, "loading, relative to the\nlargest of the component")
 

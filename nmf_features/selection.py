@@ -456,7 +456,6 @@ def _check_penalties(penalties):
 
 def _sampled(X, y, max_samples, rng):
     """Return X and y, or some rows of them, drawn at random, in their order."""
-    X = X.tocsr() if sparse.issparse(X) else X
     if y is not None:
         check_consistent_length(X, y)
     n = _num_samples(X)

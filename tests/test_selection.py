@@ -4,6 +4,7 @@ import io
 import signal
 import subprocess
 import sys
+import time
 import warnings
 from itertools import pairwise
 
@@ -15,6 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import r2_score
 
 from nmf_features import NMFFeatures, factorize, penalty_path, select_components, selection, stability
 from nmf_features.losses import BETA_LOSSES
@@ -338,6 +341,11 @@ def test_path_goes_from_no_penalty_to_an_empty_model(path):
     assert_allclose(steps, 10**0.25, rtol=1e-12)  # four to each factor of ten
 
 
+def test_constant_columns_are_no_zeros_of_the_penalty(wine):
+    tables = [penalty_path(X, 3, [0, 0.1], n_splits=0).table for X in (wine, wine.assign(constant=1.0))]
+    assert_allclose(tables[1], tables[0], rtol=1e-4)  # two fits that stopped at a tol of 1e-4
+
+
 def test_path_is_what_a_fit_with_the_penalty_gives(cancer, path):
     for i in (0, 6):
         row = path.table.iloc[i]
@@ -381,8 +389,6 @@ def test_without_target(wine):
 
 def test_scaling_of_a_fold_is_learned_from_its_own_rows(wine):
     """One fold by hand, through the public estimator."""
-    from sklearn.linear_model import LinearRegression
-
     X, y = wine.drop(columns="alcohol"), wine["alcohol"]
     train, test = np.arange(100), np.arange(100, 178)
     found = penalty_path(X, 3, [0.01], y=y, cv=[(train, test)], n_splits=0, tol=1e-8, random_state=0)
@@ -414,6 +420,24 @@ def test_path_of_counts_does_not_end_empty():
 def test_penalties_that_make_no_sense(wine, penalties):
     with pytest.raises(ValueError, match=r"penalties is \[.*wanted finite numbers, 0 or more"):
         penalty_path(wine, 3, penalties)
+
+
+def test_rows_of_which_nothing_is_known_have_a_target_too(wine):
+    X, y = wine.drop(columns="alcohol"), wine["alcohol"]
+    holes = X.copy()
+    holes.iloc[3::10] = np.nan
+    train = np.arange(len(X)) % 3 > 0
+    cv = [(np.flatnonzero(train), np.flatnonzero(~train))]
+    params = {"missing_values": "ignore", "n_splits": 0, "random_state": 0}
+    found = penalty_path(holes, 3, [0.01], y=y, cv=cv, **params).table["score"]
+    known = train & holes.notna().all(axis=1)
+    # The same with these rows left out of training, and predicted as the mean of the others: a linear model's centre.
+    nmf = NMFFeatures(3, penalty=0.01, tol=1e-4).fit(X[known])
+    linear = LinearRegression().fit(nmf.transform(X[known]), y[known])
+    seen = ~train & holes.notna().all(axis=1)
+    predicted = pd.Series(y[known].mean(), index=y.index)
+    predicted[seen] = linear.predict(nmf.transform(X[seen]))
+    assert_allclose(found, r2_score(y[~train], predicted[~train]), rtol=1e-3)
 
 
 def test_targets_that_make_no_sense(wine):
@@ -464,6 +488,9 @@ def test_a_run_is_a_fit_from_a_random_start(wine):
     assert starts.nunique() > 1
     assert (starts > best - 1e-3).all()
     assert (starts < best + 0.05).all()
+    rows = found.runs.query("source == 'rows'")["objective"]
+    assert rows.nunique() == 5  # each on rows of its own
+    assert_allclose(rows, 1, atol=0.2)
 
 
 def test_split_columns_have_names_of_their_own(wine):
@@ -577,9 +604,17 @@ def test_an_error_in_one_task_stops_the_others():
             steps.append(i)
             step()
 
+    def begins(n_jobs, step):
+        steps.append("began")
+        time.sleep(0.001)
+
     with pytest.raises(ValueError, match="no"):
         selection._run([fails] + [goes_on] * 50, None, "steps", 2, False)
     assert len(steps) < 50 * 1000
+    steps.clear()
+    with pytest.raises(ValueError, match="no"):
+        selection._run([fails, lambda n_jobs, step: time.sleep(0.2)] + [begins] * 10_000, None, "steps", 2, False)
+    assert len(steps) < 10_000
 
 
 def test_nothing_is_warned_of_when_all_is_well(cancer):
