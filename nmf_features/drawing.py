@@ -369,15 +369,16 @@ class Amounts:
         size = point_size(len(drawn))
         ax.scatter(x[drawn[~known]], y[drawn[~known]], size, LINE, linewidths=0)
         at = drawn[known]
-        limits = {"vmin": np.nanmin(self.values), "vmax": np.nanmax(self.values)} if known.any() else {}
-        self.drawn = ax.scatter(x[at], y[at], size, self.values[at], cmap=self.cmap, alpha=0.85, linewidths=0, **limits)
+        low, high = np.nanquantile(self.values, (0.02, 0.98)) if known.any() else (None, None)  # a few may lie far out
+        how = {"cmap": self.cmap, "vmin": low, "vmax": high, "alpha": 0.85, "linewidths": 0}
+        self.drawn = ax.scatter(x[at], y[at], size, self.values[at], **how)
 
     def explain(self, axes):
         """Add a colour bar."""
         if self.drawn is None:  # one component, no pair
             return
         axes = [panel for panel in axes.flat if panel is not None]
-        bar = axes[0].figure.colorbar(self.drawn, ax=axes, shrink=0.6, aspect=30, pad=0.02)
+        bar = axes[0].figure.colorbar(self.drawn, ax=axes, shrink=0.6, aspect=30, pad=0.02, extend="both")
         bar.solids.set_alpha(1)
         tidy_bar(bar, self.name)
 

@@ -780,8 +780,10 @@ class ComponentSelectionDisplay:
         chosen = error[k == choice]
         ax.plot([choice], chosen, "D", markersize=11, color=VERMILLION, markeredgecolor="white", zorder=4)
         words = {"color": VERMILLION, "weight": "bold", "fontsize": "medium", "bbox": PAPER}
-        drawing.write(ax, f"chosen: {choice}", (choice, chosen[0]), (4, 14), **words)
+        drawing.write(ax, f"chosen: {choice}", (choice, chosen[0]), (0, -14), ha="center", va="top", **words)
         self._mark_means(ax, error, k)
+        low, high = ax.get_ylim()
+        ax.set_ylim(low - 0.08 * (high - low), high)  # room for what is chosen
         drawing.tidy(ax, grid="y")
         ax.set_xticks(k[:: -(-len(k) // 20)])
         ax.set_xlabel("number of components", color=QUIET)
@@ -954,14 +956,14 @@ class StabilityDisplay:
         self.stability = stability
 
     @classmethod
-    def from_stability(cls, stability, *, max_columns=40, ax=None):
+    def from_stability(cls, stability, *, max_columns=20, ax=None):
         """Draw what ``stability`` found.
 
         Parameters
         ----------
         stability : Stability
             Similarities and mean loadings.
-        max_columns : int, default 40
+        max_columns : int, default 20
             Most columns in the heat map: those with the largest loadings.
         ax : matplotlib Axes, optional
             Where to draw; it is divided. None makes a figure.
@@ -972,7 +974,7 @@ class StabilityDisplay:
         """
         return cls(stability).plot(max_columns=max_columns, ax=ax)
 
-    def plot(self, *, max_columns=40, ax=None):
+    def plot(self, *, max_columns=20, ax=None):
         """Draw; the parameters are those of :meth:`from_stability`.
 
         Returns
