@@ -456,6 +456,7 @@ def _check_penalties(penalties):
 
 def _sampled(X, y, max_samples, rng):
     """Return X and y, or some rows of them, drawn at random, in their order."""
+    X = X.tocsr() if sparse.issparse(X) else X
     if y is not None:
         check_consistent_length(X, y)
     n = _num_samples(X)
@@ -521,20 +522,27 @@ def _run(tasks, steps, what, n_jobs, progress):
 @contextmanager
 def _progress_bar(what, steps, shown):
     """Give a function to call after each step."""
+    bar = _bar() if shown else None
+    if bar is None:
+        yield lambda: None
+        return
+    with bar:
+        task = bar.add_task(what, total=steps)
+        yield lambda: bar.advance(task)
+
+
+def _bar():
+    """Return a progress bar of rich, or None where it is not installed or nobody looks."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     except ImportError:
-        shown = False
-    if not shown:
-        yield lambda: None
-        return
+        return None
     console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        return None
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    hidden = not (console.is_terminal or console.is_jupyter)
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-        task = bar.add_task(what, total=steps)
-        yield lambda: bar.advance(task)
+    return Progress(*columns, console=console, transient=True)
 
 
 def _warn_of_passes(converged, model):
@@ -725,7 +733,7 @@ class _Fold:
         q = _penalised(self.problem, penalty).strengths
         W = unit_scores(self.others, fit.H, q.l1_W, q.l2_W, 1, self.problem.missing, beta=self.problem.beta)[0]
         W = np.where(np.isnan(W), fit.U.mean(axis=0), W)  # rows with nothing observed
-        linear = LogisticRegression(max_iter=1000) if _is_classes(self.y) else LinearRegression()
+        linear = LogisticRegression(solver="newton-cholesky") if _is_classes(self.y) else LinearRegression()
         model = make_pipeline(StandardScaler(), linear)
         return model.fit(fit.U, self.y[self.problem.used]).score(W, self.y_others)
 

@@ -88,10 +88,8 @@ def test_page(name, tmp_path, monkeypatch):
 
     names = {"__name__": "__main__", "print": record}
     with contextlib.chdir(tmp_path), warnings.catch_warnings():
-        # feature-engine up to 1.9.4 calls DataFrame.drop with a keyword that pandas 3.1 is about to drop; scikit-learn
-        # 1.7.0 calls L-BFGS-B with an option that scipy 1.16 is about to drop.
+        # feature-engine up to 1.9.4 calls DataFrame.drop with a keyword that pandas 3.1 is about to drop.
         warnings.filterwarnings("ignore", "The inplace keyword in DataFrame.drop", DeprecationWarning, "feature_engine")
-        warnings.filterwarnings("ignore", "scipy.optimize: The `disp` and `iprint`", DeprecationWarning, "sklearn")
         for block in re.finditer(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL):
             before = text.count("\n", 0, block.start(1))
             exec(compile("\n" * before + block[1], f"{name}.md", "exec"), names)
