@@ -194,7 +194,7 @@ def ordered_columns(H, most):
 
 def heatmap_size(k, rows):
     """Return width and height of a heat map with k columns, in inches."""
-    return max(3.4 + (0.75 * k if k <= 12 else 0.36 * k), 5.6), max(min(0.25 * rows, TALLEST) + 1.4, 3)
+    return max(3.4 + (0.75 * k if k <= 12 else 0.36 * k), 7.2), max(min(0.25 * rows, TALLEST) + 1.4, 3)
 
 
 def draw_loadings(ax, components, max_columns, cmap):

@@ -13,10 +13,11 @@ principal components models, Technometrics 20 (hidden cells); J.-P. Brunet, P. T
 import threading
 import warnings
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from numbers import Integral, Real
 
 import numpy as np
@@ -56,7 +57,7 @@ LEAST_SHARE = 0.01  # of the mean of its column: what is predicted at least wher
 PER_DECADE, LOWEST, HIGHEST, NEVER_EMPTY = 4, 1e-3, 1e3, 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ComponentSelection:
     """What :func:`select_components` found.
 
@@ -78,7 +79,7 @@ class ComponentSelection:
     summary: pd.DataFrame
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PenaltyPath:
     """What :func:`penalty_path` found.
 
@@ -97,7 +98,7 @@ class PenaltyPath:
     scoring: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stability:
     """What :func:`stability` found.
 
@@ -124,6 +125,7 @@ class Stability:
     reproducibility: pd.Series
 
 
+@single_threaded_blas()
 def select_components(
     X,
     n_components=None,
@@ -179,8 +181,8 @@ def select_components(
     Warns
     -----
     UserWarning
-        If the choice is the largest or the smallest number tried, if more components than columns were asked for, or
-        if fits did not converge.
+        If the choice is the largest or the smallest number tried, if more components than columns were asked for (as
+        many as columns are tried then), or if fits did not converge.
 
     References
     ----------
@@ -200,9 +202,9 @@ def select_components(
     counts = None if n_components is None else _check_counts(n_components)
     rng = check_random_state(random_state)
     X, _ = _sampled(X, None, max_samples, rng)
-    model, Z = _scaled(X, counts[-1] if counts else 1, params, tol=1e-4)
-    most = len(model.variables_)  # of more the model has warned
-    counts = [k for k in counts or range(1, 11) if k <= most] or [most]
+    model, Z = _scaled(X, counts[-1] if counts else 1, n_jobs, params, tol=1e-4)
+    most = int((~model.scaling_["constant"]).sum())
+    counts = sorted({min(k, most) for k in counts or range(1, 11)})
     hidden = _draw_cells(Z, model, n_splits, test_size, rng)
 
     def path(cells, seed, n_jobs, step):
@@ -227,6 +229,7 @@ def select_components(
     return ComponentSelection(chosen, table, summary)
 
 
+@single_threaded_blas()
 def penalty_path(
     X,
     n_components,
@@ -258,7 +261,7 @@ def penalty_path(
         (losses that are infinite at zero never let it become empty: until the penalty outweighs them tenfold).
     y : array-like of shape (n_samples,), optional
         Target: each penalty gets the score of a linear model on the components, linear regression with R^2, or
-        logistic regression with accuracy where y is of classes, in cross-validation over rows (columns that are not
+        logistic regression with accuracy where y is of words, booleans or categories of words (integers are numbers), in cross-validation over rows (columns that are not
         factorised are left out of it).
     cv : int, cross-validation generator or None, default None
         Folds for ``y``; None is 5, as in :func:`~sklearn.model_selection.cross_val_score`.
@@ -300,10 +303,17 @@ def penalty_path(
     1     0.01           0.15
     2     0.10           0.38
     """
+    if "penalty" in params:
+        raise TypeError("penalty_path() takes its penalties as penalties, not penalty.")
     k, given = _check_count(n_components), None if penalties is None else _check_penalties(penalties)
-    rng = check_random_state(random_state)
+    rng, n = check_random_state(random_state), _num_samples(X)
     X, y = _sampled(X, y, max_samples, rng)
-    model, Z = _scaled(X, k, params, tol=1e-4)
+    if y is not None and _num_samples(X) < n and isinstance(cv, Iterable) and not hasattr(cv, "split"):
+        raise ValueError(
+            f"cv holds positions among {n} rows, of which max_samples={max_samples} are looked at. Pass a number of folds "
+            "or a splitter, or max_samples=None."
+        )
+    model, Z = _scaled(X, k, n_jobs, params, tol=1e-4)
     hidden = _draw_cells(Z, model, n_splits, test_size, rng) if n_splits != 0 else []
     folds, scoring = ([], None) if y is None else _folds(X, y, cv, model)
 
@@ -337,12 +347,13 @@ def penalty_path(
     return PenaltyPath(table, scoring)
 
 
+@single_threaded_blas()
 def stability(
     X, n_components, n_runs=20, *, max_samples=10_000, random_state=None, n_jobs=None, progress=True, **params
 ):
     """See which components come back from other starts, and from other samples of the rows.
 
-    The reference is the fit to all rows from the default start. ``n_runs`` fits start at random instead, and
+    The reference is the fit to all rows from ``init``. ``n_runs`` fits start at random instead, and
     ``n_runs`` see rows drawn with replacement (as many as there are). The components of each are matched with those of
     the reference so that the sum of their similarities, cosines of loadings, is largest.
 
@@ -389,11 +400,13 @@ def stability(
     k, n_runs = _check_count(n_components), _check_count(n_runs, "n_runs")
     rng = check_random_state(random_state)
     X, _ = _sampled(X, None, max_samples, rng)
-    model, Z = _scaled(X, k, params)
+    model, Z = _scaled(X, k, n_jobs, params)
     problem = model._problem(Z, None)
     k, n = model.n_components_, problem.X.shape[0]
     reference = _fit(model, problem, k, model.init, rng, n_jobs)
     model._keep(reference, problem)
+    if not reference.U.any():
+        warn_user(f"penalty={model.penalty:g} empties the model: every score is zero. Lower the penalty.")
     names, columns = model._component_names(), Scaling(**model.scaling_).names_out(model.variables_)
 
     def run(source, seed, n_jobs, step):
@@ -466,9 +479,9 @@ def _sampled(X, y, max_samples, rng):
     return _safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows)
 
 
-def _scaled(X, n_components, params, **defaults):
+def _scaled(X, n_components, n_jobs, params, **defaults):
     """Return a model that has learned shift and scale of X, and the scaled columns."""
-    model = NMFFeatures(n_components, **{**defaults, **params})
+    model = NMFFeatures(n_components, n_jobs=n_jobs, **{**defaults, **params})
     model._validate_params()
     if not isinstance(model.init, str):
         raise ValueError('init is an array; wanted the name of a start, "nnsvd-lrc" or "random".')
@@ -484,7 +497,6 @@ def _penalised(problem, penalty):
     return replace(problem, strengths=Strengths(*(penalty * q for q in problem.unit)))
 
 
-@single_threaded_blas()
 def _fit(model, problem, k, start, seed, n_jobs, step=None):
     """Fit with the parameters of a model; nothing is warned of."""
     given = {**model._fit_parameters(), "init": start, "random_state": seed, "n_jobs": n_jobs}
@@ -511,6 +523,12 @@ def _run(tasks, steps, what, n_jobs, progress):
 
         futures = [pool.submit(task, within, step) for task in tasks]
         try:
+            while wait(futures, 0.1, FIRST_EXCEPTION).not_done:  # a wait without end may not hear Ctrl-C
+                if any(future.done() and future.exception() for future in futures):
+                    break
+            for future in futures:
+                if future.done():
+                    future.result()
             return [future.result() for future in futures]
         except BaseException:
             stop.set()
@@ -539,7 +557,7 @@ def _bar():
     except ImportError:
         return None
     console = Console(stderr=True)
-    if not (console.is_terminal or console.is_jupyter):
+    if not (console.is_terminal or (console.is_jupyter and find_spec("ipywidgets"))):
         return None
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(*columns, console=console, transient=True)
@@ -575,6 +593,8 @@ def _draw_cells(Z, model, n_splits, test_size, rng):
         places, most = range(Z.shape[0] * int(counted.sum())), Z.nnz
     else:
         places = np.flatnonzero(~np.isnan(Z) & counted)
+        if model.shift == "split":  # one half of a column tells of the other: they are hidden together
+            places = places[places % 2 == 0]
     each = int(max(1, min(test_size * len(places), most)))
     if each * n_splits > len(places):
         raise ValueError(f"X has {len(places)} observed cells; wanted at least one for each of n_splits={n_splits}.")
@@ -584,7 +604,8 @@ def _draw_cells(Z, model, n_splits, test_size, rng):
         drawn = row * Z.shape[1] + np.flatnonzero(counted)[column]
     else:
         drawn = places[drawn]
-    return np.split(drawn, n_splits)
+    parts = np.split(drawn, n_splits)
+    return [np.concatenate([cells, cells + 1]) for cells in parts] if model.shift == "split" else parts
 
 
 class _Split:
@@ -750,11 +771,11 @@ def _folds(X, y, cv, model):
         raise ValueError("y has NaN or infinite values; wanted finite numbers, or classes as words or booleans.")
     folds = []
     for train, test in check_cv(cv, y, classifier=classes).split(np.zeros((len(y), 1)), y):
-        own = clone(model)
+        own = clone(model).set_params(out_of_range="clip")
         with warnings.catch_warnings():  # what there is to say was said of all rows
             warnings.simplefilter("ignore")
             Z = own._learn_scaling(_safe_indexing(X, train), None)[1]
-            others = own._scaled(_safe_indexing(X, test))
+            others = own._scaled(own._check(_safe_indexing(X, test), reset=False))
         folds.append((own._problem(Z, None), others, y[train], y[test]))
     return folds, "accuracy" if classes else "r2"
 
