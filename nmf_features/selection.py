@@ -261,8 +261,8 @@ def penalty_path(
         (losses that are infinite at zero never let it become empty: until the penalty outweighs them tenfold).
     y : array-like of shape (n_samples,), optional
         Target: each penalty gets the score of a linear model on the components, linear regression with R^2, or
-        logistic regression with accuracy where y is of words, booleans or categories of words (integers are numbers), in cross-validation over rows (columns that are not
-        factorised are left out of it).
+        logistic regression with accuracy where y is of words or booleans (integers are numbers), in cross-validation
+        over rows (columns that are not factorised are left out of it).
     cv : int, cross-validation generator or None, default None
         Folds for ``y``; None is 5, as in :func:`~sklearn.model_selection.cross_val_score`.
     n_splits, test_size, max_samples, random_state, n_jobs, progress
@@ -310,8 +310,8 @@ def penalty_path(
     X, y = _sampled(X, y, max_samples, rng)
     if y is not None and _num_samples(X) < n and isinstance(cv, Iterable) and not hasattr(cv, "split"):
         raise ValueError(
-            f"cv holds positions among {n} rows, of which max_samples={max_samples} are looked at. Pass a number of folds "
-            "or a splitter, or max_samples=None."
+            f"cv holds positions among {n} rows, of which max_samples={max_samples} are looked at. Pass a number of "
+            "folds or a splitter, or max_samples=None."
         )
     model, Z = _scaled(X, k, n_jobs, params, tol=1e-4)
     hidden = _draw_cells(Z, model, n_splits, test_size, rng) if n_splits != 0 else []
