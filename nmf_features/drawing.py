@@ -20,11 +20,6 @@ TALLEST = 15  # inches, of a heat map
 # Names and numbers.
 
 
-def numbered(k):
-    """Names as NMFFeatures gives them by default."""
-    return [f"NNMF{t:0{len(str(k))}d}" for t in range(1, k + 1)]
-
-
 def index(names):
     """Return names as an index, tuples as they are."""
     return pd.Index(list(names), tupleize_cols=False)

@@ -550,6 +550,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
             return X, None, None
         problem = self._problem(Z, weights)
+        self.column_means_ = column_means(Z, weights, problem.missing)
         fit = fit_loadings(problem, self.n_components_, **self._fit_parameters())
         W = self._keep(fit, problem)
         warn_of_outcome(
@@ -604,7 +605,6 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self._report_constant(learned.constant, matrix.shape[0])
         self.scaling_ = vars(learned)
         Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
-        self.column_means_ = column_means(Z, weights, missing_of(Z, self._n_counted(), self.missing_values))
         self._check_domain(Z)
         return X, Z, weights, whole
 
@@ -668,8 +668,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return np.setdiff1d(np.arange(self.n_features_in_), self._positions)
 
     def _component_names(self):
-        k = self.n_components_
-        return [f"{self.prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
+        return component_names(self.n_components_, self.prefix)
 
     def _refuse_clash(self):
         kept = {*_check_feature_names_in(self, None)[self._kept()], *(self._labels[j] for j in self._kept())}
@@ -763,6 +762,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         tags.input_tags.positive_only = tags.input_tags.sparse = self.shift is None
         tags.input_tags.allow_nan = self.missing_values != "raise"
         return tags
+
+
+def component_names(k, prefix="NNMF"):
+    """Return prefix and number of k components, zero-padded so that they sort."""
+    return [f"{prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
 
 
 def _explained(Z, W, H, weights, missing, beta):

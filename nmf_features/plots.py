@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import drawing, frames
 from .drawing import BLUE, COLOURS, DASHES, GREEN, LINE, PAPER, QUIET, VERMILLION
-from .estimator import NMFFeatures
+from .estimator import NMFFeatures, component_names
 from .losses import RESIDUAL_CELLS, check_beta, leaves_out_unstored, of_cells, safe_scale
 from .scaling import Scaling
 
@@ -94,7 +94,7 @@ class LoadingsDisplay:
             For ``n_components=0``, an unknown ``kind``, or an ``image_shape`` that does not hold all columns.
         """
         _check_fitted(nmf)
-        components = pd.DataFrame(nmf.components_, index=_component_names(nmf), columns=_column_names(nmf))
+        components = pd.DataFrame(nmf.components_, index=nmf._component_names(), columns=_column_names(nmf))
         return cls(components).plot(
             kind=kind, n_top=n_top, max_columns=max_columns, image_shape=image_shape, cmap=cmap, ax=ax
         )
@@ -272,7 +272,7 @@ class ScoresDisplay:
         """
         _check_fitted(nmf)
         drawing.pyplot()
-        names = _component_names(nmf)
+        names = nmf._component_names()
         W = nmf.transform(X)
         scores = pd.DataFrame(_to_array(W, slice(len(frames.labels(W)) - len(names), None)), columns=names)
         return cls(scores, y).plot(kind=kind, max_components=max_components, max_points=max_points, cmap=cmap, ax=ax)
@@ -300,7 +300,7 @@ class ScoresDisplay:
                 raise ValueError(f"W has shape {W.shape}; wanted (n_samples, n_components).")
         k = len(frames.labels(W))
         if names is None:
-            names = frames.labels(W) if frames.is_frame(W) else drawing.numbered(k)
+            names = frames.labels(W) if frames.is_frame(W) else component_names(k)
         _check_length("names", names, k, "components")
         return cls(pd.DataFrame(_to_array(W, slice(None)), columns=list(names)), y).plot(
             kind=kind, max_components=max_components, max_points=max_points, cmap=cmap, ax=ax
@@ -465,7 +465,8 @@ class ReconstructionDisplay:
         best, worst = (p, 0) if p <= max_columns else (max_columns - max_columns // 2, max_columns // 2)
         shown = pd.concat([shares.iloc[:best], shares.iloc[p - worst :]])
         at = np.arange(len(shown)) + np.where(np.arange(len(shown)) < best, 0, 1.6)
-        self.figure_, ax = self.figure_, self.ax_ = drawing.canvas(ax, (7, 0.24 * (at[-1] + 1) + 1.5))
+        self.figure_, self.ax_ = drawing.canvas(ax, (7, 0.24 * (at[-1] + 1) + 1.5))
+        ax = self.ax_
         low = min(0.0, max(-0.5, 1.1 * shown.min()))
         drawing.draw_shares(ax, at, shown.to_numpy(), low)
         drawing.name_rows(ax, at, shown.index)
@@ -668,7 +669,8 @@ class ConvergenceDisplay:
         -------
         self
         """
-        self.figure_, ax = self.figure_, self.ax_ = drawing.canvas(ax, (7, 4.2))
+        self.figure_, self.ax_ = drawing.canvas(ax, (7, 4.2))
+        ax = self.ax_
         finite = {name: np.where(np.isfinite(h), h, np.nan) for name, h in self.histories.items()}
         everything = np.concatenate([h[~np.isnan(h)] for h in finite.values()])
         best = everything.min(initial=np.inf)
@@ -767,7 +769,8 @@ class ComponentSelectionDisplay:
         summary, choice = self.selection.summary.sort_values("n_components"), self.selection.n_components
         k, error = summary["n_components"].to_numpy(), summary["error"].to_numpy(dtype=float)
         bars = summary["standard_error"].to_numpy(dtype=float)  # NaN for one split: no bar
-        self.figure_, ax = self.figure_, self.ax_ = drawing.canvas(ax, (7, 4.4))
+        self.figure_, self.ax_ = drawing.canvas(ax, (7, 4.4))
+        ax = self.ax_
         splits = self.selection.table.groupby("split")
         for _, split in splits:
             split = split.sort_values("n_components")
@@ -1091,7 +1094,7 @@ def _table_of_loadings(components, names, columns):
             f"components has {int((~(H >= 0) | np.isinf(H)).sum())} values that are NaN, infinite or below 0."
         )
     if names is None:
-        names = components.index if isinstance(components, pd.DataFrame) else drawing.numbered(len(H))
+        names = components.index if isinstance(components, pd.DataFrame) else component_names(len(H))
     if columns is None:
         columns = components.columns if isinstance(components, pd.DataFrame) else range(H.shape[1])
     _check_length("names", names, len(H), "components")
@@ -1105,10 +1108,6 @@ def _to_array(W, columns):
         return frames.to_matrix(W, range(len(frames.labels(W)))[columns], "ignore")[0]
     W = W.tocsr()[:, columns].toarray() if sparse.issparse(W) else W[:, columns]
     return np.asarray(W, dtype=np.float64)
-
-
-def _component_names(nmf):
-    return list(nmf.get_feature_names_out()[-nmf.n_components_ :])
 
 
 def _column_names(nmf):

@@ -40,12 +40,10 @@ from .factorize import fit_loadings
 from .losses import (
     Strengths,
     balance,
-    check_beta,
     column_means,
     divergence,
     leaves_out_unstored,
     loss_and_spread,
-    missing_of,
     of_cells,
 )
 from .projection import unit_scores
@@ -111,7 +109,7 @@ class Stability:
         A row for every run: ``run``, ``source``, ``objective`` over that of the reference (1 is as good; for "rows" on
         its own sample).
     components : pandas.DataFrame of shape (n_components, n_columns)
-        Loadings of the reference, the fit to all rows from the default start.
+        Loadings of the reference, the fit to all rows from ``init``.
     consensus : pandas.DataFrame of shape (n_components, n_columns)
         Mean loadings over all runs, matched with the reference; each row sums to 1.
     reproducibility : pandas.Series of length n_components
@@ -339,11 +337,10 @@ def penalty_path(
     ]
     judged = np.array(_run(tasks, len(tasks) * len(table), "hidden cells and folds", n_jobs, progress))
     _warn_of_passes(table.pop("converged").tolist(), model)
-    for name, seen in (("held_out_", judged[: len(hidden)]), ("", judged[len(hidden) :])):
-        if len(seen):
-            table[name + ("error" if name else "score")] = seen.mean(axis=0)
-            spread = seen.std(axis=0, ddof=1) if len(seen) > 1 else np.nan
-            table[(name or "score_") + "standard_error"] = spread / np.sqrt(len(seen))
+    if hidden:
+        table["held_out_error"], table["held_out_standard_error"] = _mean_and_error(judged[: len(hidden)])
+    if folds:
+        table["score"], table["score_standard_error"] = _mean_and_error(judged[len(hidden) :])
     return PenaltyPath(table, scoring)
 
 
@@ -523,12 +520,9 @@ def _run(tasks, steps, what, n_jobs, progress):
 
         futures = [pool.submit(task, within, step) for task in tasks]
         try:
-            while wait(futures, 0.1, FIRST_EXCEPTION).not_done:  # a wait without end may not hear Ctrl-C
-                if any(future.done() and future.exception() for future in futures):
-                    break
-            for future in futures:
-                if future.done():
-                    future.result()
+            while (state := wait(futures, 0.1, FIRST_EXCEPTION)).not_done:  # a wait without end may not hear Ctrl-C
+                for future in state.done:
+                    future.result()  # or what it raised
             return [future.result() for future in futures]
         except BaseException:
             stop.set()
@@ -612,10 +606,11 @@ class _Split:
     """The fit to what is left when some cells are hidden, and how well it predicts these."""
 
     def __init__(self, Z, cells, model):
-        train, self.rows, self.columns, self.values = _hide(Z, cells, model.missing_values == "unstored")
-        learned = Scaling.learn(train, None, None, range(Z.shape[1]), unstored=model.missing_values == "unstored")
-        self.problem, self.beta = model._problem(train, None), check_beta(model.beta_loss)
-        means = column_means(train, None, missing_of(train, model._n_counted(), model.missing_values))
+        unstored = model.missing_values == "unstored"
+        train, self.rows, self.columns, self.values = _hide(Z, cells, unstored)
+        learned = Scaling.learn(train, None, None, range(Z.shape[1]), unstored=unstored)
+        self.problem = model._problem(train, None)
+        self.beta, means = self.problem.beta, column_means(train, None, self.problem.missing)
         # Not asked for: cells that are missing anyway (of sparse data), and those of columns of which nothing is left.
         asked = ~np.isnan(self.values) & ~np.isnan(learned.minimum[self.columns])
         if self.beta <= 1:  # zeros alone are nothing
@@ -711,11 +706,18 @@ def _warn_of_edge(chosen, counts, model, least):
 # Penalties
 
 
+def _mean_and_error(seen):
+    """Return the mean over the first axis, and its standard error (NaN for one)."""
+    spread = seen.std(axis=0, ddof=1) if len(seen) > 1 else np.nan
+    return seen.mean(axis=0), spread / np.sqrt(len(seen))
+
+
 class _Whole:
     """The fit to all cells, and what it looks like."""
 
     def __init__(self, Z, model):
-        self.problem, self.means, self.counted = model._problem(Z, None), model.column_means_, model._counted()
+        self.problem, self.counted = model._problem(Z, None), model._counted()
+        self.means = column_means(Z, None, self.problem.missing)
 
     def see(self, fit, penalty):
         """Return a row of the table."""
