@@ -10,6 +10,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 
 import joblib
@@ -60,6 +61,16 @@ class Block:
         self.counts = np.ones(X.shape[0], X.dtype) if weights is None else weights.astype(X.dtype)
         self.fills = int(min(4, 1 / np.mean(self.observed)))  # per pass: what is filled in drags the fit to what it was
         self._squared_norm = None if missing is not None else squares(X, weights)
+
+    def rounded(self, dtype):
+        """Return the block with its cells in another precision; itself where they have it."""
+        if self.X.dtype == dtype:
+            return self
+        other = copy(self)
+        other.X = with_data(self.X, self.X.data.astype(dtype)) if sparse.issparse(self.X) else self.X.astype(dtype)
+        other.counts = self.counts.astype(dtype)
+        other.observed = 1.0 if self.missing is None else self.observed.astype(dtype)
+        return other
 
     def fill(self, Wt, H):
         """Put W H where cells are missing."""

@@ -68,6 +68,8 @@ SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
 # The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
 # their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
+SINGLE = np.dtype(np.float32)
+UNRESOLVED = 1e-2
 
 # What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
 # to a registry is accepted.
@@ -442,6 +444,7 @@ def fit_loadings(
     *sizes, all_rows = sample_sizes(X, k, not make().sums_squares)
     if learning_rate is not None:  # a rate fits one number of rows
         sizes = []
+    rough = bool(sizes) and make().rough and _fits_single(X, strengths)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = None
         for m in [*sizes, all_rows]:
@@ -451,6 +454,7 @@ def fit_loadings(
             descent = partial(
                 _Descent,
                 X if last else X[rows],
+                SINGLE if rough else X.dtype,
                 None if weights is None else weights[rows],
                 missing,
                 beta,
@@ -474,6 +478,12 @@ def fit_loadings(
     history, value = in_units(np.array(best.history), 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
     U = np.ldexp(U, 2 * e) if e else U
     return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history, best.kkt_residual)
+
+
+def _fits_single(X, strengths):
+    """Whether X can be fitted in single precision: no sum of squares, nor any penalty, overflows or vanishes there."""
+    top = float((X.data if sparse.issparse(X) else X).max(initial=0.0))
+    return not X.dtype == SINGLE and 1e-10 < top < 1e10 and max(strengths) < 1e30
 
 
 def _swap(strengths):
@@ -520,13 +530,14 @@ def _best_start(descent, init, n_init, rng, max_iter):
 class _Descent:
     """The loop, on one set of rows: down from given loadings to stationary ones. See the top of this file.
 
+    Passes are made in precision ``dtype``, the last judgement of :meth:`settle` in that of X.
     The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows; ``watch``, if
     there is one, is called before each pass. It leaves
     ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
-    def __init__(self, X, weights, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):
-        self.X, self.weights, self.missing, self.beta = X, weights, missing, beta
+    def __init__(self, X, dtype, weights, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):
+        self.X, self.dtype, self.weights, self.missing, self.beta = X, dtype, weights, missing, beta
         self.k, self.strengths, self.unit = k, strengths, unit
         self.solver, self.tol, self.window, self.each, self.watch = make_solver(), tol, window, each, watch
         self.penalised = any(strengths)
@@ -543,14 +554,17 @@ class _Descent:
                 Block(take(self.filled, r), v, holes[cells_of(X, r)] if holes.any() else None, by_row[r])
                 for r, v in zip(self.rows, weights_of, strict=True)
             ]
-        memory = np.zeros(X.shape[0] * k, X.dtype)  # in one piece, so that it is given back in one
+        memory = np.zeros(X.shape[0] * k, dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.solver.attach(self)
-        # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told.
-        accuracy = 1e-14 if X.dtype == np.float64 else float(np.finfo(X.dtype).eps)
-        self.rounding = accuracy * sum(self.solver.size(block) for block in self.blocks)
+        self.size = sum(self.solver.size(block) for block in self.blocks)
         self._lift()
+
+    @property
+    def rounding(self):
+        """The objective comes from sums whose rounding is a share of their terms: below that nothing can be told."""
+        return self.size * (1e-14 if self.dtype == np.float64 else float(np.finfo(self.dtype).eps))
 
     def run(self, H, max_iter):
         """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made."""
@@ -611,12 +625,15 @@ class _Descent:
             self.Wt = None
             q = self.strengths
             U, sums = unit_scores(self.X, self.H, q.l1_W, q.l2_W, n_jobs, self.missing, beta=self.beta)
+            slack, self.dtype = self.rounding, self.X.dtype
             self.Wt = [self._transposed(U, sums, r) for r in self.rows]
             stats = self._statistics()
             value = self._evaluate(self.H, stats)
-            gain, self.objective = self.objective - value, min(self.objective, value)
-            if not self.solver.convex:  # the exact scores of a row may be worse than those met on the way
+            gain, rounded = self.objective - value, slack > self.rounding
+            unresolved = rounded and self.tol * value < UNRESOLVED * slack
+            if rounded or not self.solver.convex:  # the exact scores of a row may be worse than those met on the way
                 self.objective, self.history = value, [max(met, value) for met in self.history]
+            self.objective = min(self.objective, value)
             self.history[-1] = self.objective
             self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self.observed)
             if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
@@ -624,7 +641,8 @@ class _Descent:
             if not self.converged or self.objective <= self.rounding:
                 return U, sums
             more = not self.stuck and (
-                gain > self.window * self.tol * self.objective + self.rounding
+                unresolved
+                or gain > self.window * self.tol * self.objective + slack
                 or (self.kkt_residual > np.sqrt(self.tol) and (self.solver.convex or rounds < MORE_ROUNDS))
             )
             rounds += 1
@@ -652,11 +670,15 @@ class _Descent:
         def improve(block, Wt_block):
             return self.solver.improve_scores(block, Wt_block, H, context, self.strengths, sweeps, enough)
 
-        return total(self.each(improve, self.blocks, self.Wt))
+        return total(self.of_blocks(improve))
+
+    def of_blocks(self, function):
+        """Map a function of a block and its scores over the blocks, in the precision of the passes."""
+        return self.each(lambda block, Wt: function(block.rounded(self.dtype), Wt), self.blocks, self.Wt)
 
     def _statistics(self):
         """Return what the loadings need to know, for the scores as they are."""
-        return total(self.each(lambda block, Wt: self.solver.statistics(block, Wt, self.H), self.blocks, self.Wt))
+        return total(self.of_blocks(lambda block, Wt: self.solver.statistics(block, Wt, self.H)))
 
     def _evaluate(self, H, stats):
         return self.solver.loss(H, stats) + self._penalty(H, stats.W_sums, stats.W_squares)
@@ -671,7 +693,7 @@ class _Descent:
         """Share the scale between scores and loadings; return the loadings and the objective there."""
         c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.observed)
         for Wt_block in self.Wt:
-            Wt_block *= c[:, None].astype(self.X.dtype)
+            Wt_block *= c[:, None].astype(self.dtype)
         before = self._penalty(H, stats.W_sums, stats.W_squares)
         H, self.H = H / c[:, None], self.H / c[:, None]
         return H, value - before + self._penalty(H, stats.W_sums * c, stats.W_squares * c**2)

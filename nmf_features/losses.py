@@ -37,6 +37,7 @@ from .kernels import compiled_if_worth, csr_fitted
 
 BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
+PRODUCT_CELLS = 1 << 16  # and multiplied in slices that stay in the cache
 
 
 class Strengths(NamedTuple):
@@ -86,12 +87,14 @@ def squares(X, weights=None):
 
 
 def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
-    """D(X, W H) over the observed cells, rows weighted, from the cells themselves, so that nothing cancels.
+    """D(X, W H) over the observed cells, rows weighted, from the cells themselves where sums of products would cancel.
 
     Of sparse X cells that are not stored are zeros, or not observed if ``unstored``. A zero adds what depends on y
     alone, and the sum over all zeros is found without forming W H where beta is 1 or 2.
     """
     n, p = X.shape
+    if beta == 2 and not unstored and (of_products := _squares_of_products(X, W, H, weights)) is not None:
+        return of_products
     if sparse.issparse(X) and (unstored or beta in (1.0, 2.0)):
         return _divergence_at_stored(X, W.astype(np.float64), H.astype(np.float64), beta, weights, unstored)
     step = max(1, RESIDUAL_CELLS // max(p, 1))
@@ -105,6 +108,23 @@ def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
             D[np.isnan(x)] = 0  # missing cells
         total += weighted_sum(D.sum(axis=1, dtype=np.float64), None if weights is None else weights[rows])
     return total
+
+
+def _squares_of_products(X, W, H, weights):
+    """Return 1/2 |X - W H|^2 from W'X and W'W, or None where digits would be lost, or cells are missing."""
+    if X.dtype != np.float64:
+        return None
+    step = max(1, X.shape[0] if sparse.issparse(X) else PRODUCT_CELLS // max(X.shape[1], 1))
+    squared_norm, product, WtW = 0.0, 0.0, np.zeros((len(H), len(H)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, X.shape[0], step):
+            x, w = X[start : start + step], W[start : start + step]
+            v = w if weights is None else w * weights[start : start + step, None]
+            squared_norm += squares(x, None if weights is None else weights[start : start + step])
+            product += x.data @ fitted_at_stored(x, v, H) if sparse.issparse(x) else np.vdot(v.T @ x, H)
+            WtW += v.T @ w
+        loss = squared_norm / 2 - product + np.vdot(WtW, H @ H.T) / 2
+    return float(loss) if loss > 1e-4 * squared_norm else None
 
 
 def loss_and_spread(X, W, H, means, beta, weights, missing):

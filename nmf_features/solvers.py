@@ -68,10 +68,11 @@ class _Solver:
     extrapolated between passes (and may then shrink to the share ``floor`` of what they were), ``positive`` whether
     zeros would stay zeros, so that it must start without any, ``lifts`` whether loadings must all the same, and
     ``blank`` what unknown scores are where zeros would stay. ``convex`` says whether the problem of the scores is
-    (else exact ones may be worse than those at hand), ``sums_squares`` whether the loss is least squares.
+    (else exact ones may be worse than those at hand), ``sums_squares`` whether the loss is least squares, and ``rough``
+    whether single precision will do on the way.
     """
 
-    descends, extrapolates, positive, lifts, convex, sums_squares = True, True, False, False, True, True
+    descends, extrapolates, positive, lifts, convex, sums_squares, rough = True, True, False, False, True, True, False
     floor, blank = 0.0, 1.0
 
     def accepted(self):
@@ -152,6 +153,8 @@ class HALS(Alternating):
     The objective never rises. Sweeps cost little beside the product with X, so several are made per product,
     until one changes less than the share ``enough`` of what the first one did.
     """
+
+    rough = True
 
     def __init__(self):
         self.coordinate_descent = compiled(coordinate_descent)
