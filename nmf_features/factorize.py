@@ -69,7 +69,6 @@ SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
 # their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 SINGLE = np.dtype(np.float32)
-UNRESOLVED = 1e-2
 
 # What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
 # to a registry is accepted.
@@ -475,7 +474,8 @@ def fit_loadings(
     if wide:
         H = (U / sums).T.astype(np.float64)
         U, sums = unit_scores(as_given, H, strengths.l1_H, strengths.l2_H, n_jobs)
-    history, value = in_units(np.array(best.history), 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
+    history = np.maximum.accumulate(best.history[::-1])[::-1]  # as far as the precision of each pass goes
+    history, value = in_units(history, 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
     U = np.ldexp(U, 2 * e) if e else U
     return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history, best.kkt_residual)
 
@@ -522,7 +522,7 @@ def _best_start(descent, init, n_init, rng, max_iter):
     for start in range(n_init):
         new, given = descent(), init if start == 0 else "random"
         new.run(STARTS[given](new.filled, new.k, rng, new.weights) if isinstance(given, str) else given, max_iter)
-        if best is None or new.objective < best.objective:
+        if best is None or new.history[-1] < best.history[-1]:
             best = new
     return best
 
@@ -557,6 +557,7 @@ class _Descent:
         memory = np.zeros(X.shape[0] * k, dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
+        self.first = 0  # of the history, in the precision of now
         self.solver.attach(self)
         self.size = sum(self.solver.size(block) for block in self.blocks)
         self._lift()
@@ -589,7 +590,9 @@ class _Descent:
             if not value <= self.objective + self.rounding:  # extrapolated too far, or too few sweeps
                 H, momentum, rejected = self.H, 1.0, rejected + 1
                 self.solver.rejected(rejected)
-                if rejected > 1:
+                if rejected > 1 and self._sharpen():
+                    self.objective, rejected = np.inf, 0
+                elif rejected > 1:
                     sweeps, careful = min(2 * sweeps, 1000), True
                 # as far as the precision goes
                 self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
@@ -602,11 +605,13 @@ class _Descent:
             value = min(value, self.objective)
             self.history.append(value)
             settled = value <= self.rounding
-            if len(self.history) > self.window:
+            if len(self.history) - self.first > self.window:
                 settled |= self.history[-1 - self.window] - value <= self.window * self.tol * value
             # The loop's scores are rough: what looks like the end is looked at again with better ones.
             self.converged = bool(settled and careful and (value <= self.rounding or residual <= np.sqrt(self.tol)))
             careful = settled
+            if settled and self.window * self.tol * value < self.rounding and self._sharpen():
+                value, self.converged = np.inf, False
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             H = H_new
             if self.solver.extrapolates:
@@ -622,18 +627,14 @@ class _Descent:
         """
         revivals, rounds = np.zeros(self.k, dtype=int), 0
         while True:
-            self.Wt = None
-            q = self.strengths
+            self.Wt, q = None, self.strengths
             U, sums = unit_scores(self.X, self.H, q.l1_W, q.l2_W, n_jobs, self.missing, beta=self.beta)
-            slack, self.dtype = self.rounding, self.X.dtype
-            self.Wt = [self._transposed(U, sums, r) for r in self.rows]
+            rounded, self.Wt = self._sharpen(), [self._transposed(U, sums, r) for r in self.rows]
             stats = self._statistics()
             value = self._evaluate(self.H, stats)
-            gain, rounded = self.objective - value, slack > self.rounding
-            unresolved = rounded and self.tol * value < UNRESOLVED * slack
-            if rounded or not self.solver.convex:  # the exact scores of a row may be worse than those met on the way
-                self.objective, self.history = value, [max(met, value) for met in self.history]
-            self.objective = min(self.objective, value)
+            gain = self.objective - value
+            # Exact scores of a row may be worse than those met on the way, where its problem is not convex.
+            self.objective = min(self.objective, value) if self.solver.convex and not rounded else value
             self.history[-1] = self.objective
             self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self.observed)
             if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
@@ -641,8 +642,7 @@ class _Descent:
             if not self.converged or self.objective <= self.rounding:
                 return U, sums
             more = not self.stuck and (
-                unresolved
-                or gain > self.window * self.tol * self.objective + slack
+                gain > self.window * self.tol * self.objective + self.rounding
                 or (self.kkt_residual > np.sqrt(self.tol) and (self.solver.convex or rounds < MORE_ROUNDS))
             )
             rounds += 1
@@ -655,6 +655,14 @@ class _Descent:
             self.converged = False
             if self.n_iter < max_iter:
                 self.run(self.H, max_iter)
+
+    def _sharpen(self):
+        """Go on in the precision of X; return whether that is a change."""
+        if self.dtype == self.X.dtype:
+            return False
+        self.dtype, self.first = self.X.dtype, len(self.history)
+        self.Wt = [Wt_block.astype(self.dtype) for Wt_block in self.Wt or []]
+        return True
 
     def _lift(self):
         """Lift zeros among the scores, for a solver that could not."""

@@ -9,7 +9,6 @@ import numpy as np
 
 STRIP = 128  # columns that coordinate_descent sweeps together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
-SLOTS = 61  # Cholesky factors that nnls_rows keeps; a prime, so that supports spread
 GUESS_SWEEPS = 2
 FEW = 50_000
 
@@ -210,18 +209,15 @@ def nnls_rows(grams, B, guess):
     a negative gradient outside) change sides, until none does. Flipping all of them usually halves their number; where
     that stops, Murty's rule (flip the last one only) ends.
 
-    Rows that share the gram share the Cholesky factors of their supports. A factor depends on the support alone and
-    every sum runs in a fixed order, so a row's scores have the same bits beside any other rows, compiled or not.
-    Returns W and which rows did not close.
+    Rows go side by side, each with a Cholesky factor of its own, in which components outside of the support are those
+    of the identity. Every sum runs in a fixed order, so a row's scores have the same bits beside any other rows,
+    compiled or not. Returns W and which rows did not close.
     """
     m, k = B.shape
     W, unsolved = np.zeros((m, k)), np.zeros(m, np.bool_)
-    factors, supports = np.empty((SLOTS, k, k)), np.zeros((SLOTS, k), np.bool_)
-    filled = np.zeros(SLOTS, np.bool_)
+    passive, shared, gram = guess.copy(), len(grams) == 1, grams[0]
     tile, wanted, g = np.zeros((k, LANES)), np.zeros((k, LANES)), np.zeros(LANES)
-    passive, wrong = np.empty(k, np.bool_), np.empty(k, np.bool_)
-    members, x = np.empty(k, np.int64), np.empty(k)
-    shared, gram = len(grams) == 1, grams[0]
+    rest, todo = 0, np.arange(m)
 
     L = np.empty((k, k))  # Cholesky factor of gram, its diagonal stored inverted
     for a in range(k if shared else 0):
@@ -230,7 +226,6 @@ def nnls_rows(grams, B, guess):
             for c in range(b):
                 value -= L[a, c] * L[b, c]
             L[a, b] = 1.0 / np.sqrt(value) if a == b else value * L[b, b]
-    rest, todo = 0, np.arange(m)
     for start in range(0, m if shared else 0, LANES):
         here = B[start : start + LANES]
         lanes = len(here)
@@ -257,93 +252,138 @@ def nnls_rows(grams, B, guess):
                 todo[rest] = start + j
                 rest += 1
 
-    for at in range(rest if shared else m):
-        i, lane = todo[at], at % LANES
-        if not shared:
-            gram = grams[i]
-            filled[:] = False
-        elif lane == 0:  # the guess, for a tile of rows at once
-            lanes = min(LANES, rest - at)
-            for j in range(lanes):
-                for t in range(k):
-                    wanted[t, j] = B[todo[at + j], t]
-                    tile[t, j] = W[todo[at + j], t]
-                    W[todo[at + j], t] = 0.0
-            for _ in range(GUESS_SWEEPS):
-                for t in range(k):
-                    for j in range(lanes):
-                        g[j] = wanted[t, j]
-                    for s in range(k):
-                        weight = gram[t, s]
-                        for j in range(lanes):
-                            g[j] -= weight * tile[s, j]
-                    inverse = 1.0 / gram[t, t]
-                    for j in range(lanes):
-                        tile[t, j] = max(tile[t, j] + g[j] * inverse, 0.0)
-        rounding = 0.0
-        for t in range(k):
-            rounding = max(rounding, 2e-15 * k * B[i, t])
-            passive[t] = tile[t, lane] > 0.0 if shared else guess[i, t]
-        if rounding == 0.0:  # b <= 0: no score can be positive
-            continue
-        fewest, patience, solved = k + 1, 3, False
-        for _ in range(20 * k + 20):
-            size, code = 0, 0
+    if not shared:
+        rest = m
+    for start in range(0, rest if shared else 0, LANES):  # the guess, for a tile of rows at once
+        lanes = min(LANES, rest - start)
+        for j in range(lanes):
             for t in range(k):
-                code = (31 * code + passive[t]) & 0xFFFFFF
-                if passive[t]:
-                    members[size] = t
-                    size += 1
-            slot = code % SLOTS
-            L = factors[slot]
-            same = filled[slot]
+                wanted[t, j] = B[todo[start + j], t]
+                tile[t, j] = W[todo[start + j], t]
+                W[todo[start + j], t] = 0.0
+        for _ in range(GUESS_SWEEPS):
             for t in range(k):
-                same = same and supports[slot, t] == passive[t]
-            if not same:  # Cholesky factor of gram on the support, its diagonal stored inverted
-                filled[slot] = True
-                supports[slot] = passive
-                for a in range(size):
-                    for b in range(a + 1):
-                        value = gram[members[a], members[b]]
-                        for c in range(b):
-                            value -= L[a, c] * L[b, c]
-                        L[a, b] = 1.0 / np.sqrt(value) if a == b else value * L[b, b]
-            for a in range(size):
-                value = B[i, members[a]]
-                for c in range(a):
-                    value -= L[a, c] * x[c]
-                x[a] = value * L[a, a]
-            largest = 0.0
-            for a in range(size - 1, -1, -1):
-                value = x[a]
-                for c in range(a + 1, size):
-                    value -= L[c, a] * x[c]
-                x[a] = value * L[a, a]
-                largest = max(largest, abs(x[a]))
+                for j in range(lanes):
+                    g[j] = wanted[t, j]
+                for s in range(k):
+                    weight = gram[t, s]
+                    for j in range(lanes):
+                        g[j] -= weight * tile[s, j]
+                inverse = 1.0 / gram[t, t]
+                for j in range(lanes):
+                    tile[t, j] = max(tile[t, j] + g[j] * inverse, 0.0)
+        for j in range(lanes):
+            for t in range(k):
+                passive[todo[start + j], t] = tile[t, j] > 0.0
 
-            count, last, a = 0, -1, 0
+    b, x, inside = np.zeros((k, LANES)), np.zeros((k, LANES)), np.zeros((k, LANES))
+    factors, wrong = np.zeros((k * (k + 1) // 2, LANES)), np.zeros((k, LANES), np.bool_)
+    largest, rounding = np.zeros(LANES), np.zeros(LANES)
+    fewest, patience = np.full(m, k + 1), np.full(m, 3)
+    for _ in range(20 * k + 20):
+        left = 0
+        for start in range(0, rest, LANES):
+            lanes = min(LANES, rest - start)
+            for j in range(lanes):
+                i = todo[start + j]
+                largest[j] = rounding[j] = 0.0
+                for t in range(k):
+                    b[t, j] = B[i, t]
+                    inside[t, j] = 1.0 if passive[i, t] else 0.0
+                    rounding[j] = max(rounding[j], 2e-15 * k * B[i, t])
+            at = 0
+            for a in range(k):  # Cholesky factors of the grams on the supports, row after row, diagonals inverted
+                for c in range(a + 1):
+                    row, on_a, on_c = factors[at + c], inside[a], inside[c]
+                    if shared:
+                        value = gram[a, c]
+                        for j in range(lanes):
+                            row[j] = value * (on_a[j] * on_c[j])
+                    else:
+                        for j in range(lanes):
+                            row[j] = grams[todo[start + j], a, c] * (on_a[j] * on_c[j])
+                    first = c * (c + 1) // 2
+                    four = c // 4 * 4
+                    for d in range(0, four, 4):
+                        a0, a1, a2, a3 = factors[at + d], factors[at + d + 1], factors[at + d + 2], factors[at + d + 3]
+                        c0, c1, c2, c3 = (
+                            factors[first + d],
+                            factors[first + d + 1],
+                            factors[first + d + 2],
+                            factors[first + d + 3],
+                        )
+                        for j in range(lanes):
+                            row[j] = (((row[j] - a0[j] * c0[j]) - a1[j] * c1[j]) - a2[j] * c2[j]) - a3[j] * c3[j]
+                    for d in range(four, c):
+                        row_a, row_c = factors[at + d], factors[first + d]
+                        for j in range(lanes):
+                            row[j] -= row_a[j] * row_c[j]
+                    if a == c:
+                        for j in range(lanes):
+                            row[j] = 1.0 / np.sqrt(row[j] + (1.0 - on_a[j]))
+                    else:
+                        diagonal = factors[first + c]
+                        for j in range(lanes):
+                            row[j] *= diagonal[j]
+                at += a + 1
+            at = 0
+            for a in range(k):
+                into, on_a = x[a], inside[a]
+                for j in range(lanes):
+                    into[j] = b[a, j] * on_a[j]
+                for c in range(a):
+                    row, other = factors[at + c], x[c]
+                    for j in range(lanes):
+                        into[j] -= row[j] * other[j]
+                at += a
+                diagonal = factors[at]
+                for j in range(lanes):
+                    into[j] *= diagonal[j]
+                at += 1
+            for a in range(k - 1, -1, -1):
+                into = x[a]
+                for c in range(a + 1, k):
+                    row, other = factors[c * (c + 1) // 2 + a], x[c]
+                    for j in range(lanes):
+                        into[j] -= row[j] * other[j]
+                diagonal = factors[a * (a + 3) // 2]
+                for j in range(lanes):
+                    into[j] *= diagonal[j]
+                    largest[j] = max(largest[j], abs(into[j]))
             for t in range(k):
-                if passive[t]:
-                    wrong[t] = x[a] < -1e-13 * largest
-                    a += 1
-                else:
-                    gradient = -B[i, t]
-                    for c in range(size):
-                        gradient += gram[t, members[c]] * x[c]
-                    wrong[t] = gradient < -rounding
-                if wrong[t]:
-                    count, last = count + 1, t
-            if count == 0:
-                for a in range(size):
-                    W[i, members[a]] = max(x[a], 0.0)
-                solved = True
-                break
-            patience = 3 if count < fewest else patience - 1
-            fewest = min(fewest, count)
-            for t in range(k):
-                if wrong[t] and (patience >= 0 or t == last):
-                    passive[t] = not passive[t]
-        unsolved[i] = not solved
+                for j in range(lanes):
+                    g[j] = -b[t, j]
+                for s in range(k):
+                    other = x[s]
+                    if shared:
+                        value = gram[t, s]
+                        for j in range(lanes):
+                            g[j] += value * other[j]
+                    else:
+                        for j in range(lanes):
+                            g[j] += grams[todo[start + j], t, s] * other[j]
+                for j in range(lanes):
+                    violates = x[t, j] < -1e-13 * largest[j] if inside[t, j] > 0.0 else g[j] < -rounding[j]
+                    wrong[t, j] = violates and rounding[j] > 0.0  # b <= 0: no score can be positive
+            for j in range(lanes):
+                i, count, last = todo[start + j], 0, 0
+                for t in range(k):
+                    if wrong[t, j]:
+                        count, last = count + 1, t
+                if count == 0:
+                    for t in range(k):
+                        W[i, t] = max(x[t, j], 0.0) if rounding[j] > 0.0 else 0.0
+                    continue
+                patience[i] = 3 if count < fewest[i] else patience[i] - 1
+                fewest[i] = min(fewest[i], count)
+                for t in range(k):
+                    if wrong[t, j] and (patience[i] >= 0 or t == last):
+                        passive[i, t] = not passive[i, t]
+                todo[left] = i
+                left += 1
+        rest = left
+    for at in range(rest):
+        unsolved[todo[at]] = True
     return W, unsolved
 
 

@@ -268,11 +268,13 @@ class _Divergence(_Solver):
         """See the rows that are to be fitted, and transpose sparse ones."""
         self.data, X, k = data, data.X, data.k
         self.per_stored = sparse.issparse(X) and (self.unstored or self.beta == 1)
-        self.columns, self.constants = None, {}
+        self.columns, self.constant = None, 0.0
         cells = data.filled.data if sparse.issparse(X) else data.filled
-        least, limits = float(np.min(cells, where=cells > 0, initial=np.inf)), np.finfo(X.dtype)
-        self.tiny = max(floor_of_fit(float(data.filled.mean()), least, self.beta), float(limits.tiny) ** 0.5)
+        least = float(np.min(cells, where=cells > 0, initial=np.inf))
+        self.least_fit = floor_of_fit(float(data.filled.mean()), least, self.beta)
         if not self.per_stored:
+            if self.beta == 1:
+                self.constant = sum(data.each(constant_of_logarithms, data.blocks))
             return
         Xt = X.T.tocsr()
         holes = np.isnan(Xt.data)
@@ -282,6 +284,11 @@ class _Divergence(_Solver):
             Block(take(Xt, c), missing=holes[Xt.indptr[c.start] : Xt.indptr[c.stop]] if holes.any() else None)
             for c in self.columns
         ]
+
+    @property
+    def tiny(self):
+        """The least fit of a cell, in the precision of the passes."""
+        return max(self.least_fit, float(np.finfo(self.data.dtype).tiny) ** 0.5)
 
     def context(self, H, strengths):
         """Return what all blocks need to know of the loadings."""
@@ -395,24 +402,25 @@ class _Divergence(_Solver):
             return H
 
         for c, slopes in zip(self.columns, self._of_columns(H), strict=True):
-            part = np.ascontiguousarray(H[:, c])
+            part = np.ascontiguousarray(H[:, c], dtype=self.data.dtype)
             self.improve(part, *slopes, l1[c], l2[c], v[c], sweeps, enough)
             H[:, c] = part
         return H
 
     def _of_columns(self, H):
         """Return gradient, positive part and Hessians for each block of columns of stored cells."""
-        W = np.concatenate(self.data.Wt, axis=1).astype(np.float64)
+        W, dtype = np.concatenate(self.data.Wt, axis=1), self.data.dtype
         weights = self.data.weights
 
         def of_block(c, block):
-            return self.slopes(block, np.ascontiguousarray(H[:, c]), W, True, weights)
+            part = np.ascontiguousarray(H[:, c], dtype=dtype)
+            return self.slopes(block.rounded(dtype), part, W, True, weights)
 
         return self.data.each(of_block, self.columns, self.transposed)
 
     def loss(self, H, stats):
         """Return the loss for loadings H and the scores at hand: one more look at the data."""
-        return float(sum(self.data.each(lambda block, Wt: self._loss(block, Wt, H), self.data.blocks, self.data.Wt)))
+        return float(sum(self.data.of_blocks(lambda block, Wt: self._loss(block, Wt, H)))) + self.constant
 
     def _loss(self, block, Wt, H):
         X = block.X
@@ -433,20 +441,12 @@ class _Divergence(_Solver):
             if block.weights is not None:
                 logs *= block.counts[:, None]
             everything = float((Wt @ block.counts).astype(np.float64) @ H.sum(axis=1))
-            return self._constant(block, X) + everything - float(np.vdot(X, logs))
+            return everything - float(np.vdot(X, logs))
         if holes is not None:
             fill(Y, X, holes)  # no difference, no loss
         if self.beta == 2:
             return squares(np.subtract(X, Y, out=Y), block.weights) / 2
         return weighted_sum(of_cells(X, Y, self.beta).sum(axis=1, dtype=np.float64), block.weights)
-
-    def _constant(self, block, X):
-        """Return what of the Kullback-Leibler divergence depends on the data alone."""
-        if block not in self.constants:
-            with np.errstate(divide="ignore"):
-                logs = np.where(X > 0, np.log(X), 0)
-            self.constants[block] = float(block.counts @ (X * (logs - 1)).sum(axis=1, dtype=np.float64))
-        return self.constants[block]
 
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
@@ -477,6 +477,15 @@ def multiply(F, gradient, positive, l1, l2, beta):
     below, above = np.maximum(positive - gradient, 0), positive + l1 + l2 * F
     ratio = np.divide(below, above, out=np.ones_like(F), where=above > 0)  # 0 / 0: nothing depends on this entry
     F *= ratio ** (1 / (highest - lowest))
+
+
+def constant_of_logarithms(block):
+    """Return what of a block's Kullback-Leibler divergence depends on the data alone; 0 if it has missing cells."""
+    if sparse.issparse(block.X) or block.missing is not None:
+        return 0.0
+    with np.errstate(divide="ignore"):
+        logs = np.where(block.X > 0, np.log(block.X), 0)
+    return float(block.counts @ (block.X * (logs - 1)).sum(axis=1, dtype=np.float64))
 
 
 class MultiplicativeDivergence(_Divergence):
@@ -513,7 +522,7 @@ class Newton(_Divergence):
 
     def __init__(self, beta=2.0, unstored=False):
         super().__init__(beta, unstored)
-        self.floor = 0.0 if beta == 2 else self.floor
+        self.floor, self.rough = 0.0 if beta == 2 else self.floor, self.convex
         self.cautious, self.patience, self.kept = 0, 1, None
 
     @property

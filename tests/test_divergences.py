@@ -179,7 +179,7 @@ def one_block(X, W):
     from nmf_features.blocks import Block
 
     block = Block(X)
-    data = SimpleNamespace(X=X, k=W.shape[1], filled=X, weights=None, blocks=[block], each=map)
+    data = SimpleNamespace(X=X, dtype=X.dtype, k=W.shape[1], filled=X, weights=None, blocks=[block], each=map)
     data.Wt = [np.ascontiguousarray(W.T)]
     return data, block
 
