@@ -30,6 +30,7 @@ from .losses import (
     divergence,
     fitted_at_stored,
     in_units,
+    largest,
     leaves_out_unstored,
     loss_and_spread,
     missing_of,
@@ -569,7 +570,14 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         missing = missing_of(Z, alive, self.missing_values)
         check_solver(self.solver, self.learning_rate, self.beta_loss, missing)
         return Problem.of(
-            Z, weights, missing, alive, beta_loss=self.beta_loss, penalty=self.penalty, l1_ratio=self.l1_ratio
+            Z,
+            largest(Z),
+            weights,
+            missing,
+            alive,
+            beta_loss=self.beta_loss,
+            penalty=self.penalty,
+            l1_ratio=self.l1_ratio,
         )
 
     def _learn_scaling(self, X, sample_weight):

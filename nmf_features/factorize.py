@@ -50,7 +50,9 @@ from .losses import (
     check_domain,
     check_weights,
     divergence,
+    extremes,
     in_units,
+    largest,
     leaves_out_unstored,
     missing_of,
     objective,
@@ -126,12 +128,16 @@ class Factorization:
 
 @dataclass(frozen=True)
 class _Fit:
-    """What the loop ends with: loadings, their sums, and the exact scores for loadings divided by their sums."""
+    """What the loop ends with: loadings, their sums, and the exact scores for loadings divided by their sums.
+
+    ``precise`` says whether the objective has all its digits: it comes from sums, of which little may be left.
+    """
 
     U: np.ndarray
     sums: np.ndarray
     H: np.ndarray
     objective: float
+    precise: bool
     n_iter: int
     converged: bool
     history: np.ndarray
@@ -148,6 +154,7 @@ class Problem:
     """
 
     X: np.ndarray
+    top: float  # largest cell
     weights: np.ndarray | None
     missing: Missing | None
     beta: float
@@ -156,14 +163,15 @@ class Problem:
     used: np.ndarray
 
     @classmethod
-    def of(cls, X, weights, missing, n_counted, *, beta_loss, penalty, l1_ratio):
+    def of(cls, X, top, weights, missing, n_counted, *, beta_loss, penalty, l1_ratio):
         """Return the problem of checked data, of whose columns ``n_counted`` count in the penalty."""
         used = _rows_to_fit(X, missing, weights)
         if not used.all():
             X, weights = X[used], None if weights is None else weights[used]
+            top = largest(X)
         n = X.shape[0] if weights is None else float(weights.sum())
         strengths, unit = (Strengths.of(q, l1_ratio, n, n_counted) for q in (penalty, 1.0))
-        return cls(X, weights, missing, check_beta(beta_loss), strengths, unit, used)
+        return cls(X, top, weights, missing, check_beta(beta_loss), strengths, unit, used)
 
 
 @validate_params({"X": ["array-like", "sparse matrix"], **PARAMETERS}, prefer_skip_nested_validation=True)
@@ -280,11 +288,14 @@ def factorize(
         accept_sparse="csr",
         dtype=[np.float64, np.float32],
         input_name="X",
-        ensure_all_finite="allow-nan",
+        ensure_all_finite=False,
     )
     X = without_duplicates(X)
-    cells = X.data if sparse.issparse(X) else X
-    if np.nanmin(cells, initial=0.0) < 0:
+    cells, (least, top) = X.data if sparse.issparse(X) else X, extremes(X)
+    if not np.isfinite([least, top]).all():
+        check_array(X, accept_sparse="csr", dtype=None, input_name="X", ensure_all_finite="allow-nan")
+        least, top = np.nanmin(cells, initial=0.0), largest(X)
+    if least < 0:
         raise ValueError(
             f"X has {np.count_nonzero(cells < 0)} negative values; NMF needs X >= 0. Shift the columns first, "
             "for example with NonNegativeScaler(), or use NMFFeatures, which does."
@@ -298,7 +309,7 @@ def factorize(
     check_solver(solver, learning_rate, beta_loss, missing)
     check_domain(X, beta_loss, missing)
     weights = check_weights(sample_weight, X)
-    problem = Problem.of(X, weights, missing, X.shape[1], beta_loss=beta_loss, penalty=penalty, l1_ratio=l1_ratio)
+    problem = Problem.of(X, top, weights, missing, X.shape[1], beta_loss=beta_loss, penalty=penalty, l1_ratio=l1_ratio)
     fit = fit_loadings(
         problem,
         n_components,
@@ -318,9 +329,11 @@ def factorize(
     if empty := int(np.isnan(U[:, :1]).sum()):
         warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
     W, H = U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
-    with np.errstate(over="ignore"):
-        unstored = "unstored" if missing_values == "unstored" else "ignore"
-        value = objective(X, W, H, penalty, l1_ratio, sample_weight, beta_loss, unstored)
+    value = fit.objective
+    if not fit.precise:
+        with np.errstate(over="ignore"):
+            unstored = "unstored" if missing_values == "unstored" else "ignore"
+            value = objective(X, W, H, penalty, l1_ratio, sample_weight, beta_loss, unstored)
     W_fitted = W if whole else W[problem.used]
     warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history, fit.kkt_residual)
@@ -356,9 +369,13 @@ def free_scale(fit, problem):
     if any(problem.strengths):
         return np.ones(len(fit.H))
     by_row, by_column = penalised_counts(problem.X, problem.missing, problem.weights)
-    W = fit.U / fit.sums
-    v = np.ones(len(W)) if by_row is None else by_row
-    return balance(v @ W, v @ np.square(W), fit.H, problem.unit, by_column)
+    v = np.ones(len(fit.U)) if by_row is None else by_row
+    sums, squares = np.zeros((2, len(fit.H)))
+    for rows in row_blocks(fit.U, 0):
+        W = fit.U[rows] / fit.sums
+        sums += v[rows] @ W
+        squares += v[rows] @ np.square(W)
+    return balance(sums, squares, fit.H, problem.unit, by_column)
 
 
 def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
@@ -415,12 +432,13 @@ def fit_loadings(
                 f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
                 f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
             )
-    X, e = safe_scale(X)
+    X, e = safe_scale(X, problem.top)
     if k == 0:
         nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
         value = divergence(X, *nothing, beta, weights, leaves_out_unstored(missing))
         value = float(in_units(value, 2 * e * beta))
-        return _Fit(np.zeros((n, 0), X.dtype), np.zeros(0), np.zeros((0, p)), value, 0, True, np.array([value]), 0.0)
+        W, H, history = np.zeros((n, 0), X.dtype), np.zeros((0, p)), np.array([value])
+        return _Fit(W, np.zeros(0), H, value, True, 0, True, history, 0.0)
     # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
     # nothing by it, and other losses treat rows and columns alike.
     wide, as_given = p > max(n, 200) and weights is None and missing is None and beta == 2, X
@@ -443,13 +461,14 @@ def fit_loadings(
     *sizes, all_rows = sample_sizes(X, k, not make().sums_squares)
     if learning_rate is not None:  # a rate fits one number of rows
         sizes = []
-    rough = bool(sizes) and make().rough and _fits_single(X, strengths)
+    rough = bool(sizes) and make().rough and _fits_single(X, np.ldexp(problem.top, -2 * e), strengths)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = None
         for m in [*sizes, all_rows]:
             last = m == all_rows
             rows = slice(None) if last else sample_rows(all_rows, m)
             share = m / all_rows if weights is None else weights[rows].sum() / weights.sum()
+            most = max_iter * (all_rows // m)  # a pass over a sample costs its share of one over all rows
             descent = partial(
                 _Descent,
                 X if last else X[rows],
@@ -460,15 +479,13 @@ def fit_loadings(
                 k,
                 *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
                 make_solver=make,
-                tol=tol if last else max(tol, min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
+                tol=tol if last else max(tol * m / all_rows, min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
                 window=2 if best and last else 5,
                 each=each,
                 watch=watch,
             )
-            if best is None:  # the starts compete on the smallest sample
-                best = _best_start(descent, init, n_init, rng, max_iter)
-            else:
-                best = descent().run(best.H, max_iter)
+            # the starts compete on the smallest sample
+            best = descent().run(best.H, most) if best else _best_start(descent, init, n_init, rng, most)
         U, sums = best.settle(max_iter, n_jobs)
     H = best.H
     if wide:
@@ -477,13 +494,14 @@ def fit_loadings(
     history = np.maximum.accumulate(best.history[::-1])[::-1]  # as far as the precision of each pass goes
     history, value = in_units(history, 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
     U = np.ldexp(U, 2 * e) if e else U
-    return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, best.n_iter, best.converged, history, best.kkt_residual)
+    precise = not wide and best.rounding < 1e-10 * best.objective
+    n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
+    return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
 
 
-def _fits_single(X, strengths):
+def _fits_single(X, top, strengths):
     """Whether X can be fitted in single precision: no sum of squares, nor any penalty, overflows or vanishes there."""
-    top = float((X.data if sparse.issparse(X) else X).max(initial=0.0))
-    return not X.dtype == SINGLE and 1e-10 < top < 1e10 and max(strengths) < 1e30
+    return X.dtype != SINGLE and 1e-10 < top < 1e10 and max(strengths) < 1e30
 
 
 def _swap(strengths):

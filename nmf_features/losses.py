@@ -37,7 +37,7 @@ from .kernels import compiled_if_worth, csr_fitted
 
 BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
-PRODUCT_CELLS = 1 << 16  # and multiplied in slices that stay in the cache
+PRODUCT_CELLS = 1 << 16  # and multiplied, or looked at twice, in slices that stay in the cache
 
 
 class Strengths(NamedTuple):
@@ -72,18 +72,39 @@ def weighted_sum(of_rows, weights):
 
 def squares(X, weights=None):
     """|X|_F^2 over the observed cells, rows weighted, summed in float64 slice by slice: without a copy of X."""
-    if sparse.issparse(X):
-        cells = np.nan_to_num(np.square(X.data, dtype=np.float64), nan=0.0, posinf=np.inf)
-        return float(cells.sum() if weights is None else np.repeat(weights, np.diff(X.indptr)) @ cells)
-    step, total = max(1, RESIDUAL_CELLS // max(X.shape[1], 1)), 0.0
+    if weights is not None and sparse.issparse(X):
+        weights = np.repeat(weights, np.diff(X.indptr))
+    X = X.data if sparse.issparse(X) else X
+    step, total = max(1, PRODUCT_CELLS // max(X[:1].size, 1)), 0.0
     for start in range(0, len(X), step):
         rows = slice(start, start + step)
-        cells = np.square(X[rows], dtype=np.float64)
-        part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
+        if weights is None:
+            cells = X[rows].astype(np.float64, copy=False)
+            part = float(np.vdot(cells, cells))
+        if weights is not None or np.isnan(part):
+            cells = np.square(X[rows], dtype=np.float64)
+            part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
         if np.isnan(part):  # missing cells
             part = float(np.nansum(cells) if weights is None else weights[rows] @ np.nansum(cells, axis=1))
         total += part
     return total
+
+
+def extremes(X):
+    """Return the least and the largest cell (0 if there is none above), NaN where one is, with one read of X."""
+    X = X.data if sparse.issparse(X) else X
+    step, least, most = max(1, PRODUCT_CELLS // max(X[:1].size, 1)), [0.0], [0.0]
+    for start in range(0, len(X), step):
+        part = X[start : start + step]
+        least.append(part.min(initial=0.0))
+        most.append(part.max(initial=0.0))
+    return float(np.min(least)), float(np.max(most))
+
+
+def largest(X):
+    """Return the largest cell that is observed, 0 where all are."""
+    top = extremes(X)[1]
+    return float(np.nanmax(X.data if sparse.issparse(X) else X, initial=0.0)) if np.isnan(top) else top
 
 
 def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
@@ -388,12 +409,12 @@ def without_duplicates(X):
     return X
 
 
-def safe_scale(X):
-    """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes."""
-    cells = X.data if sparse.issparse(X) else X
-    top = float(cells.max(initial=0.0))
-    if np.isnan(top):  # missing cells
-        top = float(np.nanmax(cells, initial=0.0))
+def safe_scale(X, top=None):
+    """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes.
+
+    ``top`` is the largest cell, where it is known.
+    """
+    top = largest(X) if top is None else top
     exponent = int(np.frexp(top)[1]) if top > 0 else 0
     if abs(exponent) <= np.finfo(X.dtype).maxexp // 8:
         return X, 0
