@@ -31,7 +31,7 @@ def row_blocks(X, k, per_row=0):
     ``per_row`` numbers are kept for each row beside its cells (at least two sets of scores).
     """
     n, p = X.shape
-    rows = n // SPARSE_BLOCKS if sparse.issparse(X) else BLOCK_BYTES // (8 * (p + max(per_row, 2 * k)))
+    rows = n // SPARSE_BLOCKS if sparse.issparse(X) else BLOCK_BYTES // (8 * max(p + max(per_row, 2 * k), 1))
     rows = -(-max(128, 4 * k, rows) // 64) * 64
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
@@ -67,7 +67,7 @@ class Block:
         if self.X.dtype == dtype:
             return self
         other = copy(self)
-        other.X = with_data(self.X, self.X.data.astype(dtype)) if sparse.issparse(self.X) else self.X.astype(dtype)
+        other.X = with_data(self.X, self.X.data.astype(dtype)) if sparse.issparse(self.X) else self.X.astype(dtype, "C")
         other.counts = self.counts.astype(dtype)
         other.observed = 1.0 if self.missing is None else self.observed.astype(dtype)
         return other

@@ -70,7 +70,7 @@ SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
 # The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
 # their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
-SINGLE = np.dtype(np.float32)
+SINGLE, KEPT_CELLS = np.dtype(np.float32), 1 << 21
 
 # What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
 # to a registry is accepted.
@@ -555,7 +555,7 @@ class _Descent:
     """
 
     def __init__(self, X, dtype, weights, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):
-        self.X, self.dtype, self.weights, self.missing, self.beta = X, dtype, weights, missing, beta
+        self.X, self.weights, self.missing, self.beta = X, weights, missing, beta
         self.k, self.strengths, self.unit = k, strengths, unit
         self.solver, self.tol, self.window, self.each, self.watch = make_solver(), tol, window, each, watch
         self.penalised = any(strengths)
@@ -576,14 +576,10 @@ class _Descent:
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.first = 0  # of the history, in the precision of now
-        self.solver.attach(self)
         self.size = sum(self.solver.size(block) for block in self.blocks)
+        self._set_precision(dtype)
+        self.solver.attach(self)
         self._lift()
-
-    @property
-    def rounding(self):
-        """The objective comes from sums whose rounding is a share of their terms: below that nothing can be told."""
-        return self.size * (1e-14 if self.dtype == np.float64 else float(np.finfo(self.dtype).eps))
 
     def run(self, H, max_iter):
         """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made."""
@@ -674,11 +670,20 @@ class _Descent:
             if self.n_iter < max_iter:
                 self.run(self.H, max_iter)
 
+    def _set_precision(self, dtype):
+        self.dtype = dtype
+        self.at_hand = self.blocks  # small tables are rounded once, others block by block, when they are read
+        if self.X.shape[0] * self.X.shape[1] <= KEPT_CELLS:
+            self.at_hand = [block.rounded(dtype) for block in self.blocks]
+        # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told.
+        self.rounding = self.size * (1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps))
+
     def _sharpen(self):
         """Go on in the precision of X; return whether that is a change."""
         if self.dtype == self.X.dtype:
             return False
-        self.dtype, self.first = self.X.dtype, len(self.history)
+        self._set_precision(self.X.dtype)
+        self.first = len(self.history)
         self.Wt = [Wt_block.astype(self.dtype) for Wt_block in self.Wt or []]
         return True
 
@@ -700,7 +705,7 @@ class _Descent:
 
     def of_blocks(self, function):
         """Map a function of a block and its scores over the blocks, in the precision of the passes."""
-        return self.each(lambda block, Wt: function(block.rounded(self.dtype), Wt), self.blocks, self.Wt)
+        return self.each(lambda block, Wt: function(block.rounded(self.dtype), Wt), self.at_hand, self.Wt)
 
     def _statistics(self):
         """Return what the loadings need to know, for the scores as they are."""

@@ -79,8 +79,8 @@ def squares(X, weights=None):
     for start in range(0, len(X), step):
         rows = slice(start, start + step)
         if weights is None:
-            cells = X[rows].astype(np.float64, copy=False)
-            part = float(np.vdot(cells, cells))
+            cells = X[rows].ravel("K").astype(np.float64, copy=False)
+            part = float(cells @ cells)
         if weights is not None or np.isnan(part):
             cells = np.square(X[rows], dtype=np.float64)
             part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())

@@ -98,7 +98,7 @@ class Alternating(_Solver):
 
     def context(self, H, strengths):
         """Return what all blocks need to know of the loadings."""
-        return H @ H.T + strengths.l2_W * np.eye(len(H))
+        return plus_diagonal(H @ H.T, strengths.l2_W)
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
@@ -144,7 +144,12 @@ class Alternating(_Solver):
         B, observed = stats.WtX, 1.0 if observed is None else observed
         if strengths.l2_H:
             B = B + strengths.l2_H * (1 - observed) * H
-        return stats.WtW + strengths.l2_H * np.eye(len(H)), B, strengths.l1_H * observed
+        return plus_diagonal(stats.WtW, strengths.l2_H), B, strengths.l1_H * observed
+
+
+def plus_diagonal(A, value):
+    """Return A with a value added to its diagonal."""
+    return A + value * np.eye(len(A)) if value else A
 
 
 class HALS(Alternating):
@@ -161,7 +166,7 @@ class HALS(Alternating):
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
-        if np.any(l1):
+        if not np.isscalar(l1) or l1:
             B = B - l1
         self.coordinate_descent(F, A, B, weights, sweeps, enough)
 
