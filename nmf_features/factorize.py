@@ -494,7 +494,7 @@ def fit_loadings(
     history = np.maximum.accumulate(best.history[::-1])[::-1]  # as far as the precision of each pass goes
     history, value = in_units(history, 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
     U = np.ldexp(U, 2 * e) if e else U
-    precise = not wide and best.rounding < 1e-10 * best.objective
+    precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
     n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
     return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
 

@@ -435,7 +435,7 @@ def csr_grams(data, indices, indptr, Ht, out):
     """
     k, n = Ht.shape[1], len(indptr) - 1
     four = -(-k // 4) * 4  # rows of the gram go up to the next multiple of four; four cells are added at a time
-    gram, h, x = np.zeros((four, four)), np.zeros((4, four)), np.zeros(4)
+    gram, h, x = np.zeros((four, four), Ht.dtype), np.zeros((4, four), Ht.dtype), np.zeros(4, Ht.dtype)
     h0, h1, h2, h3 = h[0], h[1], h[2], h[3]
     for i in range(n):
         gram[:] = 0.0

@@ -32,7 +32,8 @@ from .solvers import diagonal_of_packed, floor_of_fit, multiply
 
 RIDGE = 1e-12
 BATCH_TILES = 8  # tiles that share the factors of their supports
-CLOSE = 1e-11  # a row is done when no score is to change by more, relative to the largest
+# A row is near, and done, when no score is to change by more, relative to the largest.
+NEAR, CLOSE = 1e-4, 1e-11
 STEPS = 200
 
 
@@ -105,14 +106,14 @@ class _OfRows:
     def by_tiles(self, matrix, right):
         """Multiply, in tiles of one height; the last one is padded."""
         m, height = len(matrix), self.height
-        matrix = np.ascontiguousarray(matrix, dtype=np.float64)
+        matrix = np.ascontiguousarray(matrix, dtype=right.dtype)
         whole, rest = m // height, m % height
-        out = np.empty((m, right.shape[1]))
+        out = np.empty((m, right.shape[1]), right.dtype)
         if whole:
             tiles = matrix[: whole * height].reshape(whole, height, -1)
             np.matmul(tiles, right, out=out[: whole * height].reshape(whole, height, -1))
         if rest:
-            last = np.zeros((1, height, matrix.shape[1]))
+            last = np.zeros((1, height, matrix.shape[1]), right.dtype)
             last[0, :rest] = matrix[whole * height :]
             out[whole * height :] = np.matmul(last, right)[0, :rest]
         return out
@@ -141,10 +142,10 @@ class _OfRows:
         return self.scores(grams, np.vstack([B, B[-1:]]), guess)[:-1]
 
     def grams_of_stored(self, batch, weights):
-        """Return the sum of weight * h h' over the stored cells of each row, packed."""
-        out = np.empty((self.size * (self.size + 1) // 2, batch.shape[0]))
+        """Return the sum of weight * h h' over the stored cells of each row, packed, in the dtype of the weights."""
+        out = np.empty((self.size * (self.size + 1) // 2, batch.shape[0]), weights.dtype)
         loop = compiled_if_worth(csr_grams, len(weights) * self.size**2)
-        loop(weights, batch.indices, batch.indptr, self.Ht, out)
+        loop(weights, batch.indices, batch.indptr, self.Ht.astype(weights.dtype, copy=False), out)
         return out
 
     def shares(self, batch):
@@ -209,7 +210,8 @@ class _DivergenceOfRows(_OfRows):
 
     Every step minimises the quadratic model at the scores of before exactly; scores fall to a tenth at most, unless
     they are small already. Where the loss is not convex, and in a row that takes many steps, the objective is watched:
-    where it would rise the step is a multiplicative one, which cannot raise it.
+    where it would rise the step is a multiplicative one, which cannot raise it. Where it is convex each row comes
+    close in single precision first.
     """
 
     MULTIPLICATIVE_STEPS, SWEPT_STEPS, UNWATCHED_STEPS, SWEEPS = 5, 15, 25, 10
@@ -218,7 +220,7 @@ class _DivergenceOfRows(_OfRows):
         super().__init__(*args)
         self.descent = compiled_if_worth(own_grams_descent, 100 * self.work)
         self.packed = packed_products(self.H).T
-        self.unwatched = self.UNWATCHED_STEPS if 1 <= self.beta <= 2 else 0
+        self.convex = 1 <= self.beta <= 2
 
     def solve(self, X):
         """Return the scores of a batch of rows."""
@@ -245,15 +247,36 @@ class _DivergenceOfRows(_OfRows):
         least = 1 / np.where(inverse > 0, inverse, 1.0)
         lowest = floor_of_fit(totals / self.p, least, self.beta)
         W[~active] = 0.0
-        rows, gaps, at = X, holes, slice(None)
         with np.errstate(over="ignore", under="ignore"):
             l1, l2 = (np.minimum(np.exp2((power - self.beta) * e)[:, None], 1e150) for power in (1, 2))
         l1, l2 = (
             l1 * observed[:, None] * self.l1,
             l2 * (observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior),
         )
-        w = W
-        for step in range(STEPS):
+        if self.convex:
+            near = self.descend(X, holes, W, active, l1, l2, lowest, single=True)
+            W = np.where(np.isfinite(near).all(axis=1, keepdims=True), near, W)
+        W = self.descend(X, holes, W, active, l1, l2, lowest)
+        W = np.ldexp(W, e[:, None])
+        W[observed <= 1e-12] = np.nan
+        return W
+
+    def descend(self, rows, gaps, W, active, l1, l2, lowest, single=False):
+        """Return better scores of active rows; in ``single`` precision close ones only.
+
+        A row goes on until it is done, whatever the others do.
+        """
+        close, steps, unwatched = CLOSE, STEPS, self.UNWATCHED_STEPS if self.convex else 0
+        multiplicative = 0 if self.convex and not single else self.MULTIPLICATIVE_STEPS
+        if single:
+            close, steps = NEAR, self.SWEPT_STEPS
+            rows = with_data(rows, rows.data.astype(np.float32)) if sparse.issparse(rows) else rows.astype(np.float32)
+            l1, l2 = (np.minimum(q, 1e30).astype(np.float32) for q in (l1, l2))
+            lowest = np.maximum(lowest, 1e-30).astype(np.float32)
+        stored = sparse.issparse(rows)
+        W = W.astype(rows.dtype)
+        w, at = W, slice(None)
+        for step in range(steps):
             if not active.all():  # go on with the others
                 W[at] = w
                 at = np.arange(len(W))[at][active]
@@ -263,10 +286,11 @@ class _DivergenceOfRows(_OfRows):
                 active = np.ones(len(at), dtype=bool)
             if not len(w):
                 break
-            exact = step >= self.MULTIPLICATIVE_STEPS
+            exact = step >= multiplicative
             gradient, positive, grams = self.derivatives(rows, gaps, w, lowest, exact)
             multiplied = w.copy()
-            multiply(multiplied, gradient, positive, l1, l2, self.beta)
+            if not exact or step >= unwatched:
+                multiply(multiplied, gradient, positive, l1, l2, self.beta)
             if not exact:
                 w = multiplied
                 continue
@@ -274,51 +298,50 @@ class _DivergenceOfRows(_OfRows):
             grams[diagonal] += l2.T
             slopes, curvature = gradient + l1 + l2 * w, grams[diagonal].T
             move = np.divide(slopes, curvature, out=np.zeros_like(w), where=curvature > 0)
-            active = np.abs(np.minimum(w, move)).max(axis=1) > CLOSE * w.max(axis=1)
+            active = np.abs(np.minimum(w, move)).max(axis=1) > close * w.max(axis=1)
             least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
             if step < self.SWEPT_STEPS:
                 new, slopes, floor = (q.T.copy() for q in (w, slopes, least))
-                self.descent(new, slopes, grams, floor, np.ones(len(w)), self.SWEEPS, 0.0)
+                self.descent(new, slopes, grams, floor, np.ones(len(w), w.dtype), self.SWEEPS, 0.0)
                 new = new.T
             else:
                 A = unpacked(grams, self.size)
                 B = np.einsum("mts,ms->mt", A, w) - slopes
                 new = np.maximum(self.scores_of_own(A.reshape(len(w), -1), B, w > 0), least)
-            if step >= self.unwatched:
+            if step >= unwatched:
                 rose = ~(self.objective(rows, gaps, new, l1, l2) <= self.objective(rows, gaps, w, l1, l2))
                 new[rose] = multiplied[rose]
-            w = np.where(active[:, None], new, w)
+            w = new if single else np.where(active[:, None], new, w)
         W[at] = w
-        W = np.ldexp(W, e[:, None])
-        W[observed <= 1e-12] = np.nan
-        return W
+        return W.astype(np.float64)
 
     def derivatives(self, X, gaps, W, lowest, hessian):
         """Return gradient and its positive part (rows x k) and, where asked for, packed Hessians, of every row."""
+        H, Ht, packed = (q.astype(W.dtype, copy=False) for q in (self.H, self.Ht, self.packed))
         if sparse.issparse(X):
-            x, y, lowest = X.data, fitted_at_stored(X, W, self.H), np.repeat(lowest, np.diff(X.indptr))
+            x, y, lowest = X.data, fitted_at_stored(X, W, H), np.repeat(lowest, np.diff(X.indptr))
         else:
-            x, y, lowest = X, self.by_tiles(W, self.H), lowest[:, None]
+            x, y, lowest = X, self.by_tiles(W, H), lowest[:, None]
         np.maximum(y, lowest, out=y)
         if self.beta == 1 and not sparse.issparse(X):  # the slope is 1 - x / y: the ones are summed apart
-            ratio, sums = x / y, np.broadcast_to(self.H.sum(axis=1), W.shape)
+            ratio, sums = x / y, np.broadcast_to(H.sum(axis=1), W.shape)
             if gaps is not None:  # missing cells are zeros here; rows that have some get sums of their own
                 holed = gaps.any(axis=1)
                 sums = sums.copy()
-                sums[holed] = self.by_tiles(~gaps[holed], self.Ht)
-            grams = np.ascontiguousarray(self.by_tiles(ratio / y, self.packed).T) if hessian else None
-            return sums - self.by_tiles(ratio, self.Ht), sums, grams
+                sums[holed] = self.by_tiles(~gaps[holed], Ht)
+            grams = np.ascontiguousarray(self.by_tiles(ratio / y, packed).T) if hessian else None
+            return sums - self.by_tiles(ratio, Ht), sums, grams
         slope, positive, curvature = slopes_of_cells(x, y, self.beta)
         for part in (slope, positive, curvature):
             if gaps is not None:
                 part[gaps] = 0
         if not sparse.issparse(X):
-            grams = np.ascontiguousarray(self.by_tiles(curvature, self.packed).T) if hessian else None
-            return self.by_tiles(slope, self.Ht), self.by_tiles(positive, self.Ht), grams
-        above = with_data(X, positive) @ self.Ht
-        gradient = with_data(X, slope) @ self.Ht
+            grams = np.ascontiguousarray(self.by_tiles(curvature, packed).T) if hessian else None
+            return self.by_tiles(slope, Ht), self.by_tiles(positive, Ht), grams
+        above = with_data(X, positive) @ Ht
+        gradient = with_data(X, slope) @ Ht
         if not self.unstored:  # beta = 1: zeros have the slope 1, which was left out of those not stored
-            others = self.H.sum(axis=1) - with_data(X, np.ones(len(x))) @ self.Ht
+            others = H.sum(axis=1) - with_data(X, np.ones(len(x), x.dtype)) @ Ht
             gradient, above = gradient + others, above + others
         return gradient, above, self.grams_of_stored(X, curvature) if hessian else None
 
