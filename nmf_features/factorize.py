@@ -675,8 +675,10 @@ class _Descent:
         self.at_hand = self.blocks  # small tables are rounded once, others block by block, when they are read
         if self.X.shape[0] * self.X.shape[1] <= KEPT_CELLS:
             self.at_hand = [block.rounded(dtype) for block in self.blocks]
-        # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told.
-        self.rounding = self.size * (1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps))
+        # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told. In
+        # single precision the errors of the blocks, which are summed in double, are seen, and average out.
+        accuracy = 1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps) / np.sqrt(len(self.blocks))
+        self.rounding = accuracy * self.size
 
     def _sharpen(self):
         """Go on in the precision of X; return whether that is a change."""
