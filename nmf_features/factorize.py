@@ -596,12 +596,13 @@ class _Descent:
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
             H_new = self.solver.improve_components(H, stats, self.strengths, self.observed)
             value = self._evaluate(H_new, stats)
-            if not (self.solver.descends or value <= self.objective + self.rounding):
+            rose = not value <= self.objective + 4 * self.rounding  # or is not a number
+            if rose and not self.solver.descends:
                 H, rejected = H_new, rejected + 1  # go on, but keep the best
                 if rejected > 5 or not np.isfinite(value):
                     break
                 continue
-            if not value <= self.objective + self.rounding:  # extrapolated too far, or too few sweeps
+            if rose:  # extrapolated too far, or too few sweeps
                 H, momentum, rejected = self.H, 1.0, rejected + 1
                 self.solver.rejected(rejected)
                 if rejected > 1 and self._sharpen():

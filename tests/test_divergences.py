@@ -9,7 +9,7 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _beta_divergence
 
 from nmf_features import NMFFeatures, factorize, objective
-from nmf_features.losses import Missing, Strengths, of_cells, slopes_of_cells
+from nmf_features.losses import Missing, Strengths, divergence, extremes, largest, of_cells, slopes_of_cells
 from nmf_features.projection import exact_scores
 from nmf_features.solvers import DIVERGENCE_SOLVERS, MultiplicativeDivergence, multiply
 
@@ -221,6 +221,47 @@ def test_scores_are_the_convex_minimisers(beta, penalties):
 
         best = optimize.minimize(value, np.full(4, 0.5), bounds=[(1e-12, None)] * 4, tol=1e-12)
         assert value(w) <= best.fun * (1 + 1e-9)
+
+
+def test_least_squares_from_products_are_those_of_cells():
+    """Also where products would leave no digits."""
+    rng = np.random.default_rng(0)
+    W, H, v = rng.gamma(1, size=(300, 4)), rng.gamma(1, size=(4, 900)), rng.uniform(size=300)
+    for noise in (1.0, 1e-3, 1e-9, 0.0):
+        X = W @ H + noise * rng.uniform(size=(300, 900))
+        for weights in (None, v):
+            expected = (np.ones(300) if weights is None else v) @ of_cells(X, W @ H, 2).sum(axis=1)
+            for table in (X, np.asfortranarray(X), sparse.csr_array(X)):
+                assert_allclose(divergence(table, W, H, 2.0, weights), expected, rtol=1e-7, atol=1e-20 * X.size)
+
+
+def test_extremes_of_cells():
+    X = np.arange(300_000.0).reshape(1000, 300) + 1
+    assert extremes(X) == extremes(np.asfortranarray(X)) == extremes(sparse.csr_array(X)) == (0, 300_000)
+    assert extremes(-X) == (-300_000, 0)
+    X[500, 7] = np.nan
+    assert np.isnan(extremes(X)).all()
+    assert largest(X) == 300_000
+    assert largest(np.full((2, 2), np.nan)) == 0
+    assert extremes(np.zeros((0, 3))) == (0, 0)
+
+
+@pytest.mark.parametrize("beta", [1.0, 1.3])
+def test_rows_of_every_size_and_range_are_solved(beta):
+    """What single precision cannot hold is found in double."""
+    rng = np.random.default_rng(0)
+    X = rng.gamma(0.05, size=(400, 15))  # over 60 decades
+    X[:100] *= np.exp2(rng.integers(-500, 500, (100, 1)))
+    H = rng.gamma(0.1, 1, (4, 15))
+    W = exact_scores(X, H, beta=beta)
+    assert np.isfinite(W).all()
+    _, e = np.frexp(W.max(axis=1))
+    X, W = np.ldexp(X, -e[:, None]), np.ldexp(W, -e[:, None])
+    slope, _, curvature = slopes_of_cells(X, np.maximum(W @ H, 1e-300), beta)
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = np.nan_to_num((slope @ H.T) / (curvature @ (H**2).T))
+    violation = np.abs(np.minimum(W, step)).max(axis=1)
+    assert np.quantile(violation, 0.9) < 1e-9
 
 
 def test_a_row_depends_on_itself_alone():

@@ -169,7 +169,7 @@ def test_objective_beside_scikit_learn(data, k, penalty, l1_ratio, request):
     assert five <= one * (1 + 1e-4)  # ranked by the loop's own scores, which are not quite exact
 
 
-@pytest.mark.parametrize("shape", [(700, 9), (9, 700)])
+@pytest.mark.parametrize("shape", [(700, 9), (9, 700), (5000, 30)])
 def test_any_number_of_threads_gives_the_same_bits(shape):
     X = low_rank(*shape, noise=0.5)
     one, two, three = (factorize(X, 3, n_jobs=jobs) for jobs in (1, 2, 3))
@@ -249,6 +249,7 @@ def test_no_components():
     assert f.H.shape == (0, 12)
     assert_allclose(f.objective, 0.5 * (X**2).sum())
     assert f.converged
+    assert factorize(X, 0, penalty=0).H.shape == (0, 12)
 
 
 def test_more_components_than_the_rank_stay_zero_and_are_named():
@@ -360,3 +361,72 @@ def test_tall_data_is_fitted_on_samples_first(monkeypatch):
     whole = factorize(X, 3, tol=1e-4)
     assert whole.n_iter > sampled.n_iter
     assert_allclose(sampled.objective, whole.objective, rtol=1e-3)  # both stop where a pass gains less than 1e-4
+
+
+# ---- single precision on the way
+
+
+@pytest.fixture
+def precisions(monkeypatch):
+    """Names of the precisions that scores are improved in, for each pass over a block, by rows and precision."""
+    seen = []
+
+    class Watched(SOLVERS["hals"]):
+        def improve_scores(self, block, Wt, *rest):
+            assert block.X.dtype == Wt.dtype
+            seen.append((block.X.shape[0], Wt.dtype.name))
+            return super().improve_scores(block, Wt, *rest)
+
+    monkeypatch.setitem(SOLVERS, "hals", Watched)
+    return seen
+
+
+def test_large_tables_are_rounded_on_the_way_small_ones_never(precisions):
+    X = low_rank(4000, 9, noise=0.5)
+    factorize(X, 3, solver="hals", penalty=0, tol=1e-2)
+    assert {name for _, name in precisions} == {"float32"}  # it tells all that the tolerance asks for
+    precisions.clear()
+    factorize(X, 3, solver="hals", penalty=0, tol=1e-9)
+    names = [name for m, name in precisions if m == 4000]
+    assert names == sorted(names)  # float32 before float64
+    assert set(names) == {"float32", "float64"}
+    for table in (X[:1000], 1e12 * X, 1e-13 * X):  # few rows; squares that would leave the range
+        precisions.clear()
+        factorize(table, 3, solver="hals", penalty=0)
+        assert {name for _, name in precisions} == {"float64"}
+
+
+@pytest.mark.parametrize("penalty", [0, 0.01])
+@pytest.mark.parametrize("k", [1, 4])
+def test_rounding_on_the_way_leaves_no_trace(penalty, k, monkeypatch):
+    X = low_rank(4000, 9, noise=0.5) * np.geomspace(0.1, 10, 9)
+    rounded = factorize(X, k, penalty=penalty, tol=1e-9)
+    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "_fits_single", lambda *_: False)
+    double = factorize(X, k, penalty=penalty, tol=1e-9)
+    assert_allclose(rounded.objective, double.objective, rtol=1e-6)
+    assert_allclose(rounded.W @ rounded.H, double.W @ double.H, rtol=1e-2, atol=1e-3 * X.mean())
+    assert rounded.converged
+    assert rounded.kkt_residual < 1e-4
+
+
+def test_what_can_be_fitted_exactly_is():
+    X = low_rank(4000, 9, noise=0)
+    f = factorize(X, 3, penalty=0, tol=1e-12, max_iter=5000)
+    assert f.objective < 1e-12 * np.vdot(X, X)
+    assert np.diff(f.history).max() <= 0
+
+
+def test_passes_over_samples_count_by_their_rows(monkeypatch):
+    """One pass over all rows is worth several over a sample, each of which costs its share."""
+    made = []
+    run = sys.modules["nmf_features.factorize"]._Descent.run
+
+    def count(self, H, max_iter):
+        made.append((self.X.shape[0], max_iter))
+        return run(self, H, max_iter)
+
+    monkeypatch.setattr(sys.modules["nmf_features.factorize"]._Descent, "run", count)
+    with pytest.warns(ConvergenceWarning, match="max_iter=2"):
+        f = factorize(low_rank(6400, 9, noise=0.5), 3, max_iter=2, tol=1e-9)
+    assert f.n_iter == 2
+    assert [most for _, most in made] == [32, 8, 2]
