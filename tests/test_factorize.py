@@ -409,6 +409,21 @@ def test_rounding_on_the_way_leaves_no_trace(penalty, k, monkeypatch):
     assert rounded.kkt_residual < 1e-4
 
 
+def test_what_single_precision_cannot_tell_is_told_by_double(monkeypatch):
+    Descent, ends = sys.modules["nmf_features.factorize"]._Descent, []
+    settle = Descent.settle
+
+    def note(self, *rest):
+        ends.append(self.dtype.name)
+        return settle(self, *rest)
+
+    monkeypatch.setattr(Descent, "settle", note)
+    for seed in range(4):
+        factorize(low_rank(4000, 9, noise=0.2, seed=seed), 3, penalty=0, tol=1e-2)
+        factorize(low_rank(4000, 9, noise=0.2, seed=seed), 3, penalty=0, tol=1e-6)
+    assert ends == 4 * ["float32", "float64"]
+
+
 def test_what_can_be_fitted_exactly_is():
     X = low_rank(4000, 9, noise=0)
     f = factorize(X, 3, penalty=0, tol=1e-12, max_iter=5000)
