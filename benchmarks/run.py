@@ -5,8 +5,8 @@
 Every data set (time_to_objective.py) and check (transform_speed.py) runs in a process of its own for each number
 of threads, which its environment pins for BLAS, OpenMP, numba and Rust alike. The table is written anew after each
 row, so a run that is cut off leaves what it had. A part of the benchmarks goes to results-part.md, which git
-ignores, unless --output says otherwise. What is quoted are results-1.md and results-2.md, each one run, of all
-benchmarks on one thread (--threads 1 --cap 20) and of the main ones on two, and results-small.md, of the small data.
+ignores, unless --output says otherwise. What is quoted are results-1.md and results-2.md, each one run, on one thread
+and on two, against scikit-learn and RcppML.
 """
 
 import argparse

@@ -10,7 +10,8 @@ literature, Lee & Seung included, puts samples in columns: their W is our H', th
     objective, KKT residual of H <- from stats  # free
 
 A table of many rows is fitted on a sample of them first, then on four times more, ..., then on all: most passes are
-cheap ones. The loadings are extrapolated (Nesterov) and the extrapolation restarts where the objective would rise. The
+cheap ones. There the passes are made in single precision, as far as its rounding does not tell; the end is judged
+in double. The loadings are extrapolated (Nesterov) and the extrapolation restarts where the objective would rise. The
 problem is symmetric in X and X', so a wide table is solved as its transpose: momentum then sits on the
 smaller factor. The scores that are returned are exact (projection.py), not the loop's own.
 
@@ -70,7 +71,8 @@ SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
 # The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
 # their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
-SINGLE, KEPT_CELLS = np.dtype(np.float32), 1 << 21
+SINGLE = np.dtype(np.float32)
+KEPT_CELLS = 1 << 21  # of tables that are rounded once, and not block by block in every pass
 
 # What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
 # to a registry is accepted.
@@ -226,7 +228,7 @@ def factorize(
     n_init : int, default 1
         Number of starts, of which the best by objective is kept. The first is ``init``, the others are random.
     max_iter : int, default 1000
-        Most passes over the data for each start, and over each sample of it.
+        Most passes over the data for each start. One over a sample of m of n rows counts as m / n.
     tol : float, default 1e-5
         Stop when the objective falls by less than this share of itself per pass (mean of five, of two where samples
         went before) and the KKT residual of the loadings, relative to the largest, is below its square root.
