@@ -69,7 +69,7 @@ class Block:
         other = copy(self)
         other.X = with_data(self.X, self.X.data.astype(dtype)) if sparse.issparse(self.X) else self.X.astype(dtype, "C")
         other.counts = self.counts.astype(dtype)
-        other.observed = 1.0 if self.missing is None else self.observed.astype(dtype)
+        other.observed = self.observed.astype(dtype) if np.ndim(self.observed) else 1.0
         return other
 
     def fill(self, Wt, H):

@@ -6,16 +6,17 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from nmf_features import factorize, objective
 from nmf_features.blocks import row_blocks
-from nmf_features.factorize import sample_rows, sample_sizes
+from nmf_features.factorize import Problem, sample_rows, sample_sizes
 from nmf_features.init import STARTS
-from nmf_features.losses import Strengths, balance
-from nmf_features.solvers import SOLVERS, stationarity
+from nmf_features.losses import Missing, Strengths, balance
+from nmf_features.solvers import DIVERGENCE_SOLVERS, SOLVERS, stationarity
 
 
 def low_rank(n=60, p=12, k=3, noise=0.05, seed=0):
@@ -422,6 +423,28 @@ def test_what_single_precision_cannot_tell_is_told_by_double(monkeypatch):
         factorize(low_rank(4000, 9, noise=0.2, seed=seed), 3, penalty=0, tol=1e-2)
         factorize(low_rank(4000, 9, noise=0.2, seed=seed), 3, penalty=0, tol=1e-6)
     assert ends == 4 * ["float32", "float64"]
+
+
+@pytest.mark.parametrize("missing_values", ["ignore", "unstored"])
+def test_penalties_of_rows_are_rounded_too(missing_values):
+    """A penalty counts as much as of the row is observed, in either precision."""
+    rng = np.random.default_rng(0)
+    X = low_rank(4000, 20, noise=0.5) + 0.1
+    seen = rng.uniform(size=X.shape) < 0.2
+    X = np.where(seen, X, np.nan) if missing_values == "ignore" else sparse.csr_array(X * seen)
+    blocks = []
+    Descent = sys.modules["nmf_features.factorize"]._Descent
+    for dtype in (np.float32, np.float64):
+        problem = Problem.of(X, 1.0, None, Missing(20, True), 20, beta_loss="frobenius", penalty=0.1, l1_ratio=1)
+        make = {"ignore": SOLVERS["hals"], "unstored": lambda: DIVERGENCE_SOLVERS["newton"](2.0, True)}[missing_values]
+        missing = Missing(20, missing_values == "unstored")
+        descent = Descent(
+            X, np.dtype(dtype), None, missing, 2.0, 3, problem.strengths, problem.unit, make, 1e-5, 5, map, None
+        )
+        blocks.append(list(descent.of_blocks(lambda block, Wt: block.observed)))
+    for single, double in zip(*blocks, strict=True):
+        assert single.dtype == np.float32
+        assert_allclose(single, double, rtol=1e-6)
 
 
 def test_what_can_be_fitted_exactly_is():
