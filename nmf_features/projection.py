@@ -214,7 +214,7 @@ class _DivergenceOfRows(_OfRows):
     close in single precision first.
     """
 
-    MULTIPLICATIVE_STEPS, SWEPT_STEPS, LAST_SWEPT_STEPS, UNWATCHED_STEPS, SWEEPS = 5, 15, 4, 25, 10
+    MULTIPLICATIVE_STEPS, SWEPT_STEPS, UNWATCHED_STEPS, SWEEPS = 5, 15, 25, 10
 
     def __init__(self, *args):
         super().__init__(*args)
@@ -267,11 +267,9 @@ class _DivergenceOfRows(_OfRows):
         A row goes on until it is done, whatever the others do.
         """
         close, steps, unwatched = CLOSE, STEPS, self.UNWATCHED_STEPS if self.convex else 0
-        multiplicative, swept = self.MULTIPLICATIVE_STEPS, self.SWEPT_STEPS
-        if self.convex and not single:  # all rows are near
-            multiplicative, swept = 0, self.LAST_SWEPT_STEPS
+        multiplicative = 0 if self.convex and not single else self.MULTIPLICATIVE_STEPS  # or all rows are near
         if single:
-            close, steps = NEAR, swept
+            close, steps = NEAR, self.SWEPT_STEPS
             rows = with_data(rows, rows.data.astype(np.float32)) if sparse.issparse(rows) else rows.astype(np.float32)
             l1, l2 = (np.minimum(q, 1e30).astype(np.float32) for q in (l1, l2))
             lowest = np.maximum(lowest, 1e-30).astype(np.float32)
@@ -302,7 +300,7 @@ class _DivergenceOfRows(_OfRows):
             move = np.divide(slopes, curvature, out=np.zeros_like(w), where=curvature > 0)
             active = np.abs(np.minimum(w, move)).max(axis=1) > close * w.max(axis=1)
             least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
-            if step < swept:
+            if step < self.SWEPT_STEPS:
                 new, slopes, floor = (q.T.copy() for q in (w, slopes, least))
                 self.descent(new, slopes, grams, floor, np.ones(len(w), w.dtype), self.SWEEPS, 0.0)
                 new = new.T

@@ -246,6 +246,21 @@ def test_extremes_of_cells():
     assert extremes(np.zeros((0, 3))) == (0, 0)
 
 
+@pytest.mark.parametrize("beta", [1.5, 1.9])
+def test_hard_rows_are_solved(beta):
+    """Cells over many decades, and loadings that are mostly zero: Newton's steps must not be too bold."""
+    rng = np.random.default_rng(5)
+    X, H = (
+        np.exp(8 * rng.normal(size=(2000, 12))),
+        rng.gamma(0.3, 1, (3, 12)) * (rng.uniform(size=(3, 12)) < 0.6) + 1e-9,
+    )
+    X /= X.max(axis=1, keepdims=True)
+    W = exact_scores(X, H, beta=beta)
+    slope, _, curvature = slopes_of_cells(X, W @ H, beta)
+    violation = np.abs(np.minimum(W, (slope @ H.T) / (curvature @ (H**2).T))).max(axis=1)
+    assert violation.max() < 1e-8
+
+
 @pytest.mark.parametrize("beta", [1.0, 1.3])
 def test_rows_of_every_size_and_range_are_solved(beta):
     """What single precision cannot hold is found in double."""
