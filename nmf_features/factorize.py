@@ -228,7 +228,7 @@ def factorize(
     n_init : int, default 1
         Number of starts, of which the best by objective is kept. The first is ``init``, the others are random.
     max_iter : int, default 1000
-        Most passes over the data for each start. One over a sample of m of n rows counts as m / n.
+        Most passes over the data for each start, and n / m times as many over each sample of m of its n rows.
     tol : float, default 1e-5
         Stop when the objective falls by less than this share of itself per pass (mean of five, of two where samples
         went before) and the KKT residual of the loadings, relative to the largest, is below its square root.
@@ -470,7 +470,7 @@ def fit_loadings(
             last = m == all_rows
             rows = slice(None) if last else sample_rows(all_rows, m)
             share = m / all_rows if weights is None else weights[rows].sum() / weights.sum()
-            most = max_iter * (all_rows // m)  # a pass over a sample costs its share of one over all rows
+            passes = max_iter * (all_rows // m)  # one over a sample costs its share of one over all rows
             descent = partial(
                 _Descent,
                 X if last else X[rows],
@@ -487,7 +487,7 @@ def fit_loadings(
                 watch=watch,
             )
             # the starts compete on the smallest sample
-            best = descent().run(best.H, most) if best else _best_start(descent, init, n_init, rng, most)
+            best = descent().run(best.H, passes) if best else _best_start(descent, init, n_init, rng, passes)
         U, sums = best.settle(max_iter, n_jobs)
     H = best.H
     if wide:
@@ -550,7 +550,8 @@ def _best_start(descent, init, n_init, rng, max_iter):
 class _Descent:
     """The loop, on one set of rows: down from given loadings to stationary ones. See the top of this file.
 
-    Passes are made in precision ``dtype``, the last judgement of :meth:`settle` in that of X.
+    Passes start in precision ``dtype`` and go on in that of X where this one's rounding would tell; the end is always
+    judged there.
     The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows; ``watch``, if
     there is one, is called before each pass. It leaves
     ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
@@ -577,7 +578,7 @@ class _Descent:
         memory = np.zeros(X.shape[0] * k, dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
-        self.first = 0  # of the history, in the precision of now
+        self.first = 0  # entry of the history that was found in the precision of now
         self.size = sum(self.solver.size(block) for block in self.blocks)
         self._set_precision(dtype)
         self.solver.attach(self)
@@ -676,7 +677,7 @@ class _Descent:
     def _set_precision(self, dtype):
         self.dtype = dtype
         self.at_hand = self.blocks  # small tables are rounded once, others block by block, when they are read
-        if self.X.shape[0] * self.X.shape[1] <= KEPT_CELLS:
+        if (self.X.nnz if sparse.issparse(self.X) else self.X.size) <= KEPT_CELLS:
             self.at_hand = [block.rounded(dtype) for block in self.blocks]
         # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told. In
         # single precision the errors of the blocks, which are summed in double, are seen, and average out.

@@ -411,13 +411,13 @@ def csr_transposed_times(data, indices, indptr, W, out):
 
 def csr_fitted(indices, indptr, W, Ht, out):
     """Write W H at the stored cells of a CSR pattern (n x p) to out, for W (n x k) and Ht (p x k)."""
-    k = W.shape[1]
+    k, zero = W.shape[1], W.dtype.type(0)  # 0.0 would be double to the compiler, and not to Python
     four = k // 4 * 4
     for i in range(len(W)):
         w = W[i]
         for at in range(indptr[i], indptr[i + 1]):
             h = Ht[indices[at]]
-            y0 = y1 = y2 = y3 = 0.0
+            y0 = y1 = y2 = y3 = zero
             for t in range(0, four, 4):
                 y0 += w[t] * h[t]
                 y1 += w[t + 1] * h[t + 1]

@@ -145,7 +145,7 @@ def _squares_of_products(X, W, H, weights):
             product += x.data @ fitted_at_stored(x, v, H) if sparse.issparse(x) else np.vdot(v.T @ x, H)
             WtW += v.T @ w
         loss = squared_norm / 2 - product + np.vdot(WtW, H @ H.T) / 2
-    return float(loss) if loss > 1e-4 * squared_norm else None
+    return float(loss) if np.isfinite(loss) and loss > 1e-4 * squared_norm else None
 
 
 def loss_and_spread(X, W, H, means, beta, weights, missing):

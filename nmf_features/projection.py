@@ -31,8 +31,8 @@ from .losses import Missing, fitted_at_stored, leaves_out_unstored, observed_sha
 from .solvers import diagonal_of_packed, floor_of_fit, multiply
 
 RIDGE = 1e-12
-BATCH_TILES = 8  # tiles that share the factors of their supports
-# A row is near, and done, when no score is to change by more, relative to the largest.
+BATCH_TILES = 8  # tiles of rows that are solved at once
+# A row is done when no score is to change by more than CLOSE, relative to the largest; in single precision, NEAR.
 NEAR, CLOSE = 1e-4, 1e-11
 STEPS = 200
 
@@ -206,12 +206,12 @@ class _LeastSquaresOfRows(_OfRows):
 
 
 class _DivergenceOfRows(_OfRows):
-    """Other divergences: Newton's method, from a few multiplicative steps.
+    """Other divergences: Newton's method, after a few multiplicative steps.
 
     Every step minimises the quadratic model at the scores of before exactly; scores fall to a tenth at most, unless
     they are small already. Where the loss is not convex, and in a row that takes many steps, the objective is watched:
-    where it would rise the step is a multiplicative one, which cannot raise it. Where it is convex each row comes
-    close in single precision first.
+    where it would rise the step is a multiplicative one, which cannot raise it. Where it is convex all this is done in
+    single precision first, which most rows come near their end in, and Newton's steps go on in double.
     """
 
     MULTIPLICATIVE_STEPS, SWEPT_STEPS, UNWATCHED_STEPS, SWEEPS = 5, 15, 25, 10
@@ -262,12 +262,12 @@ class _DivergenceOfRows(_OfRows):
         return W
 
     def descend(self, rows, gaps, W, active, l1, l2, lowest, single=False):
-        """Return better scores of active rows; in ``single`` precision close ones only.
+        """Return the scores of active rows; in ``single`` precision, scores that are near.
 
         A row goes on until it is done, whatever the others do.
         """
         close, steps, unwatched = CLOSE, STEPS, self.UNWATCHED_STEPS if self.convex else 0
-        multiplicative = 0 if self.convex and not single else self.MULTIPLICATIVE_STEPS  # or all rows are near
+        multiplicative = 0 if self.convex and not single else self.MULTIPLICATIVE_STEPS  # they were made in single
         if single:
             close, steps = NEAR, self.SWEPT_STEPS
             rows = with_data(rows, rows.data.astype(np.float32)) if sparse.issparse(rows) else rows.astype(np.float32)
@@ -311,7 +311,7 @@ class _DivergenceOfRows(_OfRows):
             if step >= unwatched:
                 rose = ~(self.objective(rows, gaps, new, l1, l2) <= self.objective(rows, gaps, w, l1, l2))
                 new[rose] = multiplied[rose]
-            w = new if single else np.where(active[:, None], new, w)
+            w = new if single else np.where(active[:, None], new, w)  # what is done in double stays as it was judged
         W[at] = w
         return W.astype(np.float64)
 

@@ -235,6 +235,24 @@ def test_least_squares_from_products_are_those_of_cells():
                 assert_allclose(divergence(table, W, H, 2.0, weights), expected, rtol=1e-7, atol=1e-20 * X.size)
 
 
+def test_no_product_overflows_where_the_fit_does_not():
+    X, W, H = np.full((4, 3), 1e10), np.full((4, 1), 1e160), np.full((1, 3), 0.5e-150)
+    assert_allclose(objective(X, W, H, penalty=0), 12 * (0.5e10) ** 2 / 2)
+
+
+@pytest.mark.parametrize("beta", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("missing_values", ["ignore", "unstored"])
+def test_many_sparse_rows_with_holes(beta, missing_values):
+    """In single precision on the way, as the penalties of what is observed."""
+    rng = np.random.default_rng(0)
+    X = sparse.csr_array(rng.poisson(1.0, (2000, 20)).astype(float))
+    X.data[::9] = np.nan
+    f = factorize(X, 2, penalty=0.05, beta_loss=beta, missing_values=missing_values, tol=1e-6)
+    assert f.converged
+    again = factorize(X, 2, penalty=0.05, beta_loss=beta, missing_values=missing_values, tol=1e-6, init=f.H)
+    assert_allclose(again.objective, f.objective, rtol=1e-3)
+
+
 def test_extremes_of_cells():
     X = np.arange(300_000.0).reshape(1000, 300) + 1
     assert extremes(X) == extremes(np.asfortranarray(X)) == extremes(sparse.csr_array(X)) == (0, 300_000)
