@@ -631,7 +631,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.components_ = H = H[order]
         self.component_scales_ = s = (fit.sums / scales)[order]
 
-        unit_Z, e = safe_scale(Z)
+        unit_Z, e = safe_scale(Z, problem.top)
         unit_W = np.ldexp(W, -2 * e) if e else W
         beta, unstored = problem.beta, leaves_out_unstored(missing)
         self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, beta)
