@@ -577,6 +577,8 @@ class _Descent:
             ]
         memory = np.zeros(X.shape[0] * k, dtype)  # in one piece, so that it is given back in one
         self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
+        fills = missing is not None and self.solver.sums_squares
+        self.before = [Wt_block.copy() if fills else None for Wt_block in self.Wt]  # scores of the pass before
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.first = 0  # entry of the history that was found in the precision of now
         self.size = sum(self.solver.size(block) for block in self.blocks)
@@ -589,14 +591,14 @@ class _Descent:
         if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
         self.H, self.converged = H, False
-        momentum, sweeps, rejected = 1.0, SWEEPS, 0
+        momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self.solver.accepted()
         careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
         while self.n_iter < max_iter and not self.converged:
             if self.watch:
                 self.watch()
             self.n_iter += 1
-            stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2)
+            stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2, share)
             H_new = self.solver.improve_components(H, stats, self.strengths, self.observed)
             value = self._evaluate(H_new, stats)
             rose = not value <= self.objective + 4 * self.rounding  # or is not a number
@@ -606,7 +608,7 @@ class _Descent:
                     break
                 continue
             if rose:  # extrapolated too far, or too few sweeps
-                H, momentum, rejected = self.H, 1.0, rejected + 1
+                H, momentum, share, rejected = self.H, 1.0, 0.0, rejected + 1
                 self.solver.rejected(rejected)
                 if rejected > 1 and self._sharpen():
                     self.objective, rejected = np.inf, 0
@@ -633,7 +635,8 @@ class _Descent:
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             H = H_new
             if self.solver.extrapolates:
-                H = np.maximum(H_new + (momentum - 1) / next_momentum * (H_new - self.H), self.solver.floor * H_new)
+                share = (momentum - 1) / next_momentum
+                H = np.maximum(H_new + share * (H_new - self.H), self.solver.floor * H_new)
             self.H, self.objective, momentum = H_new, value, next_momentum
         self.stuck = rejected > 0
         return self
@@ -700,18 +703,26 @@ class _Descent:
             for Wt_block in self.Wt:
                 np.maximum(Wt_block, least, out=Wt_block)
 
-    def _pass(self, H, sweeps, enough):
-        """Improve the scores, and return what the loadings need to know: one read of X."""
+    def _pass(self, H, sweeps, enough, share=0.0):
+        """Improve the scores, and return what the loadings need to know: one read of X.
+
+        Missing cells are filled with the loadings, and with scores extrapolated by ``share``, too.
+        """
         context = self.solver.context(H, self.strengths)
 
-        def improve(block, Wt_block):
+        def improve(block, Wt_block, before):
+            if before is not None:
+                block.fill(np.maximum(Wt_block + before.dtype.type(share) * (Wt_block - before), 0), H)
+                before[:] = Wt_block
             return self.solver.improve_scores(block, Wt_block, H, context, self.strengths, sweeps, enough)
 
-        return total(self.of_blocks(improve))
+        return total(self.of_blocks(improve, self.before))
 
-    def of_blocks(self, function):
-        """Map a function of a block and its scores over the blocks, in the precision of the passes."""
-        return self.each(lambda block, Wt: function(block.rounded(self.dtype), Wt), self.at_hand, self.Wt)
+    def of_blocks(self, function, *more):
+        """Map a function of a block, its scores and ``more`` over the blocks, in the precision of the passes."""
+        return self.each(
+            lambda block, *others: function(block.rounded(self.dtype), *others), self.at_hand, self.Wt, *more
+        )
 
     def _statistics(self):
         """Return what the loadings need to know, for the scores as they are."""

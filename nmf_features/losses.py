@@ -268,10 +268,17 @@ def column_means(X, weights=None, missing=None):
         return np.divide(v @ X / v.sum(), shares, out=np.zeros(X.shape[1]), where=shares > 1e-12)
     means = X.mean(axis=0, dtype=np.float64) if weights is None else weights @ X / weights.sum()
     means = np.asarray(means).ravel()
-    for j in np.flatnonzero(np.isnan(means)):
-        observed = ~np.isnan(X[:, j])
-        v = np.ones(observed.sum()) if weights is None else weights[observed]
-        means[j] = v @ X[observed, j] / v.sum() if v.any() else 0.0
+    holed = np.isnan(means)
+    if not holed.any():
+        return means
+    v, step = np.ones(X.shape[0]) if weights is None else weights, max(1, PRODUCT_CELLS // len(means))
+    sums, counts = np.zeros((2, len(means)))
+    for start in range(0, len(X), step):
+        rows = slice(start, start + step)
+        holes = np.isnan(X[rows])
+        sums += v[rows] @ np.where(holes, 0, X[rows])
+        counts += v[rows] @ ~holes
+    means[holed] = np.divide(sums, counts, out=np.zeros(len(means)), where=counts > 0)[holed]
     return means
 
 

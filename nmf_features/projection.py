@@ -134,12 +134,14 @@ class _OfRows:
 
     def scores_of_own(self, grams, B, guess=None):
         """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers."""
-        grams[:, self.diagonal] += RIDGE * grams[:, self.diagonal].mean(axis=1, keepdims=True)
-        grams[~grams.any(axis=1)] = np.eye(self.size).ravel()  # no component has a loading there: the scores are zero
-        # one gram too many, so that a single row is not taken for one that shares it
-        grams = np.vstack([grams, grams[-1:]]).reshape(-1, self.size, self.size)
-        guess = None if guess is None else np.vstack([guess, guess[-1:]])
-        return self.scores(grams, np.vstack([B, B[-1:]]), guess)[:-1]
+        diagonals = grams[:, self.diagonal]
+        grams[:, self.diagonal] += RIDGE * diagonals.mean(axis=1, keepdims=True)
+        grams[~diagonals.any(axis=1)] = np.eye(self.size).ravel()  # no component has a loading there: scores are zero
+        grams = grams.reshape(-1, self.size, self.size)
+        if len(B) > 1:
+            return self.scores(grams, B, guess)
+        twice = [None if q is None else np.repeat(q, 2, axis=0) for q in (grams, B, guess)]  # one gram would be shared
+        return self.scores(*twice)[:1]
 
     def grams_of_stored(self, batch, weights):
         """Return the sum of weight * h h' over the stored cells of each row, packed, in the dtype of the weights."""

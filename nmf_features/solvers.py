@@ -103,8 +103,9 @@ class Alternating(_Solver):
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
         A, l1 = HHt.astype(Wt.dtype), strengths.l1_W * block.observed
-        for _ in range(block.fills):
-            block.fill(Wt, H)
+        for fill in range(block.fills):
+            if fill > 0:
+                block.fill(Wt, H)
             HXt = loadings_times(H, block.X)
             if strengths.l2_W and block.missing is not None:
                 HXt += strengths.l2_W * (1 - block.observed) * Wt  # the penalty that is missing is filled in as well
