@@ -650,8 +650,10 @@ class _Descent:
         while True:
             self.Wt, q = None, self.strengths
             U, sums = unit_scores(self.X, self.H, q.l1_W, q.l2_W, n_jobs, self.missing, beta=self.beta)
-            rounded, self.Wt = self._sharpen(), [self._transposed(U, sums, r) for r in self.rows]
-            stats = self._statistics()
+            rounded = self._sharpen()
+            if not self.solver.sums_squares:  # such solvers look at all scores; a copy of them all is large
+                self.Wt = [self._transposed(U, sums, r) for r in self.rows]
+            stats = self._statistics(U, sums)
             value = self._evaluate(self.H, stats)
             gain = self.objective - value
             # Exact scores of a row may be worse than those met on the way, where its problem is not convex.
@@ -670,6 +672,7 @@ class _Descent:
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
                 return U, sums
+            self.Wt = [self._transposed(U, sums, r) for r in self.rows]
             self._lift()
             if not (more or self._revive(dead, revivals)):
                 return U, sums
@@ -724,9 +727,13 @@ class _Descent:
             lambda block, *others: function(block.rounded(self.dtype), *others), self.at_hand, self.Wt, *more
         )
 
-    def _statistics(self):
-        """Return what the loadings need to know, for the scores as they are."""
-        return total(self.of_blocks(lambda block, Wt: self.solver.statistics(block, Wt, self.H)))
+    def _statistics(self, U, sums):
+        """Return what the loadings need to know, for exact scores."""
+
+        def of_block(block, r):
+            return self.solver.statistics(block.rounded(self.dtype), self._transposed(U, sums, r), self.H)
+
+        return total(self.each(of_block, self.at_hand, self.rows))
 
     def _evaluate(self, H, stats):
         return self.solver.loss(H, stats) + self._penalty(H, stats.W_sums, stats.W_squares)
