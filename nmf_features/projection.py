@@ -81,7 +81,10 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta
 
     def solve_batch(start):
         batch = take(X, slice(start, start + BATCH_TILES * problem.height))
-        W[start : start + batch.shape[0], alive] = problem.solve(batch)[:, kind] * share
+        found = problem.solve(batch)[:, kind]
+        if (count > 1).any():
+            found *= share
+        W[start : start + batch.shape[0], alive] = found
 
     starts = range(0, n, BATCH_TILES * problem.height)
     with workers(n_jobs, len(starts)) as each:

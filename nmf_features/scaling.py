@@ -86,11 +86,13 @@ class Scaling:
 
     def unit(self, x, out=None):
         """Shift and divide a slice of rows, in float64; nothing is cut off."""
-        z = np.subtract(x, self.offset, out=out)
+        if self.offset.any():
+            x = out = np.subtract(x, self.offset, out=out)
         if self.split:
-            z = np.stack([z, -z], axis=2).reshape(len(x), -1)
-        np.maximum(z, 0, out=z)
-        z /= self.factor
+            x = out = np.stack([x, -x], axis=2).reshape(len(x), -1)
+        z = np.maximum(x, 0, out=out)
+        if (self.factor != 1).any():
+            z /= self.factor
         return z
 
     def apply(self, X, out_of_range, names, overwrite=False):
