@@ -278,32 +278,35 @@ class _DivergenceOfRows(_OfRows):
             rows = with_data(rows, rows.data.astype(np.float32)) if sparse.issparse(rows) else rows.astype(np.float32)
             l1, l2 = (np.minimum(q, 1e30).astype(np.float32) for q in (l1, l2))
             lowest = np.maximum(lowest, 1e-30).astype(np.float32)
-        stored = sparse.issparse(rows)
         W = W.astype(rows.dtype)
-        w, at = W, slice(None)
-        for step in range(steps):
-            if not active.all():  # go on with the others
-                W[at] = w
-                at = np.arange(len(W))[at][active]
-                if gaps is not None:
-                    gaps = with_data(rows, gaps)[active].data if stored else gaps[active]
-                rows, w, l1, l2, lowest = rows[active], w[active], l1[active], l2[active], lowest[active]
-                active = np.ones(len(at), dtype=bool)
-            if not len(w):
-                break
+        w, at = W, np.arange(len(W))
+
+        def go_on_with(chosen):
+            nonlocal rows, gaps, w, at, l1, l2, lowest
+            W[at] = w
+            gaps = None if gaps is None else cells_of(rows, gaps, chosen)
+            rows, w, at, l1, l2, lowest = (q[chosen] for q in (rows, w, at, l1, l2, lowest))
+
+        go_on_with(active)
+        for step in range(steps if len(w) else 0):
             exact = step >= multiplicative
-            gradient, positive, grams = self.derivatives(rows, gaps, w, lowest, exact)
+            gradient, positive, curvature = self.derivatives(rows, gaps, w, lowest)
             multiplied = w.copy()
             if not exact or step >= unwatched:
                 multiply(multiplied, gradient, positive, l1, l2, self.beta)
             if not exact:
                 w = multiplied
                 continue
-            diagonal = diagonal_of_packed(self.size)
-            grams[diagonal] += l2.T
-            slopes, curvature = gradient + l1 + l2 * w, grams[diagonal].T
-            move = np.divide(slopes, curvature, out=np.zeros_like(w), where=curvature > 0)
+            slopes, diagonal = gradient + l1 + l2 * w, self.times(rows, curvature, np.square(self.Ht)) + l2
+            move = np.divide(slopes, diagonal, out=np.zeros_like(w), where=diagonal > 0)
             active = np.abs(np.minimum(w, move)).max(axis=1) > close * w.max(axis=1)
+            if not single and not active.all():  # what is done stays as it was judged
+                slopes, multiplied, curvature = slopes[active], multiplied[active], cells_of(rows, curvature, active)
+                go_on_with(active)
+                if not len(w):
+                    break
+            grams = self.grams(rows, curvature)
+            grams[diagonal_of_packed(self.size)] += l2.T
             least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
             if step < self.SWEPT_STEPS:
                 new, slopes, floor = (q.T.copy() for q in (w, slopes, least))
@@ -316,39 +319,51 @@ class _DivergenceOfRows(_OfRows):
             if step >= unwatched:
                 rose = ~(self.objective(rows, gaps, new, l1, l2) <= self.objective(rows, gaps, w, l1, l2))
                 new[rose] = multiplied[rose]
-            w = new if single else np.where(active[:, None], new, w)  # what is done in double stays as it was judged
+            w = new
+            if single and not active.all():
+                go_on_with(active)
+                if not len(w):
+                    break
         W[at] = w
         return W.astype(np.float64)
 
-    def derivatives(self, X, gaps, W, lowest, hessian):
-        """Return gradient and its positive part (rows x k) and, where asked for, packed Hessians, of every row."""
-        H, Ht, packed = (q.astype(W.dtype, copy=False) for q in (self.H, self.Ht, self.packed))
-        if sparse.issparse(X):
+    def derivatives(self, X, gaps, W, lowest):
+        """Return gradient and its positive part (rows x k) of every row, and the curvature of every cell."""
+        H, Ht, stored = self.H.astype(W.dtype, copy=False), self.Ht.astype(W.dtype, copy=False), sparse.issparse(X)
+        if stored:
             x, y, lowest = X.data, fitted_at_stored(X, W, H), np.repeat(lowest, np.diff(X.indptr))
         else:
             x, y, lowest = X, self.by_tiles(W, H), lowest[:, None]
         np.maximum(y, lowest, out=y)
-        if self.beta == 1 and not sparse.issparse(X):  # the slope is 1 - x / y: the ones are summed apart
-            ratio, sums = x / y, np.broadcast_to(H.sum(axis=1), W.shape)
-            if gaps is not None:  # missing cells are zeros here; rows that have some get sums of their own
-                holed = gaps.any(axis=1)
-                sums = sums.copy()
-                sums[holed] = self.by_tiles(~gaps[holed], Ht)
-            grams = np.ascontiguousarray(self.by_tiles(ratio / y, packed).T) if hessian else None
-            return sums - self.by_tiles(ratio, Ht), sums, grams
-        slope, positive, curvature = slopes_of_cells(x, y, self.beta)
-        for part in (slope, positive, curvature):
-            if gaps is not None:
-                part[gaps] = 0
-        if not sparse.issparse(X):
-            grams = np.ascontiguousarray(self.by_tiles(curvature, packed).T) if hessian else None
-            return self.by_tiles(slope, Ht), self.by_tiles(positive, Ht), grams
-        above = with_data(X, positive) @ Ht
-        gradient = with_data(X, slope) @ Ht
-        if not self.unstored:  # beta = 1: zeros have the slope 1, which was left out of those not stored
-            others = H.sum(axis=1) - with_data(X, np.ones(len(x), x.dtype)) @ Ht
-            gradient, above = gradient + others, above + others
-        return gradient, above, self.grams_of_stored(X, curvature) if hessian else None
+        if self.beta != 1:
+            slope, positive, curvature = slopes_of_cells(x, y, self.beta)
+            for part in (slope, positive, curvature):
+                if gaps is not None:
+                    part[gaps] = 0
+            return self.times(X, slope, Ht), self.times(X, positive, Ht), curvature
+        # The slope is 1 - x / y: the ones are summed apart, also those of zeros that are not stored. Missing cells are
+        # zeros here; rows that have some get sums of their own.
+        sums = np.broadcast_to(H.sum(axis=1), W.shape)
+        if self.unstored:
+            sums = self.times(X, np.ones_like(x) if gaps is None else (~gaps).astype(x.dtype), Ht)
+        elif gaps is not None and stored:
+            sums = sums - self.times(X, gaps.astype(x.dtype), Ht)
+        elif gaps is not None:
+            sums, holed = sums.copy(), gaps.any(axis=1)
+            sums[holed] = self.by_tiles(~gaps[holed], Ht)
+        ratio = x / y
+        return sums - self.times(X, ratio, Ht), sums, ratio / y
+
+    def times(self, X, cells, right):
+        """Multiply numbers in the place of the cells of X."""
+        right = right.astype(cells.dtype, copy=False)
+        return with_data(X, cells) @ right if sparse.issparse(X) else self.by_tiles(cells, right)
+
+    def grams(self, X, curvature):
+        """Return the Hessian of every row, packed, from the curvature of its cells."""
+        if sparse.issparse(X):
+            return self.grams_of_stored(X, curvature)
+        return np.ascontiguousarray(self.by_tiles(curvature, self.packed.astype(curvature.dtype, copy=False)).T)
 
     def objective(self, X, gaps, W, l1, l2):
         """Return the objective of every row."""
@@ -362,6 +377,11 @@ class _DivergenceOfRows(_OfRows):
         if not self.unstored:
             cost = cost + (W * self.H.sum(axis=1)).sum(axis=1) - with_data(X, y) @ np.ones(X.shape[1])
         return with_data(X, cells) @ np.ones(X.shape[1]) + cost
+
+
+def cells_of(X, cells, chosen):
+    """Return numbers in the place of the cells of X for chosen rows of it."""
+    return with_data(X, cells)[chosen].data if sparse.issparse(X) else cells[chosen]
 
 
 def tile_rows(p):

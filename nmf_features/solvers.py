@@ -298,7 +298,7 @@ class _Divergence(_Solver):
 
     def context(self, H, strengths):
         """Return what all blocks need to know of the loadings."""
-        return True if self.per_stored else self.products(H)
+        return self.whole_hessians if self.per_stored else self.products(H)
 
     def products(self, F):
         """Return the products of the rows of F that Hessians are sums of."""
@@ -354,8 +354,9 @@ class _Divergence(_Solver):
     def slopes(self, block, F, A, products, weights=None):
         """Return gradient, its positive part and packed Hessians of the columns of F (k x rows), fit F' A.
 
-        ``products`` are those of A, True for stored cells (None: for a multiplicative step; Hessians are not wanted and
-        the positive part is); ``weights`` belong to the columns of A, for stored cells only.
+        ``products`` are those of A (None: for a multiplicative step; Hessians are not wanted and the positive part is).
+        For stored cells they say whether whole Hessians are wanted, or their diagonals alone; ``weights`` belong to the
+        columns of A there.
         """
         X, k, multiplies = block.X, len(A), self.multiplies or products is None
         At, A = np.ascontiguousarray(A.T, dtype=F.dtype), A.astype(F.dtype, copy=False)
@@ -374,9 +375,9 @@ class _Divergence(_Solver):
             gradient = loadings_times(A, with_data(X, slope * v))
             if multiplies and positive.ndim:
                 above = loadings_times(A, with_data(X, positive * v))
-            if products is not None and not self.whole_hessians:
+            if products is False:
                 grams = loadings_times(np.square(A), with_data(X, curvature * v))
-            elif products is not None:
+            elif products:
                 grams = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
                 compiled(csr_grams)(curvature * v, X.indices, X.indptr, At, grams)
         if apart:
@@ -407,20 +408,20 @@ class _Divergence(_Solver):
             self.improve(H, *stats[:3], l1, l2, v, sweeps, enough)
             return H
 
-        for c, slopes in zip(self.columns, self._of_columns(H), strict=True):
+        for c, slopes in zip(self.columns, self._of_columns(H, self.whole_hessians), strict=True):
             part = np.ascontiguousarray(H[:, c], dtype=self.data.dtype)
             self.improve(part, *slopes, l1[c], l2[c], v[c], sweeps, enough)
             H[:, c] = part
         return H
 
-    def _of_columns(self, H):
-        """Return gradient, positive part and Hessians for each block of columns of stored cells."""
+    def _of_columns(self, H, whole_hessians):
+        """Return gradient, positive part and Hessians, or their diagonals, for each block of columns of stored cells."""
         W, dtype = np.concatenate(self.data.Wt, axis=1), self.data.dtype
         weights = self.data.weights
 
         def of_block(c, block):
             part = np.ascontiguousarray(H[:, c], dtype=dtype)
-            return self.slopes(block.rounded(dtype), part, W, True, weights)
+            return self.slopes(block.rounded(dtype), part, W, whole_hessians, weights)
 
         return self.data.each(of_block, self.columns, self.transposed)
 
@@ -456,13 +457,14 @@ class _Divergence(_Solver):
 
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
-        parts = [(slice(None), stats[:3])]
-        if self.per_stored:
-            parts = zip(self.columns, self._of_columns(H), strict=True)
-        top, worst, k = H.max(initial=0.0), 0.0, len(H)
+        top, worst = H.max(initial=0.0), 0.0
         if top == 0:
             return 0.0
-        diagonal = diagonal_of_packed(k) if self.whole_hessians else slice(None)
+        parts, diagonal = [(slice(None), stats[:3])], slice(None)
+        if self.per_stored:
+            parts = zip(self.columns, self._of_columns(H, False), strict=True)
+        elif self.whole_hessians:
+            diagonal = diagonal_of_packed(len(H))
         shares = np.ones(H.shape[1]) if observed is None else observed
         for c, (gradient, _, grams) in parts:
             slope = gradient + strengths.l1_H * shares[c] + strengths.l2_H * shares[c] * H[:, c]
