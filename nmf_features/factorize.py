@@ -618,14 +618,16 @@ class _Descent:
                 self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
                 continue
             rejected = 0
-            residual = self.solver.residual(H, stats, self.strengths, self.observed) if careful else np.inf
+            judged, residual = len(self.history) - self.first >= self.window, np.inf
+            if careful and judged:
+                residual = self.solver.residual(H, stats, self.strengths, self.observed)
             if self.penalised or careful:
                 H_new, value = self._balance(H_new, stats, value)
             self.solver.accepted()
             value = min(value, self.objective)
             self.history.append(value)
             settled = value <= self.rounding
-            if len(self.history) - self.first > self.window:
+            if judged:
                 settled |= self.history[-1 - self.window] - value <= self.window * self.tol * value
             # The loop's scores are rough: what looks like the end is looked at again with better ones.
             self.converged = bool(settled and careful and (value <= self.rounding or residual <= np.sqrt(self.tol)))

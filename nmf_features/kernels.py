@@ -459,6 +459,28 @@ def csr_grams(data, indices, indptr, Ht, out):
                 at += 1
 
 
+def csr_grams_blas(data, indices, indptr, Ht, out):
+    """Do the same with one product by BLAS for each row: twice as fast, and rounded as BLAS likes."""
+    k, n = Ht.shape[1], len(indptr) - 1
+    longest = 0
+    for i in range(n):
+        longest = max(longest, indptr[i + 1] - indptr[i])
+    cells, weighted, gram = np.empty((longest, k), Ht.dtype), np.empty((longest, k), Ht.dtype), np.empty((k, k), Ht.dtype)
+    for i in range(n):
+        first, m = indptr[i], indptr[i + 1] - indptr[i]
+        for c in range(m):
+            x, row, cell, product = data[first + c], Ht[indices[first + c]], cells[c], weighted[c]
+            for t in range(k):
+                cell[t] = row[t]
+                product[t] = x * row[t]
+        np.dot(weighted[:m].T, cells[:m], gram)
+        at = 0
+        for t in range(k):
+            for s in range(t + 1):
+                out[at, i] = gram[t, s]
+                at += 1
+
+
 def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
     """Minimise, column by column, d' slope + 1/2 d' A d over f + d >= least by sweeps over the rows of F, in place.
 

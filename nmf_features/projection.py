@@ -287,7 +287,8 @@ class _DivergenceOfRows(_OfRows):
             gaps = None if gaps is None else cells_of(rows, gaps, chosen)
             rows, w, at, l1, l2, lowest = (q[chosen] for q in (rows, w, at, l1, l2, lowest))
 
-        go_on_with(active)
+        if not active.all():
+            go_on_with(active)
         for step in range(steps if len(w) else 0):
             exact = step >= multiplicative
             gradient, positive, curvature = self.derivatives(rows, gaps, w, lowest)
@@ -363,7 +364,7 @@ class _DivergenceOfRows(_OfRows):
         """Return the Hessian of every row, packed, from the curvature of its cells."""
         if sparse.issparse(X):
             return self.grams_of_stored(X, curvature)
-        return np.ascontiguousarray(self.by_tiles(curvature, self.packed.astype(curvature.dtype, copy=False)).T)
+        return self.by_tiles(curvature, self.packed.astype(curvature.dtype, copy=False)).T
 
     def objective(self, X, gaps, W, l1, l2):
         """Return the objective of every row."""

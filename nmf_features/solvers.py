@@ -30,7 +30,7 @@ import numpy as np
 from scipy import sparse
 
 from .blocks import Block, fill, loadings_times, row_blocks, scores_times, take, with_data
-from .kernels import compiled, coordinate_descent, csr_grams, own_grams_descent, packed_products
+from .kernels import compiled, coordinate_descent, csr_grams_blas, own_grams_descent, packed_products
 from .losses import fitted_at_stored, of_cells, slopes_of_cells, squares, weighted_sum
 
 
@@ -379,7 +379,7 @@ class _Divergence(_Solver):
                 grams = loadings_times(np.square(A), with_data(X, curvature * v))
             elif products:
                 grams = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
-                compiled(csr_grams)(curvature * v, X.indices, X.indptr, At, grams)
+                compiled(csr_grams_blas)(curvature * v, X.indices, X.indptr, At, grams)
         if apart:
             gradient, above = gradient + ones, ones if above is None else above + ones
         return gradient, above, grams
