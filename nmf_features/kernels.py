@@ -465,7 +465,8 @@ def csr_grams_blas(data, indices, indptr, Ht, out):
     longest = 0
     for i in range(n):
         longest = max(longest, indptr[i + 1] - indptr[i])
-    cells, weighted, gram = np.empty((longest, k), Ht.dtype), np.empty((longest, k), Ht.dtype), np.empty((k, k), Ht.dtype)
+    gram, cells = np.empty((k, k), Ht.dtype), np.empty((longest, k), Ht.dtype)
+    weighted = np.empty_like(cells)
     for i in range(n):
         first, m = indptr[i], indptr[i + 1] - indptr[i]
         for c in range(m):

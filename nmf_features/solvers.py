@@ -103,8 +103,8 @@ class Alternating(_Solver):
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
         A, l1 = HHt.astype(Wt.dtype), strengths.l1_W * block.observed
-        for fill in range(block.fills):
-            if fill > 0:
+        for step in range(block.fills):
+            if step > 0:
                 block.fill(Wt, H)
             HXt = loadings_times(H, block.X)
             if strengths.l2_W and block.missing is not None:
@@ -415,7 +415,7 @@ class _Divergence(_Solver):
         return H
 
     def _of_columns(self, H, whole_hessians):
-        """Return gradient, positive part and Hessians, or their diagonals, for each block of columns of stored cells."""
+        """Return gradient, positive part and Hessians (or their diagonals) for each block of columns of stored cells."""
         W, dtype = np.concatenate(self.data.Wt, axis=1), self.data.dtype
         weights = self.data.weights
 

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -635,3 +636,14 @@ def test_in_a_pipeline(table):
     model = make_pipeline(NMFFeatures(4, variables=NUMERIC), LinearRegression())
     scores = cross_val_score(model, table[NUMERIC], y, cv=4)
     assert scores.mean() > 0.5
+
+
+def test_a_fit_takes_a_copy_of_the_columns_and_little_more():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.random((60_000, 4)) @ rng.random((4, 50)) + rng.random((60_000, 50)))
+    nmf = NMFFeatures(10, tol=1e-2, n_jobs=1).fit(X)  # compiled, which takes memory too
+    tracemalloc.start()
+    nmf.fit(X)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1.3 * X.to_numpy().nbytes

@@ -12,6 +12,7 @@ from nmf_features.kernels import (
     coordinate_descent_numpy,
     csr_fitted,
     csr_grams,
+    csr_grams_blas,
     nnls_rows,
     own_grams_descent,
     own_grams_descent_numpy,
@@ -135,6 +136,13 @@ def test_loops_over_stored_cells(k, dtype):
         assert_allclose(unpacked(grams, k), np.einsum("ij,jt,js->its", X.toarray(), Ht, Ht), rtol=rtol, atol=rtol / 1e3)
         found.append(grams.copy())
     assert_array_equal(*found)
+    for run in (csr_grams_blas, compiled(csr_grams_blas)):
+        grams[:] = np.nan
+        run(X.data, X.indices, X.indptr, Ht, grams)
+        assert_allclose(grams, found[0], rtol=rtol, atol=rtol / 1e3)
+    nothing = sparse.csr_array((3, 15), dtype=dtype)
+    compiled(csr_grams_blas)(nothing.data, nothing.indices, nothing.indptr, Ht, grams[:, :3])
+    assert not grams[:, :3].any()
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
