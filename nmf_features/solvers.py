@@ -415,7 +415,7 @@ class _Divergence(_Solver):
         return H
 
     def _of_columns(self, H, whole_hessians):
-        """Return gradient, positive part and Hessians (or their diagonals) for each block of columns of stored cells."""
+        """Return gradient, positive part and Hessians (or diagonals) for each block of columns of stored cells."""
         W, dtype = np.concatenate(self.data.Wt, axis=1), self.data.dtype
         weights = self.data.weights
 
