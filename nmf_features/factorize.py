@@ -637,7 +637,7 @@ class _Descent:
             next_momentum = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
             H = H_new
             if self.solver.extrapolates:
-                share = (momentum - 1) / next_momentum
+                share = float((momentum - 1) / next_momentum)
                 H = np.maximum(H_new + share * (H_new - self.H), self.solver.floor * H_new)
             self.H, self.objective, momentum = H_new, value, next_momentum
         self.stuck = rejected > 0
@@ -717,7 +717,8 @@ class _Descent:
 
         def improve(block, Wt_block, before):
             if before is not None:
-                block.fill(np.maximum(Wt_block + before.dtype.type(share) * (Wt_block - before), 0), H)
+                ahead = np.maximum(Wt_block + share * (Wt_block - before), 0) if share else Wt_block
+                block.fill(ahead, H)
                 before[:] = Wt_block
             return self.solver.improve_scores(block, Wt_block, H, context, self.strengths, sweeps, enough)
 
@@ -749,7 +750,7 @@ class _Descent:
     def _balance(self, H, stats, value):
         """Share the scale between scores and loadings; return the loadings and the objective there."""
         c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.observed)
-        for Wt_block in self.Wt:
+        for Wt_block in self.Wt + [before for before in self.before if before is not None]:
             Wt_block *= c[:, None].astype(self.dtype)
         before = self._penalty(H, stats.W_sums, stats.W_squares)
         H, self.H = H / c[:, None], self.H / c[:, None]

@@ -9,6 +9,7 @@ import numpy as np
 
 STRIP = 128  # columns that coordinate_descent sweeps together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
+AT_ONCE = 256  # stored cells that csr_grams_blas takes together
 GUESS_SWEEPS = 2
 FEW = 50_000
 
@@ -460,21 +461,21 @@ def csr_grams(data, indices, indptr, Ht, out):
 
 
 def csr_grams_blas(data, indices, indptr, Ht, out):
-    """Do the same with one product by BLAS for each row: twice as fast, and rounded as BLAS likes."""
+    """Do the same with products by BLAS: twice as fast, and rounded as BLAS likes."""
     k, n = Ht.shape[1], len(indptr) - 1
-    longest = 0
+    gram, part = np.empty((k, k), Ht.dtype), np.empty((k, k), Ht.dtype)
+    cells, weighted = np.empty((AT_ONCE, k), Ht.dtype), np.empty((AT_ONCE, k), Ht.dtype)
     for i in range(n):
-        longest = max(longest, indptr[i + 1] - indptr[i])
-    gram, cells = np.empty((k, k), Ht.dtype), np.empty((longest, k), Ht.dtype)
-    weighted = np.empty_like(cells)
-    for i in range(n):
-        first, m = indptr[i], indptr[i + 1] - indptr[i]
-        for c in range(m):
-            x, row, cell, product = data[first + c], Ht[indices[first + c]], cells[c], weighted[c]
-            for t in range(k):
-                cell[t] = row[t]
-                product[t] = x * row[t]
-        np.dot(weighted[:m].T, cells[:m], gram)
+        gram[:] = 0.0
+        for start in range(indptr[i], indptr[i + 1], AT_ONCE):
+            m = min(AT_ONCE, indptr[i + 1] - start)
+            for c in range(m):
+                x, row, cell, product = data[start + c], Ht[indices[start + c]], cells[c], weighted[c]
+                for t in range(k):
+                    cell[t] = row[t]
+                    product[t] = x * row[t]
+            np.dot(weighted[:m].T, cells[:m], part)
+            gram += part
         at = 0
         for t in range(k):
             for s in range(t + 1):

@@ -136,13 +136,26 @@ def test_loops_over_stored_cells(k, dtype):
         assert_allclose(unpacked(grams, k), np.einsum("ij,jt,js->its", X.toarray(), Ht, Ht), rtol=rtol, atol=rtol / 1e3)
         found.append(grams.copy())
     assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [1, 4, 9])
+def test_sums_of_products_by_blas(k, dtype):
+    """Of rows with nothing in them, with a few cells, and with more than are taken at once."""
+    rng, rtol = np.random.default_rng(0), 1e-12 if dtype == np.float64 else 1e-5
+    X = sparse.vstack(
+        [sparse.csr_array((1, 600)), *(sparse.random_array((2, 600), density=d, rng=rng) for d in (0.01, 0.9))]
+    )
+    X, Ht, grams = (
+        X.tocsr().astype(dtype),
+        rng.uniform(size=(600, k)).astype(dtype),
+        np.empty((2, k * (k + 1) // 2, 5), dtype),
+    )
+    csr_grams(X.data, X.indices, X.indptr, Ht, grams[0])
     for run in (csr_grams_blas, compiled(csr_grams_blas)):
-        grams[:] = np.nan
-        run(X.data, X.indices, X.indptr, Ht, grams)
-        assert_allclose(grams, found[0], rtol=rtol, atol=rtol / 1e3)
-    nothing = sparse.csr_array((3, 15), dtype=dtype)
-    compiled(csr_grams_blas)(nothing.data, nothing.indices, nothing.indptr, Ht, grams[:, :3])
-    assert not grams[:, :3].any()
+        grams[1] = np.nan
+        run(X.data, X.indices, X.indptr, Ht, grams[1])
+        assert_allclose(grams[1], grams[0], rtol=rtol)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
