@@ -447,7 +447,7 @@ def fit_loadings(
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
         shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * beta), most)
-        strengths = Strengths(*np.multiply(strengths, shrink).tolist())
+        strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
     if wide:
         X = X.T.tocsr() if sparse.issparse(X) else X.T
         strengths, unit = _swap(strengths), _swap(unit)

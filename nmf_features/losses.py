@@ -52,7 +52,7 @@ class Strengths(NamedTuple):
     def of(cls, penalty, l1_ratio, n, p):
         """Return the strengths for an n x p table; n is the sum of the weights where rows have weights."""
         l1, l2 = penalty * l1_ratio, penalty * (1 - l1_ratio)
-        return cls(l1 * p, l1 * n, l2 * p, l2 * n)
+        return cls(*(min(q, 1e300) for q in (l1 * p, l1 * n, l2 * p, l2 * n)))  # finite: 0 of anything costs 0
 
     def cost(self, W, H, weights=None, columns=None):
         """Return the penalty terms of the objective, for weights of the rows of W and of the columns of H."""

@@ -1,5 +1,6 @@
 """The factorisation: truths of mathematics, and scikit-learn as the peer."""
 
+import re
 import sys
 import warnings
 
@@ -268,10 +269,14 @@ def test_all_zero_data():
     assert not f.W.any()
 
 
-def test_large_penalty_empties_the_model_with_a_warning():
-    with pytest.warns(UserWarning, match="penalty=1000 empties the model"):
-        f = factorize(low_rank(), 2, penalty=1000)
+@pytest.mark.parametrize("penalty", [1000, 1e308])
+def test_large_penalty_empties_the_model_with_a_warning(penalty):
+    """Also one whose product with the size of the table overflows."""
+    X = low_rank()
+    with pytest.warns(UserWarning, match=re.escape(f"penalty={penalty:g} empties the model")):
+        f = factorize(X, 2, penalty=penalty)
     assert not f.W.any()
+    assert_allclose([f.objective, objective(X, f.W, f.H, penalty)], (X**2).sum() / 2)
 
 
 @pytest.mark.parametrize("penalty", [0, 0.001])
