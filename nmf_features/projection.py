@@ -224,8 +224,12 @@ class _DivergenceOfRows(_OfRows):
     def __init__(self, *args):
         super().__init__(*args)
         self.descent = compiled_if_worth(own_grams_descent, 100 * self.work)
-        self.packed = packed_products(self.H).T
         self.convex = 1 <= self.beta <= 2
+
+    @cached_property
+    def packed(self):
+        """Products of loadings, p x k (k + 1) / 2: large, and of no use for stored cells."""
+        return packed_products(self.H).T
 
     def solve(self, X):
         """Return the scores of a batch of rows."""
