@@ -85,7 +85,8 @@ def squares(X, weights=None):
             cells = np.square(X[rows], dtype=np.float64)
             part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
         if np.isnan(part):  # missing cells
-            part = float(np.nansum(cells) if weights is None else weights[rows] @ np.nansum(cells, axis=1))
+            cells[np.isnan(cells)] = 0
+            part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
         total += part
     return total
 

@@ -316,7 +316,7 @@ class _DivergenceOfRows(_OfRows):
             if step < self.SWEPT_STEPS:
                 new, slopes, floor = (q.T.copy() for q in (w, slopes, least))
                 self.descent(new, slopes, grams, floor, np.ones(len(w), w.dtype), self.SWEEPS, 0.0)
-                new = new.T
+                new = np.ascontiguousarray(new.T)
             else:
                 A = unpacked(grams, self.size)
                 B = np.einsum("mts,ms->mt", A, w) - slopes

@@ -340,3 +340,15 @@ def test_impute_shrinks_rows_with_few_cells_most():
     rows[0, :1], rows[1, :9] = 1, 1
     one, nine = exact_scores(rows, H, prior=5.0)[:, 0]
     assert_allclose([one, nine], [1 / 6, 9 / 14])
+
+
+def test_the_objective_of_sparse_data_with_weights_and_missing_cells():
+    X = sparse.random_array((50, 6), density=0.5, rng=np.random.default_rng(0), format="csr")
+    X.data[::7] = np.nan
+    W, H, v = np.ones((50, 1)), np.full((1, 6), 0.3), np.arange(50.0)
+    dense = X.toarray()
+    expected = 0.5 * v @ np.nansum((dense - W @ H) ** 2, axis=1)
+    assert_allclose(objective(X, W, H, 0, sample_weight=v), expected)
+    assert_allclose(objective(dense, W, H, 0, sample_weight=v), expected)
+    f = factorize(X, 3, penalty=0, tol=1e-3, missing_values="ignore", sample_weight=v + 1)
+    assert_allclose(f.objective, objective(dense, f.W, f.H, 0, sample_weight=v + 1))
