@@ -703,3 +703,13 @@ def test_objective_refuses_negative_counts_and_odd_losses():
     for odd in (None, True, np.inf):
         with pytest.raises(ValueError, match="wanted a finite number or one of"):
             objective(X, W, H, beta_loss=odd)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 3.0])
+def test_a_row_that_is_watched_has_the_same_bits_alone(beta):
+    rng = np.random.default_rng(0)
+    H = rng.random((5, 30))
+    X = rng.gamma(0.3, size=(60, 5)) @ H * rng.gamma(2, 0.5, size=(60, 30)) + 1e-3
+    W = exact_scores(X, H, beta=beta)
+    for i in range(0, 60, 6):
+        assert_array_equal(exact_scores(X[[i]], H, beta=beta)[0], W[i])
