@@ -674,7 +674,8 @@ class _Descent:
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
                 return U, sums
-            self.Wt = [self._transposed(U, sums, r) for r in self.rows]
+            if self.solver.sums_squares:
+                self.Wt = [self._transposed(U, sums, r) for r in self.rows]
             self._lift()
             if not (more or self._revive(dead, revivals)):
                 return U, sums

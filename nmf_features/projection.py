@@ -288,7 +288,7 @@ class _DivergenceOfRows(_OfRows):
         def go_on_with(chosen):
             nonlocal rows, gaps, w, at, l1, l2, lowest
             W[at] = w
-            gaps = None if gaps is None else cells_of(rows, gaps, chosen)
+            gaps = None if gaps is None else cells_of_rows(rows, gaps, chosen)
             rows, w, at, l1, l2, lowest = (q[chosen] for q in (rows, w, at, l1, l2, lowest))
 
         if not active.all():
@@ -306,7 +306,8 @@ class _DivergenceOfRows(_OfRows):
             move = np.divide(slopes, diagonal, out=np.zeros_like(w), where=diagonal > 0)
             active = np.abs(np.minimum(w, move)).max(axis=1) > close * w.max(axis=1)
             if not single and not active.all():  # what is done stays as it was judged
-                slopes, multiplied, curvature = slopes[active], multiplied[active], cells_of(rows, curvature, active)
+                curvature = cells_of_rows(rows, curvature, active)
+                slopes, multiplied = slopes[active], multiplied[active]
                 go_on_with(active)
                 if not len(w):
                     break
@@ -350,7 +351,7 @@ class _DivergenceOfRows(_OfRows):
         # zeros here; rows that have some get sums of their own.
         sums = np.broadcast_to(H.sum(axis=1), W.shape)
         if self.unstored:
-            sums = self.times(X, np.ones_like(x) if gaps is None else (~gaps).astype(x.dtype), Ht)
+            sums = self.times(X, (~gaps).astype(x.dtype), Ht)
         elif gaps is not None and stored:
             sums = sums - self.times(X, gaps.astype(x.dtype), Ht)
         elif gaps is not None:
@@ -384,7 +385,7 @@ class _DivergenceOfRows(_OfRows):
         return with_data(X, cells) @ np.ones(X.shape[1]) + cost
 
 
-def cells_of(X, cells, chosen):
+def cells_of_rows(X, cells, chosen):
     """Return numbers in the place of the cells of X for chosen rows of it."""
     return with_data(X, cells)[chosen].data if sparse.issparse(X) else cells[chosen]
 
