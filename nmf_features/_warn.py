@@ -3,7 +3,9 @@
 import sys
 import warnings
 
-WRAPPERS = {"nmf_features", "sklearn", "joblib", "pandas", "contextlib"}
+import numpy as np
+
+WRAPPERS = {"nmf_features", "numpy", "sklearn", "joblib", "pandas", "contextlib"}
 
 
 def warn_user(message, category=UserWarning):
@@ -12,3 +14,7 @@ def warn_user(message, category=UserWarning):
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in WRAPPERS:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level + 1)
+
+
+# NumPy's own settings, whatever the caller has set: numbers may vanish on the way, and what matters is looked for.
+numpy_defaults = np.errstate(divide="warn", over="warn", under="ignore", invalid="warn")

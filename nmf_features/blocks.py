@@ -2,24 +2,22 @@
 
 Given H the rows of W are independent, and H needs only sums over rows. So a pass over the data is a map over
 row blocks and a sum. The partition depends on the shape alone, every block has a slot of its own, and slots
-are added in their order: the number of threads cannot change a single bit. BLAS is held to one thread in every
-fit and transform, since its threads would multiply with ours, and its results depend on their number.
+are added in their order: the number of threads cannot change a single bit. BLAS gets products so small that it takes
+one thread for each (products.py).
 """
 
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import copy
-from functools import cache
 
 import joblib
 import numpy as np
 from scipy import sparse
-from threadpoolctl import ThreadpoolController
 
 from .kernels import compiled, csr_times, csr_transposed_times, fill_holes, row_products
 from .losses import column_means, squares
+from .products import product
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
 SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the loadings, so there are few
@@ -78,7 +76,7 @@ class Block:
             return
         H = H.astype(self.X.dtype)
         if not sparse.issparse(self.X):
-            fill(self.X, Wt.T @ H, self.missing)
+            fill(self.X, product(Wt.T, H), self.missing)
             return
         at = np.flatnonzero(self.missing)
         rows = rows_of_stored(self.X, at)
@@ -126,7 +124,7 @@ def loadings_times(H, X):
     H = H.astype(X.dtype)
     if not sparse.issparse(X):
         if not X.flags.c_contiguous:
-            return H @ X.T
+            return product(H, X.T)
         out = np.empty((len(H), len(X)), X.dtype)
         compiled(row_products)(np.ascontiguousarray(H), X, out)
         return out
@@ -138,7 +136,7 @@ def loadings_times(H, X):
 def scores_times(Wt, X):
     """Return W' X (k x p) in float64, for a block of rows X and its scores Wt (k x rows)."""
     if not sparse.issparse(X):
-        return (Wt.astype(X.dtype, copy=False) @ X).astype(np.float64)
+        return product(Wt.astype(X.dtype, copy=False), X).astype(np.float64)
     out = np.zeros((X.shape[1], len(Wt)))
     compiled(csr_transposed_times)(X.data, X.indices, X.indptr, np.ascontiguousarray(Wt.T), out)
     return np.ascontiguousarray(out.T)
@@ -147,7 +145,7 @@ def scores_times(Wt, X):
 def positive_residual(X, Wt, H):
     """Return max(X - W H, 0) for a block of rows X; of a sparse block, at the stored cells."""
     if not sparse.issparse(X):
-        return np.maximum(X - Wt.T @ H, 0)
+        return np.maximum(X - product(Wt.T, H), 0)
     R = X.copy()
     rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
     fitted = sum((w[rows] * h[X.indices] for w, h in zip(Wt, H, strict=True)), start=np.zeros(len(X.data)))
@@ -173,29 +171,3 @@ def workers(n_jobs, n_tasks):
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="nmf_features") as pool:
         yield pool.map
-
-
-@cache
-def _blas():
-    return ThreadpoolController()
-
-
-_blas_lock = threading.Lock()
-_blas_users, _blas_limit = 0, None
-
-
-@contextmanager
-def single_threaded_blas():
-    """Hold BLAS to one thread, as decorator or context: the first to come sets the limit, the last to go lifts it."""
-    global _blas_users, _blas_limit
-    with _blas_lock:
-        if _blas_users == 0:
-            _blas_limit = _blas().limit(limits=1, user_api="blas")
-        _blas_users += 1
-    try:
-        yield
-    finally:
-        with _blas_lock:
-            _blas_users -= 1
-            if _blas_users == 0:
-                _blas_limit.restore_original_limits()

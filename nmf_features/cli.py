@@ -553,7 +553,7 @@ PARAMETERS = {
     "missing_values": (str, "WHAT", "what missing cells are: raise (an error) or ignore (left out)"),
     "projection": (str, "HOW", "scores: nnls (exact non-negative least squares) or linear (X H')"),
     "prefix": (str, "TEXT", "the components' names are this and a number"),
-    "n_init": (int, "N", "number of starts, of which the best is kept; all but the first are random"),
+    "n_init": (int, "N", "number of starts that are run to the end, of which the best is kept"),
     "max_iter": (int, "N", "most passes over the data for each start"),
     "tol": (float, "NUMBER", "relative fall of the objective per pass below which the fit stops"),
     "random_state": (int, "SEED", "seed of random starts"),

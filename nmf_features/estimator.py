@@ -16,8 +16,8 @@ from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
-from ._warn import warn_user
-from .blocks import row_blocks, rows_of_stored, single_threaded_blas, with_data
+from ._warn import numpy_defaults, warn_user
+from .blocks import row_blocks, rows_of_stored, with_data
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import Problem, check_solver, fit_loadings, free_scale, warn_of_outcome
 from .losses import (
@@ -39,6 +39,7 @@ from .losses import (
     squares,
     without_duplicates,
 )
+from .products import gram, product
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import ScaledRows, Scaling
@@ -90,10 +91,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         See :func:`factorize`.
     learning_rate : float, optional
         Fixed step of ``solver="gradient"``; see :func:`factorize`.
-    init : {"nnsvd-lrc", "random"} or array-like of shape (n_components, n_columns), default "nnsvd-lrc"
-        Where the loadings start, on the shifted and scaled columns.
+    init : {"auto", "nnsvd-lrc", "nndsvda", "random"} or array-like of shape (n_components, n_columns), default "auto"
+        Where the loadings start, on the shifted and scaled columns. "auto" tries many starts, always the same ones; see
+        :func:`factorize`.
     n_init : int, default 1
-        Number of starts, of which the best by objective is kept; all but the first are random.
+        How many starts are run to the end, of which the best by objective is kept; see :func:`factorize`.
     max_iter : int, default 1000
         Most passes over the data for each start.
     tol : float, default 1e-5
@@ -103,7 +105,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         "unstored" so are the cells that sparse data do not store, as in a table of ratings. Rows in which nothing is
         observed have NaN scores; columns in which nothing is are set aside, like constant ones.
     random_state : int, RandomState instance or None, default None
-        Seed of random starts. The default, one deterministic start, uses none.
+        Seed of random starts. The default, ``init="auto"``, uses none.
     n_jobs : int or None, default None
         Threads; None: as many as the process may use. The result does not depend on it.
 
@@ -207,7 +209,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         beta_loss="frobenius",
         solver="auto",
         learning_rate=None,
-        init="nnsvd-lrc",
+        init="auto",
         n_init=1,
         max_iter=1000,
         tol=1e-5,
@@ -255,6 +257,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self._fit(X, sample_weight)
         return self
 
+    @numpy_defaults
     def fit_transform(self, X, y=None, sample_weight=None):
         """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does.
 
@@ -277,6 +280,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             W = linear_scores(Z, self.components_)
         return self._result(X, W)
 
+    @numpy_defaults
     def transform(self, X):
         """Return X with components in place of (or beside) the chosen columns.
 
@@ -299,10 +303,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             return self._result(X, None)
         if self.projection == "linear":
             return self._result(X, linear_scores(self._scaled(X), self.components_))
-        check = check_beta(self.beta_loss) <= 0  # zeros have to be looked for
+        check = check_beta(self.beta_loss) < 1  # zeros and ratios have to be looked for
         by_rows = not check and self.out_of_range == "clip" and frames.readable_by_rows(X, self._positions)
         return self._result(X, self._scores(self._scaled_rows(X) if by_rows else self._scaled(X)))
 
+    @numpy_defaults
     def inverse_transform(self, X):
         """Return the chosen columns, rebuilt from scores, in original units.
 
@@ -326,7 +331,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         at, rest = self._locate(X)
         W, _ = frames.to_matrix(X, at)
         H = np.linalg.pinv(self.components_).T if self.projection == "linear" else self.components_
-        chosen = Scaling(**self.scaling_).invert(W @ H.astype(W.dtype))
+        chosen = Scaling(**self.scaling_).invert(product(W, H.astype(W.dtype)))
         if not rest and len(frames.labels(X)) == self.n_components_:
             return frames.make(chosen, self.variables_, like=X) if is_frame else chosen
 
@@ -376,6 +381,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         extra = [a for a in range(len(labels)) if a not in used]
         return at, rest | {self.n_features_in_ + i: a for i, a in enumerate(extra)}
 
+    @numpy_defaults
     def impute(self, X):
         """Return X with its missing cells, and only those, filled in from the factorisation, in original units.
 
@@ -418,7 +424,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Z = scaling.apply(matrix[rows], self.out_of_range, self.variables_)
         self._check_domain(Z)
         W = self._scores(Z, self.impute_penalties_)
-        fitted = np.where(np.isnan(W[:, :1]), self.column_means_, W @ self.components_)
+        fitted = np.where(np.isnan(W[:, :1]), self.column_means_, product(W, self.components_))
         filled = np.clip(scaling.invert(fitted), scaling.minimum, scaling.maximum)
         values = np.zeros(matrix.shape)
         values[rows] = filled
@@ -439,6 +445,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         filled.data[at] = fitted
         return filled
 
+    @numpy_defaults
     def score(self, X, y=None, sample_weight=None):
         """Return the share explained, 1 - D(X, W H) / D(X, m), with m the training means of the columns.
 
@@ -541,7 +548,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         )
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @single_threaded_blas()
+    @numpy_defaults
     def _fit(self, X, sample_weight):
         """Fit; return X as a table, the scaled matrix and its scores (None where rows were left out of the fit)."""
         X, Z, weights, whole = self._learn_scaling(X, sample_weight)
@@ -625,7 +632,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         by_row, by_column = penalised_counts(Z, missing, v)
         scales = free_scale(fit, problem)  # before the scores change places
         # Largest total amount first, ties by the column of the largest loading.
-        order = np.lexsort((H.argmax(axis=1), -(v @ W)))
+        order = np.lexsort((H.argmax(axis=1), -product(v, W)))
         for rows in row_blocks(W, 0):  # in place: W may be large
             W[rows] = W[rows][:, order]
         self.components_ = H = H[order]
@@ -637,12 +644,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, beta)
         with np.errstate(over="ignore"):
             loss = in_units(divergence(unit_Z, unit_W, H.astype(Z.dtype), beta, weights, unstored), 2 * e * beta)
-            cost = strengths.l1_W * ((by_row @ W) / s).sum()
+            cost = strengths.l1_W * (product(by_row, W) / s).sum()
             if strengths.l2_W:
-                norms = np.ldexp(np.sqrt(by_row @ np.square(unit_W)), 2 * e)
+                norms = np.ldexp(np.sqrt(product(by_row, np.square(unit_W))), 2 * e)
                 cost += strengths.l2_W / 2 * np.square(norms / s).sum()
         self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-        self.impute_penalties_ = self._impute_penalties(2 * loss, v @ W / v.sum(), by_row.sum())
+        self.impute_penalties_ = self._impute_penalties(2 * loss, product(v, W) / v.sum(), by_row.sum())
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_ = fit.kkt_residual
         return W
@@ -702,9 +709,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     def _check_domain(self, Z):
         """Refuse zeros where the loss is infinite there; constant columns are made of them."""
-        if check_beta(self.beta_loss) > 0:
-            return
-        if constant := [name for name, c in zip(self.variables_, self.scaling_["constant"], strict=True) if c]:
+        constant = [name for name, c in zip(self.variables_, self.scaling_["constant"], strict=True) if c]
+        if constant and check_beta(self.beta_loss) <= 0:
             raise ValueError(
                 f"beta_loss={self.beta_loss!r} is infinite at zero, and constant columns become zero: leave {constant} "
                 "out of variables."
@@ -784,12 +790,12 @@ def _explained(Z, W, H, weights, missing, beta):
     """
     V = W if weights is None else W * weights[:, None]
     if beta == 2 and (missing is None or (sparse.issparse(Z) and not leaves_out_unstored(missing))):
-        explained = np.asarray(W.T @ V, dtype=np.float64) * (H @ H.T) @ np.ones(len(H))
+        explained = (product(W.T, V).astype(np.float64) * gram(H)).sum(axis=1)
         if missing is not None:  # all cells, less the stored ones that are missing
             at = np.flatnonzero(np.isnan(Z.data))
             rows, columns = rows_of_stored(Z, at), Z.indices[at]
             parts = W[rows] * H[:, columns].T
-            explained -= (parts.sum(axis=1) * (1.0 if weights is None else weights[rows])) @ parts
+            explained -= product(parts.sum(axis=1) * (1.0 if weights is None else weights[rows]), parts)
         return explained / squares(Z, weights)
     total, whole, step = np.zeros(len(H)), 0.0, max(1, RESIDUAL_CELLS // Z.shape[1])
     for start in range(0, Z.shape[0], step):
@@ -800,11 +806,11 @@ def _explained(Z, W, H, weights, missing, beta):
             if weights is not None:
                 counts = np.repeat(weights[rows], np.diff(z.indptr))
         else:
-            y, cells, counts = W[rows] @ H, z, 1.0 if weights is None else weights[rows, None]
+            y, cells, counts = product(W[rows], H), z, 1.0 if weights is None else weights[rows, None]
         part = y if beta == 2 else np.divide(cells, y, out=np.zeros(y.shape), where=y > 0)
         part = np.where(np.isnan(cells), 0, part)
         whole += float(np.nansum(counts * (np.square(cells) if beta == 2 else cells), dtype=np.float64))
-        total += (V[rows] * ((with_data(z, part) if sparse.issparse(z) else part) @ H.T)).sum(axis=0)
+        total += (V[rows] * (with_data(z, part) @ H.T if sparse.issparse(z) else product(part, H.T))).sum(axis=0)
     return total / whole
 
 

@@ -9,8 +9,9 @@ literature, Lee & Seung included, puts samples in columns: their W is our H', th
     H <- improve H given stats                  # touches no data
     objective, KKT residual of H <- from stats  # free
 
-A table of many rows is fitted on a sample of them first, then on four times more, ..., then on all: most passes are
-cheap ones. There the passes are made in single precision, as far as its rounding does not tell; the end is judged
+Where the loop begins is settled by descents from many starts on few rows (race.py). A table of very many rows is fitted
+on samples of them first (samples.py), so that most passes are cheap ones; there they are made in single precision, as
+far as its rounding does not tell. All rows decide between what few of them hold for equally good, and the end is judged
 in double. The loadings are extrapolated (Nesterov) and the extrapolation restarts where the objective would rise. The
 problem is symmetric in X and X', so a wide table is solved as its transpose: momentum then sits on the
 smaller factor. The scores that are returned are exact (projection.py), not the loop's own.
@@ -21,6 +22,7 @@ matrix factorization algorithms using extrapolation.
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from numbers import Integral, Real
 
 import numpy as np
@@ -29,7 +31,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
-from ._warn import warn_user
+from ._warn import numpy_defaults, warn_user
 from .blocks import (
     Block,
     filled,
@@ -37,11 +39,10 @@ from .blocks import (
     positive_residual,
     row_blocks,
     scores_times,
-    single_threaded_blas,
     take,
     workers,
 )
-from .init import STARTS
+from .init import STARTS, nndsvda, starts
 from .losses import (
     BETA_LOSSES,
     Missing,
@@ -49,6 +50,7 @@ from .losses import (
     balance,
     check_beta,
     check_domain,
+    check_range,
     check_weights,
     divergence,
     extremes,
@@ -62,15 +64,24 @@ from .losses import (
     safe_scale,
     without_duplicates,
 )
+from .products import inner, product
 from .projection import exact_scores, unit_scores
+from .race import SAME, race
+from .race import TOL as RACE_TOL
+from .samples import Rows
 from .solvers import DIVERGENCE_SOLVERS, SOLVERS, total
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X, and at the start and the end
 MORE_ROUNDS = 5  # of passes after exact scores, where these may always differ from those of the passes
-SAMPLE_ROWS = 400  # in the smallest sample that a table is fitted on first
+SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first, but for that of race.py
 # The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
 # their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
+LONG_CELLS = 1 << 21  # of tables that are fitted on samples first; for others it saves nothing
+SAMPLE_MARGIN = 0.005  # minima on a sample that differ by less go on to the next
+JUDGING_PASSES = 8
+GOOD_PASSES = 2  # over the scores alone, from loadings that are near a minimum
+NOTHING = 1e-14  # a component that explains less of the sum of X has sunk to zero
 SINGLE = np.dtype(np.float32)
 KEPT_CELLS = 1 << 21  # of tables that are rounded once, and not block by block in every pass
 
@@ -83,7 +94,7 @@ PARAMETERS = {
     "beta_loss": [StrOptions(BETA_LOSSES.keys()), Interval(Real, None, None, closed="neither")],
     "solver": [StrOptions(SOLVERS.keys()), StrOptions(DIVERGENCE_SOLVERS.keys())],
     "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
-    "init": [StrOptions(STARTS.keys()), "array-like"],
+    "init": [StrOptions({"auto"}), StrOptions(STARTS.keys()), "array-like"],
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -172,12 +183,13 @@ class Problem:
             X, weights = X[used], None if weights is None else weights[used]
             top = largest(X)
         n = X.shape[0] if weights is None else float(weights.sum())
+        check_range(top, check_beta(beta_loss), penalty, l1_ratio)
         strengths, unit = (Strengths.of(q, l1_ratio, n, n_counted) for q in (penalty, 1.0))
         return cls(X, top, weights, missing, check_beta(beta_loss), strengths, unit, used)
 
 
 @validate_params({"X": ["array-like", "sparse matrix"], **PARAMETERS}, prefer_skip_nested_validation=True)
-@single_threaded_blas()
+@numpy_defaults
 def factorize(
     X,
     n_components,
@@ -187,7 +199,7 @@ def factorize(
     beta_loss="frobenius",
     solver="auto",
     learning_rate=None,
-    init="nnsvd-lrc",
+    init="auto",
     n_init=1,
     max_iter=1000,
     tol=1e-5,
@@ -223,17 +235,22 @@ def factorize(
         descent. "newton" takes p k^2 / 2 numbers more than the data, but for sparse data with "kullback-leibler".
     learning_rate : float, optional
         Fixed step of ``solver="gradient"``. None: found anew at each step, so that the objective never rises.
-    init : {"nnsvd-lrc", "random"} or array-like of shape (n_components, n_features), default "nnsvd-lrc"
-        Where the loadings start: from singular vectors (deterministic), at random, or as given.
+    init : {"auto", "nnsvd-lrc", "nndsvda", "random"} or array-like of shape (n_components, n_features)
+        Where the loadings start. "auto", the default, tries starts one after the other, always the same ones, until the
+        best minimum that is met has been met several times: from singular vectors, and from rotations of them. It
+        follows them on few rows where there are many. For textbook solvers, very wide or sparse data, and unstored
+        cells it takes "nnsvd-lrc" and "nndsvda", both to the end. A named or given start runs alone: from singular
+        vectors (deterministic), at random, or as given.
     n_init : int, default 1
-        Number of starts, of which the best by objective is kept. The first is ``init``, the others are random.
+        How many starts are run to the end, of which the best by objective is kept. With "auto" they are the best of as
+        many times more that are tried. Else the first is ``init``, and the others are random.
     max_iter : int, default 1000
         Most passes over the data for each start, and n / m times as many over each sample of m of its n rows.
     tol : float, default 1e-5
         Stop when the objective falls by less than this share of itself per pass (mean of five, of two where samples
         went before) and the KKT residual of the loadings, relative to the largest, is below its square root.
     random_state : int, RandomState instance or None, default None
-        Seed of the random starts. The default start uses none.
+        Seed of the random starts. "auto" uses none.
     n_jobs : int or None, default None
         Threads. None: as many as the process may use (its CPU affinity, and ``OMP_NUM_THREADS`` if set). The
         result is the same, bit for bit, for any number.
@@ -375,8 +392,8 @@ def free_scale(fit, problem):
     sums, squares = np.zeros((2, len(fit.H)))
     for rows in row_blocks(fit.U, 0):
         W = fit.U[rows] / fit.sums
-        sums += v[rows] @ W
-        squares += v[rows] @ np.square(W)
+        sums += product(v[rows], W)
+        squares += product(v[rows], np.square(W))
     return balance(sums, squares, fit.H, problem.unit, by_column)
 
 
@@ -457,48 +474,94 @@ def fit_loadings(
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
 
     options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
-    if solvers_of(beta, missing) is DIVERGENCE_SOLVERS:
+    known = solvers_of(beta, missing)
+    if known is DIVERGENCE_SOLVERS:
         options = {"beta": beta, "unstored": leaves_out_unstored(missing)}
-    make = partial(solvers_of(beta, missing)[solver], **options)
-    *sizes, all_rows = sample_sizes(X, k, not make().sums_squares)
-    if learning_rate is not None:  # a rate fits one number of rows
-        sizes = []
-    rough = bool(sizes) and make().rough and _fits_single(X, np.ldexp(problem.top, -2 * e), strengths)
+    make = partial(known[solver], **options)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
-        best = None
-        for m in [*sizes, all_rows]:
-            last = m == all_rows
-            rows = slice(None) if last else sample_rows(all_rows, m)
-            share = m / all_rows if weights is None else weights[rows].sum() / weights.sum()
-            passes = max_iter * (all_rows // m)  # one over a sample costs its share of one over all rows
-            descent = partial(
-                _Descent,
-                X if last else X[rows],
-                SINGLE if rough else X.dtype,
-                None if weights is None else weights[rows],
-                missing,
-                beta,
-                k,
-                *(Strengths(q.l1_W, q.l1_H * share, q.l2_W, q.l2_H * share) for q in (strengths, unit)),
-                make_solver=make,
-                tol=tol if last else max(tol * m / all_rows, min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
-                window=2 if best and last else 5,
-                each=each,
-                watch=watch,
-            )
-            # the starts compete on the smallest sample
-            best = descent().run(best.H, passes) if best else _best_start(descent, init, n_init, rng, passes)
+        descent = partial(
+            _Descent, missing=missing, beta=beta, k=k, strengths=strengths, unit=unit, make_solver=make, each=each,
+            watch=watch,
+        )  # fmt: skip
+        races = isinstance(init, str) and init == "auto" and known[solver] is known["auto"]
+        long = learning_rate is None  # a rate fits one number of rows
+        single = _fits_single(X, np.ldexp(problem.top, -2 * e), strengths)
+        best = _coarse_to_fine(X, weights, descent, races, long, single, init, n_init, rng, max_iter, tol)
         U, sums = best.settle(max_iter, n_jobs)
     H = best.H
     if wide:
         H = (U / sums).T.astype(np.float64)
-        U, sums = unit_scores(as_given, H, strengths.l1_H, strengths.l2_H, n_jobs)
+        U, sums, H = scores_of_used(as_given, H, _swap(strengths), n_jobs)
     history = np.maximum.accumulate(best.history[::-1])[::-1]  # as far as the precision of each pass goes
     history, value = in_units(history, 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
     U = np.ldexp(U, 2 * e) if e else U
     precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
     n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
     return _Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
+
+
+def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, max_iter, tol):
+    """Run descents on samples, if X is ``long``, and on all rows; return the one with the lowest objective.
+
+    ``make`` makes a descent on given rows. Where ``races`` says so, few rows tell where to begin. What leads to nearly
+    the best minimum on a sample goes on to the next, and all rows decide.
+    """
+    solver, k, missing, beta = make.keywords["make_solver"](), *(make.keywords[q] for q in ("k", "missing", "beta"))
+    sizes = sample_sizes(X, k, not solver.sums_squares) if long else [X.shape[0]]
+    rough = len(sizes) > 1 and solver.rough and single
+    by_content = Rows(X, weights, beta) if races or len(sizes) > 1 else None
+    left, doubtful = None, False
+    if races:
+        left, doubtful = race(X, by_content, k, beta, make.keywords["strengths"], missing, n_init)
+    good = left is not None
+    judged = good and tol >= RACE_TOL  # five passes that gain little were made before
+    for m in sizes:
+        first, last = m == sizes[0], m == sizes[-1]
+        rows, v = (slice(None), weights) if last else by_content.sample(m)
+        descent = partial(
+            make,
+            X if last else X[rows],
+            SINGLE if rough else X.dtype,
+            v,
+            tol=tol if last else max(tol * m / sizes[-1], min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
+            window=2 if last and (judged or not first) else 5,
+        )
+        passes = max_iter * (sizes[-1] // m)  # one over a sample costs its share of one over all rows
+        if last:
+            by_content = None  # it takes memory
+        if left is None:
+            left = _named_starts(descent(), init, n_init, rng)
+        if first and doubtful:  # few rows may miss what more rows show
+            more = descent()
+            left = [*left, nndsvda(more.filled, k, None, more.weights)]
+
+        def reach(H, most, descent=descent, good=good):
+            run = descent().run(H, most, good)
+            return (run.history[-1] if run.history else np.inf), run.H  # its scores are let go: they take memory
+
+        if not last:
+            met = sorted((reach(H, passes) for H in left), key=lambda pair: pair[0])
+            left, good = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]] or [met[0][1]], True
+        elif good and len(left) > 1 and n_init == 1:  # several starts that are asked for go to the end
+            met = [reach(H, min(passes, JUDGING_PASSES)) for H in left]
+            least = min(value for value, _ in met)
+            left = [next(H for value, H in met if value <= (1 + SAME) * least)]  # rounding must not decide
+    best = None
+    for H in left:
+        run = descent().run(H, passes, good)
+        if best is None or run.history[-1] < best.history[-1]:
+            best = run
+    return best
+
+
+def scores_of_used(X, H, strengths, n_jobs, missing=None, beta=2.0):
+    """Return what :func:`unit_scores` does, and the loadings: zero in components that no row has a score of."""
+    while True:
+        U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs, missing, beta=beta)
+        idle = H.any(axis=1) & ~U.any(axis=0)
+        if not idle.any():
+            return U, sums, H
+        H = np.where(idle[:, None], 0.0, H)
 
 
 def _fits_single(X, top, strengths):
@@ -512,39 +575,32 @@ def _swap(strengths):
 
 
 def sample_sizes(X, k, large=False):
-    """Rows of the samples that a table is fitted on, each four times the one before, and all rows at last.
+    """Rows of the samples that a long table is fitted on, each many times the one before, and all rows at last.
 
-    The loadings from a small sample are a start for the larger one that leaves it few passes. The last sample of many
-    rows is small, so that its copy is, unless passes cost so much that a ``large`` one pays.
+    The loadings from a small sample are a start for the larger one that leaves it few passes. Where passes cost much
+    (``large``) a table is long earlier, and samples grow in smaller steps.
     """
     n, p = X.shape
+    cells, step = (X.nnz if sparse.issparse(X) else n * p), 4 if large else 16
     # enough rows for every column: two for each, or 20 stored cells in each
     least = max(SAMPLE_ROWS, 10 * k, 20 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 2 * p)
-    sizes, m = [n], n // (4 if large or n <= 20 * SAMPLE_ROWS else 16)
-    while m >= least:
+    sizes, m = [n], n // step
+    while cells > (LONG_CELLS // 16 if large else LONG_CELLS) and m >= least:
         sizes.insert(0, m)
-        m //= 4
+        m //= step
     return sizes
 
 
-def sample_rows(n, m):
-    """Positions of about m of n rows, drawn by a hash of the row number (SplitMix64), so that samples are nested."""
-    z = np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    z ^= z >> np.uint64(31)
-    return np.flatnonzero(z < np.uint64(2**64 * (m / n)))
-
-
-def _best_start(descent, init, n_init, rng, max_iter):
-    """Run a descent from each start; return the best."""
-    best = None
-    for start in range(n_init):
-        new, given = descent(), init if start == 0 else "random"
-        new.run(STARTS[given](new.filled, new.k, rng, new.weights) if isinstance(given, str) else given, max_iter)
-        if best is None or new.history[-1] < best.history[-1]:
-            best = new
-    return best
+def _named_starts(descent, init, n_init, rng):
+    """Return the starts that were asked for, on the rows of a descent."""
+    X, k, weights = descent.filled, descent.k, descent.weights
+    if not isinstance(init, str):
+        first = [init]
+    elif init == "auto":
+        return list(islice(starts(X, k, weights), 1 if k < 2 else max(2, n_init)))
+    else:
+        first = [STARTS[init](X, k, rng, weights)]
+    return first + [STARTS["random"](X, k, rng, weights) for _ in range(n_init - 1)]
 
 
 class _Descent:
@@ -557,7 +613,7 @@ class _Descent:
     ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
-    def __init__(self, X, dtype, weights, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):
+    def __init__(self, X, dtype, weights, *, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):
         self.X, self.weights, self.missing, self.beta = X, weights, missing, beta
         self.k, self.strengths, self.unit = k, strengths, unit
         self.solver, self.tol, self.window, self.each, self.watch = make_solver(), tol, window, each, watch
@@ -582,17 +638,23 @@ class _Descent:
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.first = 0  # entry of the history that was found in the precision of now
         self.size = sum(self.solver.size(block) for block in self.blocks)
+        self.total = float(self.filled.sum(dtype=np.float64))
         self._set_precision(dtype)
         self.solver.attach(self)
         self._lift()
 
-    def run(self, H, max_iter):
-        """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made."""
+    def run(self, H, max_iter, good=False):
+        """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made.
+
+        ``good`` loadings wait until their scores are found, too.
+        """
         if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self.solver.accepted()
+        for _ in range(GOOD_PASSES if good else 0):
+            self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
         careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
         while self.n_iter < max_iter and not self.converged:
             if self.watch:
@@ -650,8 +712,10 @@ class _Descent:
         """
         revivals, rounds = np.zeros(self.k, dtype=int), 0
         while True:
-            self.Wt, q = None, self.strengths
-            U, sums = unit_scores(self.X, self.H, q.l1_W, q.l2_W, n_jobs, self.missing, beta=self.beta)
+            if self.solver.positive or not self.solver.sums_squares:
+                self._clear()
+            self.Wt = None
+            U, sums, self.H = scores_of_used(self.X, self.H, self.strengths, n_jobs, self.missing, self.beta)
             rounded = self._sharpen()
             if not self.solver.sums_squares:  # such solvers look at all scores; a copy of them all is large
                 self.Wt = [self._transposed(U, sums, r) for r in self.rows]
@@ -682,6 +746,22 @@ class _Descent:
             self.converged = False
             if self.n_iter < max_iter:
                 self.run(self.H, max_iter)
+
+    def _clear(self):
+        """Make zero what solvers that only come near it leave, of columns of zeros and of components that sank."""
+        filled = np.zeros(self.H.shape[1], dtype=bool)
+        for block in self.blocks:
+            filled |= np.asarray((block.X > 0).sum(axis=0)).ravel() > 0
+        self.H = np.where(filled, self.H, 0)
+        if self.beta <= 0:  # there cells count by their ratios, however small they are
+            return
+        amounts = sum(Wt_block.sum(axis=1, dtype=np.float64) for Wt_block in self.Wt) * self.H.sum(axis=1)
+        for t in np.argsort(amounts, kind="stable"):
+            rest = self.H * (np.arange(self.k) != t)[:, None]
+            sunk = amounts[t] <= NOTHING * max(amounts.max(), self.total)
+            # Where the loss is infinite at zero, something has to be left of every column.
+            if sunk and (self.beta > 1 or (rest.any(axis=0) == self.H.any(axis=0)).all()):
+                self.H = rest
 
     def _set_precision(self, dtype):
         self.dtype = dtype
@@ -814,13 +894,14 @@ def _rank_one(blocks, Wt, v, H, strengths, unit, value):
     ends = np.cumsum([block.shape[0] for block in blocks])[:-1]
 
     def times(h):  # residual times h
+        parts = zip(blocks, Wt, strict=True)
         return np.concatenate(
-            [loadings_times(h[None], X)[0] - (H @ h) @ V for X, V in zip(blocks, Wt, strict=True)], dtype=np.float64
+            [loadings_times(h[None], X)[0] - product(product(H, h), V) for X, V in parts], dtype=np.float64
         )
 
     def back_times(w):  # w times residual
         parts = zip(np.split(w, ends), blocks, Wt, strict=True)
-        return sum(scores_times(u[None], X)[0] - (V @ u) @ H for u, X, V in parts)
+        return sum(scores_times(u[None], X)[0] - product(product(V, u), H) for u, X, V in parts)
 
     worst, missing = (-1.0, None), 0.0
     for X, V, v_block in zip(blocks, Wt, np.split(v, ends), strict=True):
@@ -830,22 +911,23 @@ def _rank_one(blocks, Wt, v, H, strengths, unit, value):
         if norms[i] > worst[0]:
             row = R[[i]].toarray()[0] if sparse.issparse(R) else R[i]
             worst = norms[i], row.astype(np.float64)
-        missing = missing + np.asarray(v_block @ R, dtype=np.float64).ravel()
+        missing = missing + np.ravel(product(v_block, R)).astype(np.float64)
     best, best_change = None, -1e-12 * value
     for h in (worst[1], missing):  # two starts: the worst row, and the direction of all that is missing
         for iteration in range(60):
             penalised = iteration >= 30  # first the direction, then its size
             if not h.any():
                 break
-            w = np.maximum(times(h) - penalised * strengths.l1_W, 0) / (h @ h + penalised * strengths.l2_W)
+            w = np.maximum(times(h) - penalised * strengths.l1_W, 0) / (inner(h, h) + penalised * strengths.l2_W)
             if not w.any():
                 break
-            ww = v @ (w * w)
+            ww = product(v, w * w)
             h = np.maximum(back_times(v * w) - penalised * strengths.l1_H, 0) / (ww + penalised * strengths.l2_H)
-            c = balance((v @ w)[None], ww[None], h[None], unit)[0]
+            c = balance(product(v, w)[None], ww[None], h[None], unit)[0]
             w, h = w * c, h / c
         else:
-            change = 0.5 * (v @ (w * w)) * (h @ h) - (v * w) @ times(h) + strengths.cost(w[:, None], h[None], v)
+            change = 0.5 * inner(v, w * w) * inner(h, h) - inner(v * w, times(h))
+            change += strengths.cost(w[:, None], h[None], v)
             if h.any() and change < best_change:
                 best, best_change = (w, h), change
     return best

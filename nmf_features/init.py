@@ -1,16 +1,66 @@
-"""Starting loadings H (k x p). Scores need no start: the first pass makes them from zero, carefully."""
+"""Starting loadings H (k x p). Scores need no start: the first pass makes them from zero, carefully.
+
+Most come from the leading singular vectors of X, which no order of the rows changes. Which start ends in the best
+minimum cannot be told beforehand: ``starts`` gives them one after the other, for race.py to try.
+"""
+
+from itertools import count
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import eigh
-from sklearn.utils.extmath import randomized_svd
 
 from .losses import column_means
+from .products import gram, product
 
-GRAM_COLUMNS = 1000  # up to here the eigenvectors of X'X are cheap; beyond, a randomised SVD
+GRAM_COLUMNS = 128  # up to here LAPACK takes one thread for the eigenvectors of X'X, and they are cheap
 
 
-def nnsvd_lrc(X, n_components, rng=None, weights=None):
+def leading_directions(X, rank, weights=None):
+    """Return the largest squared singular values of X with rows weighted, and their right vectors (p x rank).
+
+    What is beyond the rank of X is zero.
+    """
+    p = X.shape[1]
+    if weights is not None:  # X'VX is the Gram matrix of V^1/2 X
+        root = np.sqrt(weights).astype(X.dtype)[:, None]
+        X = X.multiply(root).tocsr() if sparse.issparse(X) else X * root
+    if p <= GRAM_COLUMNS:
+        XtX = (X.T @ X).toarray() if sparse.issparse(X) else product(X.T, X.copy())
+        squares, V = eigh(XtX.astype(np.float64), subset_by_index=[p - rank, p - 1])
+        squares, V = squares[::-1], V[:, ::-1]
+    else:
+        squares, V = _by_iteration(X, rank)
+    return np.where(squares > squares[0] * p * np.finfo(X.dtype).eps, squares, 0), V
+
+
+def _by_iteration(X, rank):
+    """Return the same by subspace iteration with a few more directions, near enough for a start."""
+    size = min(rank + 10, *X.shape)
+    V = np.random.default_rng(0).standard_normal((X.shape[1], size))
+    for _ in range(8):
+        V = _orthonormal(_times(X.T, _times(X, _orthonormal(V))))
+    squares, rotation = eigh(gram(_times(X, V).T))
+    return squares[::-1][:rank], product(V, rotation[:, ::-1])[:, :rank]
+
+
+def _orthonormal(Y):
+    """Return an orthonormal basis of the columns of Y."""
+    Y = Y / (np.abs(Y).max() or 1.0)
+    for _ in range(2):  # twice, as the first leaves what rounding does to a poor basis
+        squares, V = eigh(gram(Y.T))
+        least = squares[-1] * len(Y) * np.finfo(np.float64).eps
+        Y = product(Y, V) / np.sqrt(np.where(squares > least, squares, np.inf))
+    return Y
+
+
+def _times(X, V):
+    """Return X V in float64, for an array or a sparse matrix X."""
+    V = V.astype(X.dtype, copy=False)
+    return np.asarray(product(X, V), dtype=np.float64)
+
+
+def nnsvd_lrc(X, n_components, rng=None, weights=None, directions=None):
     """Return loadings from the leading singular vectors (of X with rows weighted), deterministically.
 
     The first singular vector is non-negative; each further one is split into its positive and its negative
@@ -20,29 +70,54 @@ def nnsvd_lrc(X, n_components, rng=None, weights=None):
     Reference: S. M. Atif, S. Qazi and N. Gillis (2019), Improved SVD-based initialization for nonnegative
     matrix factorization using low-rank correction.
     """
-    n, p = X.shape
-    rank = min(n_components // 2 + 1, n, p)
-    H = np.zeros((n_components, p))
+    H = np.zeros((n_components, X.shape[1]))
     if n_components == 0:
         return H
-    if weights is not None:  # X'VX is the Gram matrix of V^1/2 X
-        root = np.sqrt(weights).astype(X.dtype)[:, None]
-        X = X.multiply(root).tocsr() if sparse.issparse(X) else X * root
-    if p <= GRAM_COLUMNS:
-        gram = X.T @ X
-        gram = np.asarray(gram.toarray() if sparse.issparse(gram) else gram, dtype=np.float64)
-        squares, V = eigh(gram, subset_by_index=[p - rank, p - 1])
-        squares, V = squares[::-1], V[:, ::-1]
-    else:
-        _, singular, Vt = randomized_svd(X, rank, random_state=0)
-        squares, V = np.square(singular, dtype=np.float64), Vt.T.astype(np.float64)
-    squares = np.where(squares > squares[0] * p * np.finfo(X.dtype).eps, squares, 0)  # beyond the rank of X
+    rank = min(n_components // 2 + 1, *X.shape)
+    squares, V = directions or leading_directions(X, rank, weights)
     parts = [np.abs(V[:, 0])]
-    for v in V.T[1:]:  # the sign of a singular vector means nothing: its weightier part goes first
+    for v in V.T[1:rank]:  # the sign of a singular vector means nothing: its weightier part goes first
         parts += sorted((np.maximum(v, 0), np.maximum(-v, 0)), key=np.linalg.norm, reverse=True)
     for t, part in enumerate(parts[:n_components]):
         H[t] = (part + 0.01 * part.mean()) * squares[(t + 1) // 2] ** 0.25
     return H
+
+
+def nndsvda(X, n_components, rng=None, weights=None, directions=None):
+    """Return loadings from as many singular vectors as there are components, deterministically.
+
+    Of each singular pair the part that holds more of it is taken, the positive or the negative one, and zeros are
+    filled with the mean of X.
+
+    Reference: C. Boutsidis and E. Gallopoulos (2008), SVD based initialization: a head start for nonnegative matrix
+    factorization.
+    """
+    H = np.zeros((n_components, X.shape[1]))
+    if n_components == 0:
+        return H
+    squares, V = directions or leading_directions(X, min(n_components, *X.shape), weights)
+    found = min(n_components, np.count_nonzero(squares))
+    scores = _times(X, V[:, :found])
+    if weights is not None:
+        scores *= np.sqrt(weights)[:, None]
+    for t, (u, v) in enumerate(zip(scores.T, V.T, strict=False)):
+        halves = [(np.maximum(s * u, 0), np.maximum(s * v, 0)) for s in ((1, -1) if t else (np.sign(v.sum()) or 1,))]
+        sizes = [np.linalg.norm(a) * np.linalg.norm(b) for a, b in halves]  # of X in these halves: s |u+| |v+|
+        size, part = max(sizes), halves[int(np.argmax(sizes))][1]
+        H[t] = np.sqrt(size) * part / (np.linalg.norm(part) or 1.0)
+    return np.where(H > 0, H, column_means(X, weights).mean())
+
+
+def rotated(X, n_components, rng, weights=None, directions=None):
+    """Return a random rotation of the leading singular vectors, scaled by their values and cut off at zero."""
+    k = n_components
+    squares, V = directions or leading_directions(X, min(k, *X.shape), weights)
+    V = V[:, :k] * np.where((V[:, :k] ** 3).sum(axis=0) < 0, -1, 1)  # the sign of a singular vector means nothing
+    V[:, 0] = np.abs(V[:, 0])
+    rotation = np.linalg.qr(rng.standard_normal((k, k)))[0][:, : V.shape[1]]
+    rotation *= np.where(rotation[:, :1] < 0, -1, 1)
+    H = np.maximum(product(rotation * np.sqrt(squares[:k] / X.shape[0]), V.T), 0)
+    return H + 1e-3 * H.mean()
 
 
 def random_start(X, n_components, rng, weights=None):
@@ -50,4 +125,16 @@ def random_start(X, n_components, rng, weights=None):
     return rng.uniform(size=(n_components, X.shape[1])) * column_means(X, weights)
 
 
-STARTS = {"nnsvd-lrc": nnsvd_lrc, "random": random_start}
+def starts(X, n_components, weights=None):
+    """Give starts without end: the two that are known to be good, then rotations, always the same ones.
+
+    One component needs no second start.
+    """
+    directions = leading_directions(X, min(n_components, *X.shape), weights) if n_components else None
+    for method in (nnsvd_lrc, nndsvda):
+        yield method(X, n_components, None, weights, directions)
+    for seed in count():
+        yield rotated(X, n_components, np.random.default_rng(seed), weights, directions)
+
+
+STARTS = {"nnsvd-lrc": nnsvd_lrc, "nndsvda": nndsvda, "random": random_start}

@@ -5,29 +5,43 @@ keeps the code in its cache), so importing the package, or scoring a few rows, w
 runs threads; all release the GIL.
 """
 
+from types import FunctionType
+
 import numpy as np
 
 STRIP = 128  # columns that coordinate_descent sweeps together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
-AT_ONCE = 256  # stored cells that csr_grams_blas takes together
+AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where more than one thread would multiply them
 GUESS_SWEEPS = 2
 FEW = 50_000
 
 
-_machine_code = {}
+_machine_code, _callable = {}, set()
 
 
 def compiled(function):
-    """Return the function as machine code."""
+    """Return the function as machine code, with those of this file that it calls."""
     if function not in _machine_code:
         from numba import njit
 
-        options = dict(nogil=True, fastmath=FAST.get(function, False))
+        _make_callable(function)
+        options = dict(nogil=True, error_model="numpy", fastmath=FAST.get(function, False))
         try:
             _machine_code[function] = njit(cache=True, **options)(function)
         except RuntimeError:  # nowhere to keep it: neither beside the source nor in the user's cache folder
             _machine_code[function] = njit(**options)(function)
     return _machine_code[function]
+
+
+def _make_callable(function):
+    """Let machine code call what a function of this file calls."""
+    from numba.extending import register_jitable
+
+    for called in map(function.__globals__.get, function.__code__.co_names):
+        if isinstance(called, FunctionType) and called not in _callable:
+            _callable.add(called)
+            _make_callable(called)
+            register_jitable(nogil=True, error_model="numpy", fastmath=FAST.get(called, False))(called)
 
 
 def compiled_if_worth(function, work):
@@ -464,11 +478,12 @@ def csr_grams_blas(data, indices, indptr, Ht, out):
     """Do the same with products by BLAS: twice as fast, and rounded as BLAS likes."""
     k, n = Ht.shape[1], len(indptr) - 1
     gram, part = np.empty((k, k), Ht.dtype), np.empty((k, k), Ht.dtype)
-    cells, weighted = np.empty((AT_ONCE, k), Ht.dtype), np.empty((AT_ONCE, k), Ht.dtype)
+    most = max(1, min(AT_ONCE, 262_144 // (k * k)))
+    cells, weighted = np.empty((most, k), Ht.dtype), np.empty((most, k), Ht.dtype)
     for i in range(n):
         gram[:] = 0.0
-        for start in range(indptr[i], indptr[i + 1], AT_ONCE):
-            m = min(AT_ONCE, indptr[i + 1] - start)
+        for start in range(indptr[i], indptr[i + 1], most):
+            m = min(most, indptr[i + 1] - start)
             for c in range(m):
                 x, row, cell, product = data[start + c], Ht[indices[start + c]], cells[c], weighted[c]
                 for t in range(k):
@@ -565,6 +580,356 @@ def own_grams_descent_numpy(F, slopes, grams, least, weights, sweeps, enough):
             break
 
 
+def content_keys(X, factors, power, keys, sizes):
+    """Write to ``keys`` a number for each row that depends on its cells alone, and to ``sizes`` sums of their powers.
+
+    Missing cells are left out. Sums run in the order of the columns: not a bit depends on where a row stands.
+    """
+    n, p = X.shape
+    for start in range(0, n, 4):  # four rows at a time: none waits for its own sum
+        for i in range(start, min(start + 4, n)):
+            keys[i] = sizes[i] = 0.0
+        for j in range(p):
+            for i in range(start, min(start + 4, n)):
+                x = X[i, j]
+                if x == x and x != 0.0:
+                    keys[i] += factors[j] * x
+                    sizes[i] += x * x if power == 2.0 else x if power == 1.0 else x**power
+
+
+def add_products(W, X, out):
+    """Add W X to out, for W (k x m), X (m x p): four rows of X at a time."""
+    k, m = W.shape
+    p, four = X.shape[1], m // 4 * 4
+    for i in range(0, four, 4):
+        for t in range(k):
+            w0, w1, w2, w3 = W[t, i], W[t, i + 1], W[t, i + 2], W[t, i + 3]
+            for j in range(p):
+                out[t, j] += w0 * X[i, j] + w1 * X[i + 1, j] + w2 * X[i + 2, j] + w3 * X[i + 3, j]
+    for i in range(four, m):
+        for t in range(k):
+            w0 = W[t, i]
+            for j in range(p):
+                out[t, j] += w0 * X[i, j]
+
+
+def scale_of_least_cost(a1, b1, a2, b2):
+    """Return the c > 0 at which a1 c + b1 / c + (a2 c^2 + b2 / c^2) / 2 is least; 1 where one side is zero."""
+    if a1 + a2 <= 0.0 or b1 + b2 <= 0.0:
+        return 1.0
+    log_c = 0.5 * np.log((b1 + b2) / (a1 + a2))
+    for _ in range(50):  # Newton: the sum is convex in log c; steps of one at most, as exponentials overshoot
+        c = np.exp(log_c)
+        slope = a1 * c - b1 / c + a2 * c * c - b2 / (c * c)
+        curvature = a1 * c + b1 / c + 2 * (a2 * c * c + b2 / (c * c))
+        step = max(min(slope / curvature, 1.0), -1.0)
+        log_c -= step
+        if abs(step) <= 1e-12:
+            break
+    return np.exp(log_c)
+
+
+def penalty_of(Wt, H, weights, strengths):
+    """Return what scores (k x n) and loadings cost."""
+    l1_W, l1_H, l2_W, l2_H = strengths
+    cost = 0.0
+    if l1_W + l2_W > 0.0:
+        for t in range(len(H)):
+            for i in range(Wt.shape[1]):
+                cost += weights[i] * Wt[t, i] * (l1_W + l2_W / 2 * Wt[t, i])
+            for j in range(H.shape[1]):
+                cost += H[t, j] * (l1_H + l2_H / 2 * H[t, j])
+    return cost
+
+
+def balance_in_place(Wt, H, before, weights, strengths):
+    """Share the scale of every component between W and H so that the penalty is least; return what it costs there.
+
+    ``before`` are the loadings of the pass before, which go along.
+    """
+    l1_W, l1_H, l2_W, l2_H = strengths
+    cost = 0.0
+    for t in range(len(H)):
+        w1, w2, h1, h2 = 0.0, 0.0, 0.0, 0.0
+        for i in range(Wt.shape[1]):
+            w1 += weights[i] * Wt[t, i]
+            w2 += weights[i] * Wt[t, i] * Wt[t, i]
+        for j in range(H.shape[1]):
+            h1 += H[t, j]
+            h2 += H[t, j] * H[t, j]
+        c = scale_of_least_cost(l1_W * w1, l1_H * h1, l2_W * w2, l2_H * h2)
+        for i in range(Wt.shape[1]):
+            Wt[t, i] *= c
+        for j in range(H.shape[1]):
+            H[t, j] /= c
+            before[t, j] /= c
+        cost += c * l1_W * w1 + l1_H * h1 / c + (c * c * l2_W * w2 + l2_H * h2 / (c * c)) / 2
+    return cost
+
+
+def leads_to(H, known):
+    """Whether every component of H points where one of the known loadings does."""
+    for t in range(len(H)):
+        own, best = 0.0, 0.0
+        for j in range(H.shape[1]):
+            own += H[t, j] * H[t, j]
+        for s in range(len(known)):
+            product, other = 0.0, 0.0
+            for j in range(H.shape[1]):
+                product += H[t, j] * known[s, j]
+                other += known[s, j] * known[s, j]
+            if other > 0.0:
+                best = max(best, product * product / other)
+        if best < 0.998 * own:  # a cosine of .999
+            return False
+    return True
+
+
+def verdict(history, accepted, H, known, known_value, tol):
+    """Return what the last objectives and loadings say: 0 to go on, 1 at the end, 2 on the way to a known minimum."""
+    now, before = history[(accepted - 1) % 6], history[accepted % 6]
+    if before - now <= 5 * tol * now:
+        return 1
+    if accepted % 5 == 0 and now <= 1.02 * known_value and leads_to(H, known):
+        return 2
+    return 0
+
+
+def descend_squares(X, weights, start, strengths, passes, tol, known, known_value):
+    """Go down from loadings (k x p) to a minimum of least squares, by the loop of factorize.py on one block of rows.
+
+    X is n x p and complete, ``weights`` are those of its rows, ``strengths`` what a unit of |W|_1, |H|_1, |W|^2 / 2 and
+    |H|^2 / 2 costs. Stops where the objective falls by less than the share ``tol`` per pass (mean of five), or on the
+    way to a ``known`` minimum. Returns the loadings and their objective: that of the known minimum on the way to it,
+    and what rounding leaves where the fit is exact.
+    """
+    n, p = -(-len(X) // LANES) * LANES, X.shape[1]  # whole strips of rows, filled up with zeros of weight 0
+    k, penalised = len(start), strengths[0] + strengths[2] > 0.0
+    l1_W, l1_H, l2_W, l2_H = strengths
+    rows_of, v, squared_norm = np.zeros((n, p)), np.zeros(n), 0.0
+    rows_of[: len(X)], v[: len(X)] = X, weights
+    for i in range(len(X)):
+        for j in range(p):
+            squared_norm += v[i] * X[i, j] * X[i, j]
+    strips, Wt = np.zeros((n // LANES, k, LANES)), np.zeros((k, n))
+    weighted, HXt, gram, ones = np.empty((k, LANES)), np.empty((k, LANES)), np.empty((k, k)), np.ones(p)
+    WtW, WtX = np.empty((k, k)), np.empty((k, p))
+    H, best, value = start.copy(), start.copy(), np.inf
+    history = np.full(6, np.inf)
+    momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
+    made = 0
+    while made < passes:
+        made += 1
+        row_products(H, H, gram)
+        for t in range(k):
+            gram[t, t] += l2_W
+        WtW[:], WtX[:] = 0.0, 0.0
+        for strip in range(len(strips)):
+            rows, F = slice(strip * LANES, (strip + 1) * LANES), strips[strip]
+            row_products(H, rows_of[rows], HXt)
+            HXt -= l1_W
+            coordinate_descent(F, gram, HXt, v[rows], 50 if careful else sweeps, 0.01 if careful else 0.2)
+            for t in range(k):
+                for i in range(LANES):
+                    weighted[t, i] = F[t, i] * v[rows.start + i]
+            add_products(weighted, rows_of[rows], WtX)
+            for t in range(k):
+                for s in range(t + 1):
+                    total = 0.0
+                    for i in range(LANES):
+                        total += weighted[t, i] * F[s, i]
+                    WtW[t, s] += total
+        for t in range(k):
+            for s in range(t):
+                WtW[s, t] = WtW[t, s]
+        if penalised:
+            for strip in range(len(strips)):
+                Wt[:, strip * LANES : (strip + 1) * LANES] = strips[strip]
+        new = H.copy()
+        curved = WtW.copy()
+        for t in range(k):
+            curved[t, t] += l2_H
+        coordinate_descent(new, curved, WtX - l1_H, ones, 40, 0.01)
+        row_products(new, new, gram)
+        found = squared_norm / 2
+        for t in range(k):
+            for j in range(p):
+                found -= new[t, j] * WtX[t, j]
+            for s in range(k):
+                found += WtW[t, s] * gram[t, s] / 2
+        cost = penalty_of(Wt, new, v, strengths)
+        found += cost
+        if not found <= value + 4e-14 * squared_norm:  # extrapolated too far, or too few sweeps
+            H[:] = best
+            momentum, rejected = 1.0, rejected + 1
+            if rejected > 1:
+                sweeps, careful = min(2 * sweeps, 100), True
+            if rejected > 5:
+                break
+            continue
+        if penalised:
+            found += balance_in_place(Wt, new, best, v, strengths) - cost
+            for strip in range(len(strips)):
+                strips[strip] = Wt[:, strip * LANES : (strip + 1) * LANES]
+        rejected = 0
+        history[accepted % 6] = value = found
+        accepted += 1
+        said = 1 if found <= 1e-14 * squared_norm else verdict(history, accepted, new, known, known_value, tol)
+        if said > 1 or (said == 1 and careful):
+            best[:] = new
+            return best, known_value if said == 2 else max(value, 1e-14 * squared_norm)
+        careful = said == 1
+        following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
+        share = (momentum - 1) / following
+        momentum = following
+        for t in range(k):
+            for j in range(p):
+                H[t, j] = max(new[t, j] + share * (new[t, j] - best[t, j]), 0.0)
+        best[:] = new
+    return best, max(value, 1e-14 * squared_norm)
+
+
+def add_slopes(A, F, X, weights, least, gradient, grams):
+    """Add to ``gradient`` (k x m) and ``grams`` what every cell adds to the Kullback-Leibler problems of columns of F.
+
+    X (q x m) is fitted by A' F, for A (k x q) and F (k x m); ``weights`` belong to the rows of X. The fit is kept above
+    ``least``. ``grams`` are packed lower triangles, k (k + 1) / 2 x m. Returns sum(x log(fit)), weighted.
+    """
+    k, m = F.shape
+    fit, slope, curvature, logs = np.empty(m), np.empty(m), np.empty(m), 0.0
+    for j in range(len(X)):
+        fit[:] = 0.0
+        for t in range(k):
+            a = A[t, j]
+            for i in range(m):
+                fit[i] += a * F[t, i]
+        v = weights[j]
+        for i in range(m):
+            fit[i] = max(fit[i], least)
+            ratio = X[j, i] / fit[i]
+            slope[i] = v * (1.0 - ratio)
+            curvature[i] = v * ratio / fit[i]
+        for i in range(m):
+            if X[j, i] > 0.0:
+                logs += v * X[j, i] * np.log(fit[i])
+        at = 0
+        for t in range(k):
+            a = A[t, j]
+            if a > 0.0:
+                for i in range(m):
+                    gradient[t, i] += a * slope[i]
+                for s in range(t + 1):
+                    b = a * A[s, j]
+                    if b > 0.0:
+                        for i in range(m):
+                            grams[at + s, i] += b * curvature[i]
+            at += t + 1
+    return logs
+
+
+def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
+    """Improve columns of F (k x m) of a Kullback-Leibler problem in place, given their gradient and Hessians.
+
+    ``multiplies`` asks for a multiplicative step, which cannot raise the objective; ``sums`` are those of the other
+    factor's components. Else the quadratic model is minimised; entries fall to a tenth at most, unless they are small.
+    """
+    k, m = F.shape
+    least = np.zeros((k, m))
+    for i in range(m):
+        top = 0.0
+        for t in range(k):
+            top = max(top, F[t, i])
+        for t in range(k):
+            if multiplies:
+                above = sums[t] + l1 + l2 * F[t, i]
+                ratio = max(sums[t] - gradient[t, i], 0.0) / above if above > 0.0 else 1.0
+                F[t, i] *= np.sqrt(ratio) if l2 > 0.0 else ratio
+            elif F[t, i] > 1e-3 * top:
+                least[t, i] = 0.1 * F[t, i]
+    if multiplies:
+        return
+    at = 0
+    for t in range(k):
+        for i in range(m):
+            gradient[t, i] += l1 + l2 * F[t, i]
+            grams[at, i] += l2
+        at += t + 2
+    own_grams_descent(F, gradient, grams, least, np.ones(m), sweeps, enough)
+
+
+def descend_counts(X, weights, start, strengths, passes, tol, known, known_value):
+    """Do what :func:`descend_squares` does, for the Kullback-Leibler divergence, by Newton steps."""
+    n, p = X.shape
+    k = len(start)
+    l1_W, l1_H, l2_W, l2_H = strengths
+    least = 1e-12 * X.mean()
+    everything, total = 0.0, 0.0  # what of the loss depends on the data alone; their sum
+    for i in range(n):
+        for j in range(p):
+            if X[i, j] > 0.0:
+                everything += weights[i] * X[i, j] * (np.log(X[i, j]) - 1.0)
+                total += weights[i] * X[i, j]
+    Xt, ones, packed = np.ascontiguousarray(X.T), np.ones(p), k * (k + 1) // 2
+    H = np.maximum(start, 1e-6 * start.max())
+    plain, before = H.copy(), H.copy()
+    Wt, kept = np.zeros((k, n)), np.zeros((k, n))
+    for i in range(n):
+        Wt[:, i] = X[i].sum() / H.sum()
+    value, history = np.inf, np.full(6, np.inf)
+    momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
+    cautious, patience, made = 0, 1, 0
+    while made < passes:
+        made += 1
+        sums = H.sum(axis=1)
+        for first in range(0, n, LANES):
+            rows = slice(first, min(first + LANES, n))
+            lanes = rows.stop - first
+            F, x = np.ascontiguousarray(Wt[:, rows]), np.ascontiguousarray(Xt[:, rows])
+            for step in range(3 if made == 1 else 1):
+                multiplies = cautious > 0 or (made == 1 and step < 2)
+                slopes, hessians = np.zeros((k, lanes)), np.zeros((packed, lanes))
+                add_slopes(H, F, x, ones, least, slopes, hessians)
+                most_sweeps, enough = 50 if careful else sweeps, 0.01 if careful else 0.2
+                newton_step(F, slopes, hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies)
+            Wt[:, rows] = F
+        slopes, hessians = np.zeros((k, p)), np.zeros((packed, p))
+        found = everything - add_slopes(Wt, H, X, weights, least, slopes, hessians)
+        W_sums = np.zeros(k)
+        for t in range(k):
+            for i in range(n):
+                W_sums[t] += weights[i] * Wt[t, i]
+            found += W_sums[t] * sums[t]
+        found += penalty_of(Wt, H, weights, strengths)
+        if not found <= value + 1e-13 * (total + abs(everything)):
+            H[:], Wt[:] = plain, kept
+            momentum, rejected = 1.0, rejected + 1
+            if rejected > 1:
+                sweeps, careful, cautious = min(2 * sweeps, 100), True, patience
+                patience = min(2 * patience, 64)
+            if rejected > 5:
+                break
+            continue
+        rejected, cautious = 0, max(cautious - 1, 0)
+        history[accepted % 6] = value = found
+        accepted += 1
+        before[:], plain[:] = plain, H
+        newton_step(plain, slopes, hessians, W_sums, l1_H, l2_H, 40, 0.01, cautious > 0)
+        said = verdict(history, accepted, plain, known, known_value, tol)
+        if said > 1 or (said == 1 and careful):
+            return plain, known_value if said == 2 else max(value, 1e-13 * total)
+        careful = said == 1
+        if l1_W + l2_W > 0.0:
+            balance_in_place(Wt, plain, before, weights, strengths)
+        kept[:] = Wt
+        following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
+        share = (momentum - 1) / following
+        momentum = following
+        for t in range(k):
+            for j in range(p):
+                H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), 0.1 * plain[t, j])
+    return plain, max(value, 1e-13 * total)
+
+
 def fill_holes(into, values, holes):
     """Copy the values to where there are holes; all are flat and of one length. NumPy's masked copy is slow."""
     for i in range(len(into)):
@@ -597,4 +962,11 @@ FAST = {
     coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},
     csr_times: {"contract"},
     csr_transposed_times: {"contract"},
+    add_products: {"reassoc", "contract", "nsz"},
+    leads_to: {"reassoc", "contract", "nsz"},
+    penalty_of: {"reassoc", "contract", "nsz"},
+    balance_in_place: {"reassoc", "contract", "nsz"},
+    add_slopes: {"reassoc", "contract", "arcp", "nsz"},
+    descend_squares: {"reassoc", "contract", "nsz"},
+    descend_counts: {"reassoc", "contract", "nsz"},
 }

@@ -33,9 +33,12 @@ from scipy import sparse
 from scipy.special import xlogy
 from sklearn.utils.validation import _check_sample_weight
 
+from ._warn import numpy_defaults
 from .kernels import compiled_if_worth, csr_fitted
+from .products import gram, inner, product
 
 BETA_LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
+MOST_DECADES = 280  # what powers of cells, or of their ratios, may come to
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
 PRODUCT_CELLS = 1 << 16  # and multiplied, or looked at twice, in slices that stay in the cache
 
@@ -67,7 +70,7 @@ class Strengths(NamedTuple):
 
 def weighted_sum(of_rows, weights):
     """Sum numbers that belong to rows."""
-    return float(of_rows.sum() if weights is None else weights @ of_rows)
+    return float(of_rows.sum() if weights is None else inner(weights, of_rows))
 
 
 def squares(X, weights=None):
@@ -80,13 +83,13 @@ def squares(X, weights=None):
         rows = slice(start, start + step)
         if weights is None:
             cells = X[rows].ravel("K").astype(np.float64, copy=False)
-            part = float(cells @ cells)
+            part = inner(cells, cells)
         if weights is not None or np.isnan(part):
             cells = np.square(X[rows], dtype=np.float64)
-            part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
+            part = float(cells.sum() if weights is None else product(weights[rows], cells).sum())
         if np.isnan(part):  # missing cells
             cells[np.isnan(cells)] = 0
-            part = float(cells.sum() if weights is None else (weights[rows] @ cells).sum())
+            part = float(cells.sum() if weights is None else product(weights[rows], cells).sum())
         total += part
     return total
 
@@ -124,7 +127,7 @@ def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
     for start in range(0, n, step):
         rows = slice(start, start + step)
         x = X[rows].toarray() if sparse.issparse(X) else X[rows]
-        y = W[rows] @ H
+        y = product(W[rows], H)
         D = of_cells(x, y, beta)
         if np.isnan(D.sum()):
             D[np.isnan(x)] = 0  # missing cells
@@ -137,15 +140,15 @@ def _squares_of_products(X, W, H, weights):
     if X.dtype != np.float64:
         return None
     step = max(1, X.shape[0] if sparse.issparse(X) else PRODUCT_CELLS // max(X.shape[1], 1))
-    squared_norm, product, WtW = 0.0, 0.0, np.zeros((len(H), len(H)))
+    squared_norm, both, WtW = 0.0, 0.0, np.zeros((len(H), len(H)))
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, X.shape[0], step):
             x, w = X[start : start + step], W[start : start + step]
             v = w if weights is None else w * weights[start : start + step, None]
             squared_norm += squares(x, None if weights is None else weights[start : start + step])
-            product += x.data @ fitted_at_stored(x, v, H) if sparse.issparse(x) else np.vdot(v.T @ x, H)
-            WtW += v.T @ w
-        loss = squared_norm / 2 - product + np.vdot(WtW, H @ H.T) / 2
+            both += inner(x.data, fitted_at_stored(x, v, H)) if sparse.issparse(x) else inner(product(v.T, x), H)
+            WtW += product(v.T, w)
+        loss = squared_norm / 2 - both + inner(WtW, gram(H)) / 2
     return float(loss) if np.isfinite(loss) and loss > 1e-4 * squared_norm else None
 
 
@@ -193,15 +196,15 @@ def _divergence_at_stored(X, W, H, beta, weights, unstored):
     y = fitted_at_stored(X, W, H)
     cells = np.where(np.isnan(X.data), 0.0, of_cells(X.data.astype(np.float64), y, beta))
     v = np.ones(len(W)) if weights is None else weights
-    stored = float(np.repeat(v, np.diff(X.indptr)) @ cells)
+    stored = inner(np.repeat(v, np.diff(X.indptr)), cells)
     if unstored:
         return stored
     # What is not stored: all cells, less the stored ones.
     y_v = y * np.repeat(v, np.diff(X.indptr))
     if beta == 2:
-        others = np.vdot((W.T * v) @ W, H @ H.T) - y @ y_v
+        others = inner(product(W.T * v, W), gram(H)) - inner(y, y_v)
         return stored + max(float(others), 0.0) / 2
-    return stored + max(float((v @ W) @ H.sum(axis=1) - y_v.sum()), 0.0)
+    return stored + max(inner(product(v, W), H.sum(axis=1)) - float(y_v.sum()), 0.0)
 
 
 def fitted_at_stored(X, W, H):
@@ -240,7 +243,7 @@ def observed_shares(X, missing, weights=None):
     v = np.ones(X.shape[0]) if weights is None else weights
     if not sparse.issparse(X):
         holes = np.isnan(X)
-        return 1 - holes.sum(axis=1) / missing.n_counted, 1 - v @ holes / v.sum()
+        return 1 - holes.sum(axis=1) / missing.n_counted, 1 - product(v, holes) / v.sum()
     marked = X.copy()  # what counts, at the stored cells: those observed, or else those that are not
     marked.data = np.isnan(X.data).astype(np.float64)
     if missing.unstored:
@@ -267,7 +270,7 @@ def column_means(X, weights=None, missing=None):
         X = X.copy()
         X.data = np.nan_to_num(X.data, nan=0.0)
         return np.divide(v @ X / v.sum(), shares, out=np.zeros(X.shape[1]), where=shares > 1e-12)
-    means = X.mean(axis=0, dtype=np.float64) if weights is None else weights @ X / weights.sum()
+    means = X.mean(axis=0, dtype=np.float64) if weights is None else product(weights, X) / weights.sum()
     means = np.asarray(means).ravel()
     holed = np.isnan(means)
     if not holed.any():
@@ -277,8 +280,8 @@ def column_means(X, weights=None, missing=None):
     for start in range(0, len(X), step):
         rows = slice(start, start + step)
         holes = np.isnan(X[rows])
-        sums += v[rows] @ np.where(holes, 0, X[rows])
-        counts += v[rows] @ ~holes
+        sums += product(v[rows], np.where(holes, 0, X[rows]))
+        counts += product(v[rows], ~holes)
     means[holed] = np.divide(sums, counts, out=np.zeros(len(means)), where=counts > 0)[holed]
     return means
 
@@ -305,11 +308,22 @@ def check_beta(beta_loss):
 
 
 def check_domain(X, beta_loss, missing=None):
-    """Refuse data that the loss cannot take: zeros make a divergence with beta <= 0 infinite."""
-    if check_beta(beta_loss) > 0:
+    """Refuse data that the loss cannot take: zeros where it is infinite, or cells too far apart for its powers."""
+    beta = check_beta(beta_loss)
+    if beta >= 1:
         return
     sparse_zeros = sparse.issparse(X) and not leaves_out_unstored(missing)
     cells = X.data if sparse.issparse(X) else X
+    least = np.min(cells, where=cells > 0, initial=np.inf)
+    top = np.max(cells, where=cells > 0, initial=0.0)
+    if top > 0 and (2 - beta) * (np.log10(top) - np.log10(least)) > MOST_DECADES:
+        raise ValueError(
+            f"X has cells from {least:.3g} to {top:.3g}: beta_loss={beta_loss!r} takes powers of their ratios, which "
+            f"overflow beyond {MOST_DECADES / (2 - beta):.0f} decades. Set the smallest cells to zero or leave their "
+            'columns out, or pass beta_loss="kullback-leibler".'
+        )
+    if beta > 0:
+        return
     zeros = int(np.count_nonzero(cells == 0)) + (np.prod(X.shape) - len(cells) if sparse_zeros else 0)
     if zeros:
         raise ValueError(
@@ -319,6 +333,17 @@ def check_domain(X, beta_loss, missing=None):
         )
 
 
+def check_range(top, beta, penalty, l1_ratio):
+    """Refuse cells whose loss and penalty are too far apart for floats, where the loss has other units than squares."""
+    powers = [power for power, used in ((1, l1_ratio > 0), (2, l1_ratio < 1)) if used]
+    if beta != 2 and penalty and top > 0 and max(abs((q - beta) * np.log10(top)) for q in powers) > MOST_DECADES / 2:
+        raise ValueError(
+            f"X has cells up to {top:.3g}: with a penalty, and this loss, numbers as large or small leave the range of "
+            "floats. Multiply X by a constant, scale the columns (NMFFeatures: scale), or pass penalty=0."
+        )
+
+
+@numpy_defaults
 def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_loss="frobenius", missing_values="ignore"):
     """Evaluate the penalised objective that every solver here minimises.
 
@@ -443,7 +468,7 @@ def balance(W_sums, W_squares, H, unit, columns=None):
     """
     a1, a2 = unit.l1_W * W_sums, unit.l2_W * W_squares
     u = np.ones(H.shape[1]) if columns is None else columns
-    b1, b2 = unit.l1_H * (H @ u), unit.l2_H * (np.square(H) @ u)
+    b1, b2 = unit.l1_H * product(H, u), unit.l2_H * product(np.square(H), u)
     alive = (W_sums > 0) & (b1 + b2 > 0)
     a1, a2, b1, b2 = (np.where(alive, v, 1.0) for v in (a1, a2, b1, b2))
     if not unit.l2_W:

@@ -23,6 +23,7 @@ from . import drawing, frames
 from .drawing import BLUE, COLOURS, DASHES, GREEN, LINE, PAPER, QUIET, VERMILLION
 from .estimator import NMFFeatures, component_names
 from .losses import RESIDUAL_CELLS, check_beta, leaves_out_unstored, of_cells, safe_scale
+from .products import product
 from .scaling import Scaling
 
 
@@ -533,7 +534,7 @@ def reconstruction_shares(nmf, X):
     for start in range(0, Z.shape[0], step):
         rows = slice(start, start + step)
         x = _dense(Z[rows], unstored)
-        for total, y in ((error, W[rows] @ nmf.components_), (spread, np.broadcast_to(means, x.shape))):
+        for total, y in ((error, product(W[rows], nmf.components_)), (spread, np.broadcast_to(means, x.shape))):
             total += np.where(np.isnan(x), 0, of_cells(x, y, beta)).sum(axis=0)
     share = np.where(spread > 0, _share(error, spread), np.nan)
     return pd.DataFrame({"share": share, "error": error, "spread": spread}, index=drawing.index(_column_names(nmf)))

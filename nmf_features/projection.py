@@ -25,9 +25,10 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
-from .blocks import single_threaded_blas, take, with_data, workers
+from .blocks import take, with_data, workers
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
 from .losses import Missing, fitted_at_stored, leaves_out_unstored, observed_shares, of_cells, slopes_of_cells
+from .products import gram, product
 from .solvers import diagonal_of_packed, floor_of_fit, multiply
 
 RIDGE = 1e-12
@@ -35,6 +36,7 @@ BATCH_TILES = 8  # tiles of rows that are solved at once
 # A row is done when no score is to change by more than CLOSE, relative to the largest; in single precision, NEAR.
 NEAR, CLOSE = 1e-4, 1e-11
 STEPS = 200
+NOTHING = 1e-14  # a row of which scores explain less has none
 
 
 def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta=2.0):
@@ -48,7 +50,6 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, bet
     return W
 
 
-@single_threaded_blas()
 def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta=2.0):
     """Return the same scores for loadings divided by their sums, with these sums (1 for zero loadings).
 
@@ -114,11 +115,11 @@ class _OfRows:
         out = np.empty((m, right.shape[1]), right.dtype)
         if whole:
             tiles = matrix[: whole * height].reshape(whole, height, -1)
-            np.matmul(tiles, right, out=out[: whole * height].reshape(whole, height, -1))
+            out[: whole * height].reshape(whole, height, -1)[:] = product(tiles, right)
         if rest:
             last = np.zeros((1, height, matrix.shape[1]), right.dtype)
             last[0, :rest] = matrix[whole * height :]
-            out[whole * height :] = np.matmul(last, right)[0, :rest]
+            out[whole * height :] = product(last, right)[0, :rest]
         return out
 
     @cached_property
@@ -163,7 +164,7 @@ class _LeastSquaresOfRows(_OfRows):
 
     def __init__(self, *args):
         super().__init__(*args)
-        self.gram = self.H @ self.H.T
+        self.gram = gram(self.H)
         self.gram.flat[self.diagonal] += RIDGE * self.gram.diagonal().mean() + self.l2
 
     def solve(self, batch):
@@ -266,6 +267,8 @@ class _DivergenceOfRows(_OfRows):
             near = self.descend(X, holes, W, active, l1, l2, lowest, single=True)
             W = np.where(np.isfinite(near).all(axis=1, keepdims=True), near, W)
         W = self.descend(X, holes, W, active, l1, l2, lowest)
+        if self.beta > 1:  # the loss of nothing is finite: a row whose scores sank has none
+            W[W.sum(axis=1) <= NOTHING * totals] = 0
         W = np.ldexp(W, e[:, None])
         W[observed <= 1e-12] = np.nan
         return W
@@ -395,7 +398,6 @@ def tile_rows(p):
     return max(32, min(256, (1 << 20) // max(p, 1)))
 
 
-@single_threaded_blas()
 def linear_scores(X, H):
     """Return X H', what recipes' ``bake()`` computes from the loadings."""
-    return X @ H.T.astype(X.dtype)
+    return product(X, H.T.astype(X.dtype))

@@ -17,8 +17,9 @@ from sklearn.utils.sparsefuncs import min_max_axis
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
-from ._warn import warn_user
+from ._warn import numpy_defaults, warn_user
 from .losses import check_weights
+from .products import product
 
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
@@ -189,8 +190,8 @@ def means(X, function, weights):
         if np.isnan(values.sum()):
             missing = np.isnan(values)
             values[missing] = 0
-            count = count - v @ missing
-        total = total + (values.sum(axis=0) if weights is None else v @ values)
+            count = count - product(v, missing)
+        total = total + (values.sum(axis=0) if weights is None else product(v, values))
     return total / np.where(count == 0, 1, count)
 
 
@@ -343,6 +344,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         self.scale = scale
         self.out_of_range = out_of_range
 
+    @numpy_defaults
     def fit(self, X, y=None, sample_weight=None):
         """Learn offset and factor of every column.
 
@@ -361,10 +363,12 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         self._fit(X, sample_weight)
         return self
 
+    @numpy_defaults
     def fit_transform(self, X, y=None, sample_weight=None):
         """Fit to X and return it scaled, as ``fit(X).transform(X)`` does."""
         return self._apply(self._fit(X, sample_weight))
 
+    @numpy_defaults
     def transform(self, X):
         """Return X shifted and scaled.
 
@@ -382,6 +386,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         self._validate_params()
         return self._apply(frames.check_table(self, X, reset=False, dtype=[np.float64, np.float32]))
 
+    @numpy_defaults
     def inverse_transform(self, X):
         """Return scaled data in original units, exact to rounding for values within the training range.
 

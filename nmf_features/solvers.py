@@ -32,6 +32,7 @@ from scipy import sparse
 from .blocks import Block, fill, loadings_times, row_blocks, scores_times, take, with_data
 from .kernels import compiled, coordinate_descent, csr_grams_blas, own_grams_descent, packed_products
 from .losses import fitted_at_stored, of_cells, slopes_of_cells, squares, weighted_sum
+from .products import gram, inner, product
 
 
 class Statistics(NamedTuple):
@@ -58,7 +59,7 @@ def weighted_sums(block, Wt):
     """Return the weighted scores of a block and their sums and squares, as they count in the penalty."""
     weighted = Wt.copy() if block.weights is None else Wt * block.counts
     v = np.broadcast_to(block.observed, Wt.shape[1:])
-    return weighted, (weighted @ v).astype(np.float64), ((weighted * Wt) @ v).astype(np.float64)
+    return weighted, *(product(q, v).astype(np.float64) for q in (weighted, weighted * Wt))
 
 
 class _Solver:
@@ -98,7 +99,7 @@ class Alternating(_Solver):
 
     def context(self, H, strengths):
         """Return what all blocks need to know of the loadings."""
-        return plus_diagonal(H @ H.T, strengths.l2_W)
+        return plus_diagonal(gram(H), strengths.l2_W)
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
@@ -119,10 +120,10 @@ class Alternating(_Solver):
 
     def _sums(self, block, Wt):
         weighted = Wt.copy() if block.weights is None else Wt * block.counts
-        WtW = (Wt @ weighted.T).astype(np.float64)  # not with itself: the symmetric product is slow for few rows
+        WtW = product(Wt, weighted.T).astype(np.float64)
         sums, squares = weighted.sum(axis=1, dtype=np.float64), WtW.diagonal().copy()
         if block.missing is not None:
-            sums, squares = weighted @ block.observed, (weighted * Wt) @ block.observed
+            sums, squares = product(weighted, block.observed), product(weighted * Wt, block.observed)
         return Statistics(WtW, scores_times(weighted, block.X), sums, squares, np.array(block.squared_norm()))
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
@@ -134,7 +135,7 @@ class Alternating(_Solver):
 
     def loss(self, H, stats):
         """Return the loss for loadings H and the scores behind the statistics."""
-        return max(float(0.5 * stats.squared_norm - np.vdot(H, stats.WtX) + 0.5 * np.vdot(stats.WtW, H @ H.T)), 0.0)
+        return max(float(0.5 * stats.squared_norm - inner(H, stats.WtX) + 0.5 * inner(stats.WtW, gram(H))), 0.0)
 
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
@@ -185,7 +186,7 @@ class Multiplicative(Alternating):
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Multiply once by the ratio of the negative to the positive part of the gradient."""
-        below = A @ F + l1
+        below = product(A, F) + l1
         F *= np.divide(B, below, out=np.ones_like(F), where=below > 0)  # 0 / 0: nothing depends on this entry
 
 
@@ -204,7 +205,7 @@ class AlternatingLeastSquares(Alternating):
         """Solve A F = B - l1 and cut off."""
         limits = np.finfo(A.dtype)
         ridge = 10 * limits.eps * max(np.trace(A), limits.tiny) * np.eye(len(A), dtype=A.dtype)
-        F[:] = np.maximum(np.linalg.solve(A + ridge, B - l1), 0)
+        F[:] = np.maximum(product(np.linalg.inv(A + ridge), B - l1), 0)
 
 
 class Gradient(Alternating):
@@ -223,14 +224,14 @@ class Gradient(Alternating):
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Take one step."""
-        gradient = A @ F - B + l1
+        gradient = product(A, F) - B + l1
         if self.learning_rate is not None:
             F[:] = np.maximum(F - self.learning_rate * gradient, 0)
             return
         curvature = np.trace(A) / len(A)
         while curvature > 0:
             step = np.maximum(F - gradient / curvature, 0) - F
-            if np.vdot(step, A @ step) <= curvature * np.vdot(step, step):  # the quadratic lies under its bound
+            if inner(step, product(A, step)) <= curvature * inner(step, step):  # the quadratic lies under its bound
                 F += step
                 return
             curvature *= 2
@@ -360,15 +361,15 @@ class _Divergence(_Solver):
         """
         X, k, multiplies = block.X, len(A), self.multiplies or products is None
         At, A = np.ascontiguousarray(A.T, dtype=F.dtype), A.astype(F.dtype, copy=False)
-        ones = (A.sum(axis=1) if weights is None else A @ weights)[:, None]
+        ones = (A.sum(axis=1) if weights is None else product(A, weights))[:, None]
         above = grams = None
         if not self.per_stored:
-            slope, positive, curvature, apart = self.cells(block, F.T @ A, multiplies)
+            slope, positive, curvature, apart = self.cells(block, product(F.T, A), multiplies)
             gradient = loadings_times(A, slope)
             if multiplies and positive.ndim:
                 above = loadings_times(A, positive)
             if products is not None:
-                grams = products.astype(F.dtype, copy=False) @ curvature.T
+                grams = product(products.astype(F.dtype, copy=False), curvature.T)
         else:
             slope, positive, curvature, apart = self.cells(block, fitted_at_stored(X, F.T, A), multiplies)
             v = 1 if weights is None else weights[X.indices].astype(F.dtype)
@@ -389,7 +390,7 @@ class _Divergence(_Solver):
         weighted, sums, squares = weighted_sums(block, Wt)
         if self.per_stored:
             return Slopes(*np.zeros((3, 0)), sums, squares)
-        slope, positive, curvature, apart = self.cells(block, Wt.T @ H.astype(Wt.dtype), self.multiplies)
+        slope, positive, curvature, apart = self.cells(block, product(Wt.T, H.astype(Wt.dtype)), self.multiplies)
         gradient, above = scores_times(weighted, slope), np.zeros(())
         if self.multiplies and positive.ndim:
             above = scores_times(weighted, positive)
@@ -438,17 +439,17 @@ class _Divergence(_Solver):
             if block.missing is not None:
                 cells[block.missing] = 0
             if self.unstored:
-                return float(v @ cells)
-            return float(v @ cells + (Wt @ block.counts).astype(np.float64) @ H.sum(axis=1) - v @ y)
-        Y, holes = np.maximum(Wt.T @ H.astype(Wt.dtype), self.tiny), block.missing
+                return inner(v, cells)
+            return inner(v, cells - y) + inner(product(Wt, block.counts).astype(np.float64), H.sum(axis=1))
+        Y, holes = np.maximum(product(Wt.T, H.astype(Wt.dtype)), self.tiny), block.missing
         if sparse.issparse(X):
             X, holes = X.toarray(), None if holes is None else with_data(X, holes).toarray()
         if self.beta == 1 and holes is None:
             logs = np.log(Y, out=Y)
             if block.weights is not None:
                 logs *= block.counts[:, None]
-            everything = float((Wt @ block.counts).astype(np.float64) @ H.sum(axis=1))
-            return everything - float(np.vdot(X, logs))
+            everything = inner(product(Wt, block.counts).astype(np.float64), H.sum(axis=1))
+            return everything - inner(X, logs)
         if holes is not None:
             fill(Y, X, holes)  # no difference, no loss
         if self.beta == 2:
@@ -493,7 +494,7 @@ def constant_of_logarithms(block):
         return 0.0
     with np.errstate(divide="ignore"):
         logs = np.where(block.X > 0, np.log(block.X), 0)
-    return float(block.counts @ (block.X * (logs - 1)).sum(axis=1, dtype=np.float64))
+    return inner(block.counts, (block.X * (logs - 1)).sum(axis=1, dtype=np.float64))
 
 
 class MultiplicativeDivergence(_Divergence):
@@ -590,7 +591,7 @@ def stationarity(F, A, B):
         return 0.0 if B.max(initial=0.0) <= 0 else np.inf
     curvature = A.diagonal()
     alive = curvature > 0
-    gradient = (A[alive] @ F - B[alive]) / curvature[alive, None]
+    gradient = (product(A[alive], F) - B[alive]) / curvature[alive, None]
     return float(np.abs(np.minimum(F[alive], gradient)).max(initial=0.0) / top)
 
 

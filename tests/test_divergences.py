@@ -8,7 +8,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _beta_divergence
 
-from nmf_features import NMFFeatures, factorize, objective
+from nmf_features import NMFFeatures, factorize, objective, select_components
 from nmf_features.losses import Missing, Strengths, divergence, extremes, largest, of_cells, slopes_of_cells
 from nmf_features.projection import exact_scores
 from nmf_features.solvers import DIVERGENCE_SOLVERS, MultiplicativeDivergence, multiply
@@ -240,6 +240,7 @@ def test_no_product_overflows_where_the_fit_does_not():
     assert_allclose(objective(X, W, H, penalty=0), 12 * (0.5e10) ** 2 / 2)
 
 
+@pytest.mark.filterwarnings("ignore:Components .* are zero")  # with this penalty one does
 @pytest.mark.parametrize("beta", [1.0, 1.5, 2.0])
 @pytest.mark.parametrize("missing_values", ["ignore", "unstored"])
 def test_many_sparse_rows_with_holes(beta, missing_values):
@@ -540,7 +541,7 @@ def test_constant_columns_of_sparse_data_do_not_count():
     X = counts() * (np.random.default_rng(0).uniform(size=(120, 15)) < 0.7)
     rest = np.delete(X, 3, axis=1)
     X[:, 3] = 2
-    fit = dict(shift=None, scale=None, beta_loss=KL, penalty=0.05, tol=1e-9)
+    fit = dict(shift=None, scale=None, beta_loss=KL, penalty=0.05, tol=1e-9, init="nnsvd-lrc")
     table = NMFFeatures(3, missing_values="unstored", **fit).fit(sparse.csr_array(X))
     seen = NMFFeatures(3, missing_values="ignore", **fit).fit(np.where(rest == 0, np.nan, rest))
     assert_allclose(table.objective_, seen.objective_, rtol=5e-3)  # from other starts
@@ -593,7 +594,8 @@ def test_new_rows_are_in_the_domain_too():
 @pytest.mark.parametrize("beta", [-1, 0, 0.5, 1, 3])
 def test_every_unit(beta):
     X = amounts()
-    fit = dict(shift=None, scale=None, beta_loss=beta, penalty=0, max_iter=300)
+    # of a minimum that is flat the same point: from one start
+    fit = dict(shift=None, scale=None, beta_loss=beta, penalty=0, max_iter=300, init="nnsvd-lrc")
     one = NMFFeatures(2, **fit).fit(X)
     for c in (1e-200, 1e-30, 1e30, 1e200):
         other = NMFFeatures(2, **fit).fit(X * c)
@@ -713,3 +715,58 @@ def test_a_row_that_is_watched_has_the_same_bits_alone(beta):
     W = exact_scores(X, H, beta=beta)
     for i in range(0, 60, 6):
         assert_array_equal(exact_scores(X[[i]], H, beta=beta)[0], W[i])
+
+
+# ---- what sinks to zero is zero; what cannot be computed is refused
+
+
+@pytest.mark.parametrize("beta", [1.5, 1.2])
+def test_components_that_sink_are_exactly_zero_and_named(beta):
+    X = np.random.default_rng(0).gamma(1, 1, (50, 3))
+    nmf = NMFFeatures(3, beta_loss=beta, penalty=10)
+    with pytest.warns(UserWarning, match="empties the model|are zero"):
+        W = nmf.fit_transform(X)
+    for F in (W, nmf.components_):
+        assert F[F > 0].min(initial=1.0) > 1e-30
+    assert_array_equal(nmf.transform(X), W)
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped", "ignore:Components", "ignore:Constant")
+@pytest.mark.parametrize("missing_values", ["raise", "ignore"])
+@pytest.mark.parametrize("beta", [0.5, 1, 1.5, 2])
+@pytest.mark.parametrize("solver", ["newton", "mu"])
+def test_columns_of_zeros_have_loadings_of_exactly_zero(solver, beta, missing_values):
+    X = np.random.default_rng(0).gamma(1, 1, (200, 4))
+    X[:, 1] = 0
+    settings = dict(beta_loss=beta, solver=solver, missing_values=missing_values, max_iter=100)
+    nmf = NMFFeatures(3, scale="mean", **settings)
+    W = nmf.fit_transform(X)
+    assert (nmf.components_[:, 1] == 0).all()
+    assert_array_equal(nmf.transform(X), W)
+    assert (factorize(X, 3, init="nnsvd-lrc", **settings).H[:, 1] == 0).all()
+
+
+def test_cells_too_far_apart_are_refused():
+    X = np.random.default_rng(0).gamma(1, 1, (50, 12))
+    X[:, 3] *= 1e-300
+    with pytest.raises(ValueError, match="takes powers of their ratios, which overflow beyond 140 decades"):
+        factorize(X, 9, beta_loss=0)
+    X[:, 3] *= 1e300
+    X[:, 0] *= 1e300
+    with pytest.raises(ValueError, match="with a penalty, and this loss, numbers as large or small leave the range"):
+        factorize(X, 2, beta_loss=1, penalty=10, l1_ratio=0)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:NMF stopped", "ignore:Components", "ignore:Constant", "ignore:No number", "ignore:n_components"
+)
+@pytest.mark.parametrize("beta", [1, 1.5, 2])
+@pytest.mark.parametrize("solver", ["auto", "mu"])
+def test_numpys_error_settings_of_the_caller_disturb_nothing(solver, beta):
+    X, settings = load_digits().data[:300], dict(solver=solver, beta_loss=beta)
+    with np.errstate(all="raise"):
+        nmf = NMFFeatures(8, max_iter=50, **settings).fit(X)
+        nmf.inverse_transform(nmf.transform(X))
+        nmf.score(X)
+        factorize(X, 8, max_iter=50, **settings)
+        select_components(X[:, 20:30], [1, 2], n_splits=2, random_state=0, max_iter=20)

@@ -21,7 +21,6 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
-from threadpoolctl import threadpool_limits
 
 from nmf_features import NMFFeatures, nnmf, objective
 from nmf_features.scaling import Scaling
@@ -464,18 +463,6 @@ def test_values_far_above_training_are_named(table):
     nmf = NMFFeatures(2).fit(table.assign(c1=table["c1"] * 1e-300))
     with pytest.raises(ValueError, match=r"overflows, in columns \['c1'\]"):
         nmf.transform(table.assign(c1=table["c1"] * 1e10))
-
-
-def test_bits_do_not_depend_on_blas_threads(table):
-    wide = np.random.default_rng(0).gamma(1, 1, (500, 60))
-    results = []
-    for threads in (1, 2):
-        with threadpool_limits(threads):
-            results.append(NMFFeatures(3, n_jobs=1).fit_transform(wide))
-    assert_array_equal(*results)
-
-
-# ---- errors
 
 
 def test_fit_and_transform_must_agree(table):

@@ -1,5 +1,7 @@
 """The solvers of the textbooks, and the worked examples that go with them."""
 
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -8,7 +10,7 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from nmf_features import NMFFeatures, factorize
-from nmf_features.factorize import sample_rows
+from nmf_features.samples import Rows
 from nmf_features.solvers import SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:NMF stopped")  # multiplicative updates are slow
@@ -159,10 +161,12 @@ def test_ratings_with_unseen_films_as_unobserved(learning_rate):
 # ---- found in review
 
 
-def test_multiplicative_updates_leave_zeros_that_a_sample_left():
+def test_multiplicative_updates_leave_zeros_that_a_sample_left(monkeypatch):
+    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "LONG_CELLS", 0)
+    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "SAMPLE_ROWS", 100)
     rng = np.random.default_rng(0)
     X = rng.gamma(1, 1, (1700, 2)) @ rng.gamma(1, 1, (2, 6))
-    X[sample_rows(1700, 425), 5] = 0
+    X[Rows(X).sample(106)[0], 5] = 0
     fast, slow = (factorize(X, 2, penalty=0, solver=solver) for solver in ("hals", "mu"))
     assert slow.H[:, 5].any()
     assert slow.objective < 1.05 * fast.objective

@@ -1,0 +1,62 @@
+"""Products so small that BLAS makes each on one thread: the same bits in any thread, and beside any others.
+
+The threads of BLAS would multiply with ours, and its results depend on their number. Its limits belong to the process:
+a library that sets them takes them from everybody else, and two that do so at once leave them wrong. Here none is set.
+OpenBLAS takes one thread for a product of matrices of up to 2^18 multiplications, and so for each piece of a larger
+one; products with vectors, and of sparse matrices, do without BLAS.
+"""
+
+import platform
+
+import numpy as np
+from scipy import sparse
+
+# OpenBLAS: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD, in interface/gemm.c; on some Arm processors half of it
+MULTIPLICATIONS = 1 << 18 if platform.machine() in ("x86_64", "AMD64") else 120_000
+LEAST = 16  # rows, columns or terms of a piece
+
+
+def product(A, B):
+    """Return A B for vectors, matrices, or a stack of matrices A. Pieces are summed in a fixed order."""
+    if sparse.issparse(A) or sparse.issparse(B):  # SciPy has loops of its own
+        return A @ B
+    if A.ndim == 1 or B.ndim == 1:
+        return np.einsum({(1, 1): "j,j->", (1, 2): "j,jk->k", (2, 1): "ij,j->i"}[A.ndim, B.ndim], A, B)
+    m, inside, n = *A.shape[-2:], B.shape[1]
+    if m * inside * n <= MULTIPLICATIONS and m != 1 and n != 1:
+        return A @ B
+    if m == 1 or n == 1:  # BLAS takes these for products of a matrix and a vector
+        return np.einsum("...ij,jk->...ik", A, B)
+    rows, terms, columns = _pieces([m, inside, n])
+    out = np.empty((*A.shape[:-1], n), np.result_type(A, B))
+    for i in rows:
+        for j in columns:
+            part = out[..., i, j]
+            np.matmul(A[..., i, terms[0]], B[terms[0], j], out=part)
+            for s in terms[1:]:
+                part += A[..., i, s] @ B[s, j]
+    return out
+
+
+def _pieces(sizes):
+    """Return slices for every side, of nearly equal lengths; the longest side is cut first."""
+    lengths = list(sizes)
+    while lengths[0] * lengths[1] * lengths[2] > MULTIPLICATIONS:
+        longest = int(np.argmax(lengths))
+        others = lengths[0] * lengths[1] * lengths[2] // lengths[longest]
+        lengths[longest] = max(MULTIPLICATIONS // others, min(LEAST, lengths[longest] // 2))
+    cut = []
+    for size, length in zip(sizes, lengths, strict=True):
+        count = -(-size // length)
+        cut.append([slice(size * i // count, size * (i + 1) // count) for i in range(count)])
+    return cut
+
+
+def gram(A):
+    """Return A A'."""
+    return product(A, A.T.copy())  # for one and the same buffer NumPy takes another routine of BLAS
+
+
+def inner(A, B):
+    """Return the sum of the products of the entries of two arrays of one shape."""
+    return float(np.einsum("i,i->", A.ravel(), B.ravel()))

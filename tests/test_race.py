@@ -1,0 +1,187 @@
+"""Starts, races of them, and samples: the same table leads to the same minimum, and a good one."""
+
+import warnings
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.decomposition import NMF
+from sklearn.decomposition._nmf import _initialize_nmf
+
+from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
+from nmf_features.init import GRAM_COLUMNS, leading_directions, nndsvda
+from nmf_features.kernels import compiled, content_keys, descend_counts, descend_squares
+from nmf_features.samples import Rows
+
+
+def scaled(name):
+    frame = {"breast_cancer": load_breast_cancer, "digits": load_digits}.get(name)
+    X = frame().data if frame else getattr(sm.datasets, name).load_pandas().data.to_numpy(dtype=float)
+    return NonNegativeScaler().fit_transform(X[:, X.std(axis=0) > 0])
+
+
+def dummies(levels, rows=30_000):
+    share = 1 / np.arange(1, levels + 1)
+    drawn = np.random.default_rng(0).choice(levels, rows, p=share / share.sum())
+    return np.eye(levels)[drawn]
+
+
+def gamma(n, p, k=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.gamma(0.7, size=(n, k)) @ rng.gamma(0.7, size=(k, p)) + 0.3 * rng.uniform(size=(n, p))
+
+
+@pytest.mark.parametrize(
+    ("name", "ks"),
+    [
+        ("fair", (4, 8)),
+        ("randhie", (7, 8)),
+        ("star98", (8,)),
+        ("anes96", (8,)),
+        ("digits", (6,)),
+        ("breast_cancer", (5,)),
+    ],
+)
+def test_the_order_of_rows_changes_nothing(name, ks):
+    """All tables, 30 orders each: benchmarks/order.py."""
+    X = scaled(name)
+    for k in ks:
+        first = NMFFeatures(k).fit(X)
+        for seed in range(2):
+            other = NMFFeatures(k).fit(X[np.random.default_rng(seed).permutation(len(X))])
+            assert_allclose(other.objective_, first.objective_, rtol=3e-4)
+            cosines = (other.components_ * first.components_).sum(axis=1) / (
+                np.linalg.norm(other.components_, axis=1) * np.linalg.norm(first.components_, axis=1)
+            )
+            assert cosines.min() > 0.995
+
+
+@pytest.mark.parametrize("levels", [20, 300])
+def test_common_levels_of_dummies_are_found(levels):
+    X = dummies(levels)
+    for order in (slice(None), np.random.default_rng(0).permutation(len(X)), np.argsort(X @ np.arange(levels))):
+        nmf = NMFFeatures(2, penalty=0).fit(X[order])
+        assert sorted(nmf.components_.argmax(axis=1)) == [0, 1]
+        squares = np.sort(np.square(NonNegativeScaler().fit_transform(X)).sum(axis=0))
+        # tol is a share of the objective of all 300 columns, and .1 % of what two of them explain
+        assert nmf.explained_.sum() * squares.sum() > 0.99 * squares[-2:].sum()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("name", "k"), [("star98", 8), ("anes96", 8), ("breast_cancer", 7), ("fair", 4)])
+def test_the_minimum_is_no_worse_than_scikit_learns(name, k):
+    """Many tables and starts: benchmarks/minima.py."""
+    X = scaled(name)
+    peer = NMF(k, init="nndsvda", tol=1e-6, max_iter=2000, random_state=0)
+    theirs = objective(X, peer.fit_transform(X), peer.components_, penalty=0)
+    assert factorize(X, k, penalty=0).objective <= 1.001 * theirs
+
+
+def test_default_starts_are_the_same_whatever_the_seed():
+    X = scaled("star98")
+    one, two = (factorize(X, 6, random_state=seed) for seed in (0, 1))
+    assert_array_equal(one.H, two.H)
+    named = factorize(X, 6, init="nnsvd-lrc")
+    assert one.objective <= named.objective * (1 + 1e-4)
+
+
+def test_more_starts_are_no_worse():
+    X = scaled("anes96")
+    one, three = (factorize(X, 7, n_init=n) for n in (1, 3))
+    assert three.objective <= one.objective * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("penalty", [0, 0.01])
+@pytest.mark.parametrize(("descend", "beta"), [(descend_squares, 2), (descend_counts, 1)])
+def test_descents_in_machine_code_are_those_of_the_loop(descend, beta, penalty):
+    """The same start leads to the same objective; interpreted, the same loop is its own twin."""
+    X, weights = gamma(70, 9), np.random.default_rng(1).uniform(0.5, 2, 70)
+    start = np.random.default_rng(2).uniform(size=(3, 9)) * X.mean(axis=0)
+    n = weights.sum()
+    strengths = (penalty * 9, penalty * n, 0.0, 0.0)
+    arguments = (X, weights, start, strengths, 500, 1e-9, np.zeros_like(start), np.inf)
+    _, value = compiled(descend)(*arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        f = factorize(X, 3, penalty=penalty, init=start, sample_weight=weights, beta_loss=beta, tol=1e-9, max_iter=5000)
+    assert_allclose(value, f.objective, rtol=1e-4)
+    few = (X[:10], weights[:10], start, strengths, 8, 0.0, np.zeros_like(start), np.inf)
+    slow_H, slow = descend(*few)
+    fast_H, fast = compiled(descend)(*few)
+    assert_allclose(slow, fast, rtol=1e-9)
+    assert_allclose(slow_H, fast_H, rtol=1e-5, atol=1e-9)
+
+
+def test_a_descent_that_leads_to_a_known_minimum_stops_on_the_way():
+    X = gamma(80, 8)
+    start = np.random.default_rng(0).uniform(size=(3, 8))
+    arguments = (X, np.ones(80), start, (0.0, 0.0, 0.0, 0.0), 1000, 1e-12)
+    H, value = compiled(descend_squares)(*arguments, np.zeros_like(start), np.inf)
+    again, known = compiled(descend_squares)(*arguments, H, value)
+    assert known == value
+    assert not np.array_equal(again, H)
+
+
+@pytest.mark.parametrize("make", [np.array, sparse.csr_array, np.asfortranarray])
+def test_samples_are_of_rows_not_of_places(make):
+    X = gamma(5000, 7)
+    X[:50] = X[50]  # equal rows
+    moved = np.random.default_rng(0).permutation(5000)
+    rows, weights = Rows(make(X)).sample(300)
+    others, other_weights = Rows(make(X[moved])).sample(300)
+    assert_array_equal(X[moved][others], X[rows])
+    assert_allclose(other_weights, weights, rtol=1e-12)
+    assert_array_equal(X[moved][Rows(make(X[moved])).all()[0]], X[Rows(make(X)).all()[0]])
+
+
+def test_a_row_of_weight_two_is_two_rows_in_a_sample():
+    X = gamma(3000, 5)
+    weights = 1.0 + (np.arange(3000) % 3 == 0)
+    twice = np.repeat(np.arange(3000), weights.astype(int))
+    rows, of_rows = Rows(X, weights).sample(200)
+    copies, of_copies = Rows(X[twice]).sample(200)
+    together = np.bincount(twice[copies], of_copies, minlength=3000)
+    assert_allclose(np.bincount(rows, of_rows, minlength=3000), together, rtol=1e-9)
+
+
+def test_sums_over_samples_are_near_those_over_all_rows():
+    X = np.random.default_rng(0).lognormal(0, 2, size=(20_000, 6))  # a few rows hold most of the sum of squares
+    rows, weights = Rows(X).sample(2000)
+    assert_allclose(weights.sum(), len(X), rtol=0.05)
+    assert_allclose(weights @ np.square(X[rows]).sum(axis=1), np.square(X).sum(), rtol=0.02)
+    assert np.isin(np.square(X).sum(axis=1).argsort()[-20:], rows).all()
+
+
+def test_keys_depend_on_nothing_but_the_cells_of_a_row():
+    X = gamma(37, 5)
+    X[3, 2] = np.nan
+    factors, keys = np.arange(1.0, 6), []
+    for function, at in (
+        (compiled(content_keys), slice(None)),
+        (compiled(content_keys), slice(3, 8)),
+        (content_keys, slice(None)),
+    ):
+        key, size = np.zeros(len(X[at])), np.zeros(len(X[at]))
+        function(np.ascontiguousarray(X[at]), factors, 2.0, key, size)
+        keys.append(key)
+        assert_allclose(size, np.nansum(np.square(X[at]), axis=1))
+    assert_array_equal(keys[0], keys[2])
+    assert_array_equal(keys[0][3:8], keys[1])
+
+
+def test_directions_of_many_columns_are_singular_vectors():
+    X = gamma(400, GRAM_COLUMNS + 50, k=6)
+    squares, V = leading_directions(X, 4)
+    _, singular, Vt = np.linalg.svd(X, full_matrices=False)
+    assert_allclose(squares, singular[:4] ** 2, rtol=1e-3)
+    assert (np.abs((V.T * Vt[:4]).sum(axis=1)) > 0.99).all()
+
+
+def test_nndsvda_is_scikit_learns():
+    X = gamma(60, 9, k=5)
+
+    expected = _initialize_nmf(X, 4, init="nndsvda", random_state=0)[1]
+    assert_allclose(nndsvda(X, 4), expected, rtol=1e-4, atol=1e-6)
