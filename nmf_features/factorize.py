@@ -545,7 +545,8 @@ def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, ma
         elif good and len(left) > 1 and n_init == 1:  # several starts that are asked for go to the end
             met = [reach(H, min(passes, JUDGING_PASSES)) for H in left]
             least = min(value for value, _ in met)
-            left = [next(H for value, H in met if value <= (1 + SAME) * least)]  # rounding must not decide
+            near = least + SAME * abs(least)  # an exact fit may be a little below zero
+            left = [next(H for value, H in met if value <= near)]  # rounding must not decide
     best = None
     for H in left:
         run = descent().run(H, passes, good)

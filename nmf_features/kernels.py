@@ -13,6 +13,9 @@ STRIP = 128  # columns that coordinate_descent sweeps together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
 AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where more than one thread would multiply them
 GUESS_SWEEPS = 2
+WHOLE = 16  # numbers that a compiled loop takes at once, where it can
+LOG_2 = 0.6931471805599453
+BITS_OF_LEAST_PART = 0x3FE6A09E667F3BCD  # 1 / sqrt(2)
 FEW = 50_000
 
 
@@ -789,42 +792,52 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
     return best, max(value, 1e-14 * squared_norm)
 
 
-def add_slopes(A, F, X, weights, least, gradient, grams):
+def add_slopes(A, F, X, weights, least, gradient, grams, logs_too):
     """Add to ``gradient`` (k x m) and ``grams`` what every cell adds to the Kullback-Leibler problems of columns of F.
 
     X (q x m) is fitted by A' F, for A (k x q) and F (k x m); ``weights`` belong to the rows of X. The fit is kept above
-    ``least``. ``grams`` are packed lower triangles, k (k + 1) / 2 x m. Returns sum(x log(fit)), weighted.
+    ``least``. ``grams`` are packed lower triangles, k (k + 1) / 2 x m. Returns sum(x log(fit)), weighted, if
+    ``logs_too``: each logarithm from the bits of the number and a series, as a vector of them takes a call no time.
     """
     k, m = F.shape
-    fit, slope, curvature, logs = np.empty(m), np.empty(m), np.empty(m), 0.0
+    fit, slope, curvature, logs = np.empty(m), np.empty(m), np.empty(m), np.zeros(m)
+    bits = fit.view(np.int64)
     for j in range(len(X)):
+        v, x = weights[j], X[j]
         fit[:] = 0.0
         for t in range(k):
-            a = A[t, j]
+            a, f = A[t, j], F[t]
             for i in range(m):
-                fit[i] += a * F[t, i]
-        v = weights[j]
+                fit[i] += a * f[i]
         for i in range(m):
             fit[i] = max(fit[i], least)
-            ratio = X[j, i] / fit[i]
-            slope[i] = v * (1.0 - ratio)
-            curvature[i] = v * ratio / fit[i]
-        for i in range(m):
-            if X[j, i] > 0.0:
-                logs += v * X[j, i] * np.log(fit[i])
+            inverse = 1.0 / fit[i]
+            ratio = v * x[i] * inverse
+            slope[i] = v - ratio
+            curvature[i] = ratio * inverse
+        if logs_too:
+            for i in range(m):  # fit = 2^exponent u, with u between 1 / sqrt(2) and sqrt(2)
+                exponent = (bits[i] - BITS_OF_LEAST_PART) >> 52
+                bits[i] -= exponent << 52
+                y = (fit[i] - 1.0) / (fit[i] + 1.0)
+                z = y * y  # log(u) = 2 (y + y^3 / 3 + y^5 / 5 + ...)
+                series = z / 17 + 1 / 15
+                series = ((series * z + 1 / 13) * z + 1 / 11) * z + 1 / 9
+                series = (((series * z + 1 / 7) * z + 1 / 5) * z + 1 / 3) * z + 1.0
+                logs[i] += v * x[i] * (exponent * LOG_2 + 2.0 * y * series)
         at = 0
         for t in range(k):
-            a = A[t, j]
+            a, g = A[t, j], gradient[t]
             if a > 0.0:
                 for i in range(m):
-                    gradient[t, i] += a * slope[i]
+                    g[i] += a * slope[i]
                 for s in range(t + 1):
-                    b = a * A[s, j]
+                    b, h = a * A[s, j], grams[at + s]
                     if b > 0.0:
                         for i in range(m):
-                            grams[at + s, i] += b * curvature[i]
+                            h[i] += b * curvature[i]
             at += t + 1
-    return logs
+    return logs.sum()
 
 
 def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
@@ -870,7 +883,9 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
                 everything += weights[i] * X[i, j] * (np.log(X[i, j]) - 1.0)
                 total += weights[i] * X[i, j]
     Xt, ones, packed = np.ascontiguousarray(X.T), np.ones(p), k * (k + 1) // 2
-    H = np.maximum(start, 1e-6 * start.max())
+    width = -(-p // WHOLE) * WHOLE  # columns of zeros beside the data: loops over few columns are slow
+    wide, H, aim = np.zeros((n, width)), np.zeros((k, width)), np.zeros((k, width))
+    wide[:, :p], H[:, :p], aim[:, :p] = X, np.maximum(start, 1e-6 * start.max()), known
     plain, before = H.copy(), H.copy()
     Wt, kept = np.zeros((k, n)), np.zeros((k, n))
     for i in range(n):
@@ -888,12 +903,12 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
             for step in range(3 if made == 1 else 1):
                 multiplies = cautious > 0 or (made == 1 and step < 2)
                 slopes, hessians = np.zeros((k, lanes)), np.zeros((packed, lanes))
-                add_slopes(H, F, x, ones, least, slopes, hessians)
+                add_slopes(H, F, x, ones, least, slopes, hessians, False)
                 most_sweeps, enough = 50 if careful else sweeps, 0.01 if careful else 0.2
                 newton_step(F, slopes, hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies)
             Wt[:, rows] = F
-        slopes, hessians = np.zeros((k, p)), np.zeros((packed, p))
-        found = everything - add_slopes(Wt, H, X, weights, least, slopes, hessians)
+        slopes, hessians = np.zeros((k, width)), np.zeros((packed, width))
+        found = everything - add_slopes(Wt, H, wide, weights, least, slopes, hessians, True)
         W_sums = np.zeros(k)
         for t in range(k):
             for i in range(n):
@@ -914,9 +929,9 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
         accepted += 1
         before[:], plain[:] = plain, H
         newton_step(plain, slopes, hessians, W_sums, l1_H, l2_H, 40, 0.01, cautious > 0)
-        said = verdict(history, accepted, plain, known, known_value, tol)
+        said = verdict(history, accepted, plain, aim, known_value, tol)
         if said > 1 or (said == 1 and careful):
-            return plain, known_value if said == 2 else max(value, 1e-13 * total)
+            return plain[:, :p].copy(), known_value if said == 2 else max(value, 1e-13 * total)
         careful = said == 1
         if l1_W + l2_W > 0.0:
             balance_in_place(Wt, plain, before, weights, strengths)
@@ -925,9 +940,9 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
         share = (momentum - 1) / following
         momentum = following
         for t in range(k):
-            for j in range(p):
+            for j in range(width):
                 H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), 0.1 * plain[t, j])
-    return plain, max(value, 1e-13 * total)
+    return plain[:, :p].copy(), max(value, 1e-13 * total)
 
 
 def fill_holes(into, values, holes):

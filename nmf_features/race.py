@@ -18,6 +18,7 @@ from .init import starts
 from .kernels import compiled, descend_counts, descend_squares
 from .losses import column_means, leaves_out_unstored
 
+HITS, MOST_STARTS = 4, 16  # how often the best minimum must be met, and the most starts that are tried for it
 SAME = 3e-4  # objectives that differ by a smaller share are one minimum
 PASSES, TOL = 500, 1e-5
 MOST_CELLS = 1 << 18  # of rows that are raced on; where columns are so many that this is not enough, there is no race
@@ -27,20 +28,20 @@ MOST_LEFT = 4
 
 
 class Field:
-    """What a loss is raced with: descents, how many cells they take, how often the best must be met, most starts."""
+    """What a loss is raced with: descents, and how many cells they take."""
 
-    def __init__(self, descend, cells, hits, most):
-        self.descend, self.cells, self.hits, self.most = descend, cells, hits, most
+    def __init__(self, descend, cells):
+        self.descend, self.cells = descend, cells
 
     def run(self, X, weights, strengths, candidates, effort):
         """Return the different minima that are met, best first, as pairs of objective and loadings."""
         descend, met, best = compiled(self.descend), [], (np.inf, None)
-        for H in islice(candidates, effort * self.most):
+        for H in islice(candidates, effort * MOST_STARTS):
             known = np.zeros_like(H) if best[1] is None else best[1]
             H, value = descend(X, weights, np.ascontiguousarray(H), tuple(strengths), PASSES, TOL, known, best[0])
             met.append((value, H))
             best = min(best, met[-1], key=lambda pair: pair[0])
-            if sum(value <= best[0] * (1 + SAME) for value, _ in met) >= effort * self.hits:
+            if sum(value <= best[0] * (1 + SAME) for value, _ in met) >= effort * HITS:
                 break
         different, left = [], met
         while left:  # of those that met one minimum the first: which of them is lowest, only rounding says
@@ -50,7 +51,7 @@ class Field:
         return different
 
 
-SQUARES, COUNTS = Field(descend_squares, 40_000, 4, 16), Field(descend_counts, 12_000, 3, 12)
+SQUARES, COUNTS = Field(descend_squares, 40_000), Field(descend_counts, 12_000)
 
 
 def race(X, rows, k, beta, strengths, missing=None, effort=1):
