@@ -706,7 +706,8 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
     way to a ``known`` minimum. Returns the loadings and their objective: that of the known minimum on the way to it,
     and what rounding leaves where the fit is exact.
     """
-    n, p = -(-len(X) // LANES) * LANES, X.shape[1]  # whole strips of rows, filled up with zeros of weight 0
+    lanes = min(LANES, -(-len(X) // WHOLE) * WHOLE)
+    n, p = -(-len(X) // lanes) * lanes, X.shape[1]  # whole strips of rows, filled up with zeros of weight 0
     k, penalised = len(start), strengths[0] + strengths[2] > 0.0
     l1_W, l1_H, l2_W, l2_H = strengths
     rows_of, v, squared_norm = np.zeros((n, p)), np.zeros(n), 0.0
@@ -714,8 +715,8 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
     for i in range(len(X)):
         for j in range(p):
             squared_norm += v[i] * X[i, j] * X[i, j]
-    strips, Wt = np.zeros((n // LANES, k, LANES)), np.zeros((k, n))
-    weighted, HXt, gram, ones = np.empty((k, LANES)), np.empty((k, LANES)), np.empty((k, k)), np.ones(p)
+    strips, Wt = np.zeros((n // lanes, k, lanes)), np.zeros((k, n))
+    weighted, HXt, gram, ones = np.empty((k, lanes)), np.empty((k, lanes)), np.empty((k, k)), np.ones(p)
     WtW, WtX = np.empty((k, k)), np.empty((k, p))
     H, best, value = start.copy(), start.copy(), np.inf
     history = np.full(6, np.inf)
@@ -728,18 +729,18 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
             gram[t, t] += l2_W
         WtW[:], WtX[:] = 0.0, 0.0
         for strip in range(len(strips)):
-            rows, F = slice(strip * LANES, (strip + 1) * LANES), strips[strip]
+            rows, F = slice(strip * lanes, (strip + 1) * lanes), strips[strip]
             row_products(H, rows_of[rows], HXt)
             HXt -= l1_W
             coordinate_descent(F, gram, HXt, v[rows], 50 if careful else sweeps, 0.01 if careful else 0.2)
             for t in range(k):
-                for i in range(LANES):
+                for i in range(lanes):
                     weighted[t, i] = F[t, i] * v[rows.start + i]
             add_products(weighted, rows_of[rows], WtX)
             for t in range(k):
                 for s in range(t + 1):
                     total = 0.0
-                    for i in range(LANES):
+                    for i in range(lanes):
                         total += weighted[t, i] * F[s, i]
                     WtW[t, s] += total
         for t in range(k):
@@ -747,7 +748,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
                 WtW[s, t] = WtW[t, s]
         if penalised:
             for strip in range(len(strips)):
-                Wt[:, strip * LANES : (strip + 1) * LANES] = strips[strip]
+                Wt[:, strip * lanes : (strip + 1) * lanes] = strips[strip]
         new = H.copy()
         curved = WtW.copy()
         for t in range(k):
@@ -773,7 +774,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
         if penalised:
             found += balance_in_place(Wt, new, best, v, strengths) - cost
             for strip in range(len(strips)):
-                strips[strip] = Wt[:, strip * LANES : (strip + 1) * LANES]
+                strips[strip] = Wt[:, strip * lanes : (strip + 1) * lanes]
         rejected = 0
         history[accepted % 6] = value = found
         accepted += 1
@@ -872,24 +873,23 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
 
 def descend_counts(X, weights, start, strengths, passes, tol, known, known_value):
     """Do what :func:`descend_squares` does, for the Kullback-Leibler divergence, by Newton steps."""
-    n, p = X.shape
-    k = len(start)
+    (m, p), k = X.shape, len(start)
     l1_W, l1_H, l2_W, l2_H = strengths
     least = 1e-12 * X.mean()
     everything, total = 0.0, 0.0  # what of the loss depends on the data alone; their sum
-    for i in range(n):
+    for i in range(m):
         for j in range(p):
             if X[i, j] > 0.0:
                 everything += weights[i] * X[i, j] * (np.log(X[i, j]) - 1.0)
                 total += weights[i] * X[i, j]
-    Xt, ones, packed = np.ascontiguousarray(X.T), np.ones(p), k * (k + 1) // 2
-    width = -(-p // WHOLE) * WHOLE  # columns of zeros beside the data: loops over few columns are slow
-    wide, H, aim = np.zeros((n, width)), np.zeros((k, width)), np.zeros((k, width))
-    wide[:, :p], H[:, :p], aim[:, :p] = X, np.maximum(start, 1e-6 * start.max()), known
+    n, width = -(-m // WHOLE) * WHOLE, -(-p // WHOLE) * WHOLE  # whole vectors of rows and columns, filled up with zeros
+    wide, v, H, aim = np.zeros((n, width)), np.zeros(n), np.zeros((k, width)), np.zeros((k, width))
+    wide[:m, :p], v[:m], H[:, :p], aim[:, :p] = X, weights, np.maximum(start, 1e-6 * start.max()), known
+    Xt, ones, packed = np.ascontiguousarray(wide[:, :p].T), np.ones(p), k * (k + 1) // 2
     plain, before = H.copy(), H.copy()
     Wt, kept = np.zeros((k, n)), np.zeros((k, n))
     for i in range(n):
-        Wt[:, i] = X[i].sum() / H.sum()
+        Wt[:, i] = wide[i].sum() / H.sum()
     value, history = np.inf, np.full(6, np.inf)
     momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
     cautious, patience, made = 0, 1, 0
@@ -908,13 +908,13 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
                 newton_step(F, slopes, hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies)
             Wt[:, rows] = F
         slopes, hessians = np.zeros((k, width)), np.zeros((packed, width))
-        found = everything - add_slopes(Wt, H, wide, weights, least, slopes, hessians, True)
+        found = everything - add_slopes(Wt, H, wide, v, least, slopes, hessians, True)
         W_sums = np.zeros(k)
         for t in range(k):
             for i in range(n):
-                W_sums[t] += weights[i] * Wt[t, i]
+                W_sums[t] += v[i] * Wt[t, i]
             found += W_sums[t] * sums[t]
-        found += penalty_of(Wt, H, weights, strengths)
+        found += penalty_of(Wt, H, v, strengths)
         if not found <= value + 1e-13 * (total + abs(everything)):
             H[:], Wt[:] = plain, kept
             momentum, rejected = 1.0, rejected + 1
@@ -934,7 +934,7 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
             return plain[:, :p].copy(), known_value if said == 2 else max(value, 1e-13 * total)
         careful = said == 1
         if l1_W + l2_W > 0.0:
-            balance_in_place(Wt, plain, before, weights, strengths)
+            balance_in_place(Wt, plain, before, v, strengths)
         kept[:] = Wt
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
         share = (momentum - 1) / following

@@ -115,6 +115,12 @@ def test_descents_in_machine_code_are_those_of_the_loop(descend, beta, penalty):
     assert_allclose(slow_H, fast_H, rtol=1e-5, atol=1e-9)
 
 
+def test_an_exact_fit_that_rounding_takes_below_zero_is_a_minimum_too():
+    X = np.array([[0.679932, -0.653829], [1.019597, -0.129614], [0.019807, 0.783975]])
+    nmf = NMFFeatures(2, penalty=0, beta_loss=1.5).fit(X)
+    assert abs(nmf.objective_) < 1e-6
+
+
 def test_a_descent_that_leads_to_a_known_minimum_stops_on_the_way():
     X = gamma(80, 8)
     start = np.random.default_rng(0).uniform(size=(3, 8))
