@@ -3,8 +3,8 @@
 The objective has many minima, and no start leads to the best one always: on real tables each of those known leads there
 in half to nine tenths of the cases. So starts are tried one after the other, until the best minimum met has been met
 several times. Each is followed nearly to its end, since after a few passes little can be told. With few components that
-costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it costs
-several. Of large tables few rows do; there the best few go on, and all rows decide between them.
+costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it
+costs several. Of large tables few rows do; there the best few go on, and all rows decide between them.
 
 The Kullback-Leibler divergence has more minima, and poorer ones. Those of least squares are good starts for it.
 """
