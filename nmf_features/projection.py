@@ -32,6 +32,8 @@ from .products import gram, product
 from .solvers import diagonal_of_packed, floor_of_fit, multiply
 
 RIDGE = 1e-12
+UNSEEN = 1e-20  # of squared loadings: what is less, on the columns that are observed in a row, is rounding
+LITTLE = 1e-4  # of a difference, beside what it is one of: less has lost four digits
 BATCH_TILES = 8  # tiles of rows that are solved at once
 # A row is done when no score is to change by more than CLOSE, relative to the largest; in single precision, NEAR.
 NEAR, CLOSE = 1e-4, 1e-11
@@ -137,15 +139,21 @@ class _OfRows:
         return found
 
     def scores_of_own(self, grams, B, guess=None):
-        """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers."""
+        """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers.
+
+        Each row in units in which all components explain the same there: one whose loadings on the observed columns are
+        small is no less exact. What is smaller than the largest by the share ``UNSEEN`` has a score of zero.
+        """
         diagonals = grams[:, self.diagonal]
-        grams[:, self.diagonal] += RIDGE * diagonals.mean(axis=1, keepdims=True)
-        grams[~diagonals.any(axis=1)] = np.eye(self.size).ravel()  # no component has a loading there: scores are zero
-        grams = grams.reshape(-1, self.size, self.size)
+        seen = diagonals > UNSEEN * diagonals.max(axis=1, keepdims=True)
+        units = np.sqrt(np.divide(1, diagonals, out=np.zeros_like(diagonals), where=seen))
+        grams = grams.reshape(-1, self.size, self.size) * (units[:, :, None] * units[:, None, :])
+        grams.reshape(len(grams), -1)[:, self.diagonal] += np.where(seen, RIDGE, 1.0)
+        B = B * units
         if len(B) > 1:
-            return self.scores(grams, B, guess)
+            return self.scores(grams, B, guess) * units
         twice = [None if q is None else np.repeat(q, 2, axis=0) for q in (grams, B, guess)]  # one gram would be shared
-        return self.scores(*twice)[:1]
+        return self.scores(*twice)[:1] * units
 
     def grams_of_stored(self, batch, weights):
         """Return the sum of weight * h h' over the stored cells of each row, packed, in the dtype of the weights."""
@@ -199,9 +207,13 @@ class _LeastSquaresOfRows(_OfRows):
                 B = with_data(X, np.where(holes, 0.0, X.data)) @ self.Ht
                 grams = self.grams_of_stored(X, (~holes if self.unstored else holes).astype(np.float64))
                 grams = unpacked(grams, self.size).reshape(-1, self.size**2)
-                if not self.unstored:  # all columns, less those missing: what rounding leaves is below the ridge
-                    grams = np.maximum(self.gram.ravel() - grams, 0)
-                    grams[:, self.diagonal] -= self.l2
+                if not self.unstored:  # all columns, less those missing: where little is left it is summed anew
+                    whole = self.gram.ravel().copy()
+                    whole[self.diagonal] -= self.l2
+                    grams = whole - grams
+                    little = (grams[:, self.diagonal] < LITTLE * whole[self.diagonal]).any(axis=1)
+                    if little.any():
+                        grams[little] = self.by_tiles(~np.isnan(X[little].toarray()), self.products)
             else:
                 holes = np.isnan(X)
                 B, grams = self.by_tiles(np.where(holes, 0, X), self.Ht), self.by_tiles(~holes, self.products)

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 from scipy.optimize import nnls
 
+from nmf_features.losses import Missing
 from nmf_features.projection import exact_scores, linear_scores, tile_rows
 
 
@@ -91,3 +93,13 @@ def test_extreme_sizes(c):
 def test_linear():
     X, H = problem()
     assert_allclose(linear_scores(X, H), X @ H.T)
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+def test_a_column_that_is_far_larger_is_no_matter_where_it_is_missing(make):
+    X, H = problem(n=90, k=3)
+    H[0, 1] *= 1e9  # what is left of this component is small, but all that it says of these rows
+    X[::3, 1] = np.nan
+    W, missing = exact_scores(make(X), H, missing=Missing(12)), np.isnan(X[:, 1])
+    seen = np.delete(H, 1, axis=1)
+    assert_allclose(W[missing], [nnls(seen.T, np.delete(x, 1))[0] for x in X[missing]], rtol=1e-6, atol=1e-8)
