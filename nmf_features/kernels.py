@@ -513,6 +513,10 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
     zero = F.dtype.type(0)
     f, b, low = np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype)
     A, g, changes = np.empty((len(grams), LANES), F.dtype), np.empty(LANES, F.dtype), np.empty(LANES, F.dtype)
+    four, at = k // 4 * 4, np.empty((k, k), np.int64)
+    for t in range(k):
+        for s in range(t + 1):
+            at[t, s] = at[s, t] = t * (t + 1) // 2 + s
     for start in range(0, m, LANES):
         strip, v = F[:, start : start + LANES], weights[start : start + LANES]
         lanes = strip.shape[1]
@@ -520,16 +524,16 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
             from_F, from_least = strip[t], least[t, start : start + LANES]
             for i in range(lanes):
                 f[t, i], low[t, i] = from_F[i], from_least[i]
-        for at in range(len(grams)):
-            from_A = grams[at, start : start + LANES]
+        for row in range(len(grams)):
+            from_A, into_A = grams[row, start : start + LANES], A[row]
             for i in range(lanes):
-                A[at, i] = from_A[i]
+                into_A[i] = from_A[i]
         for t in range(k):  # b = A f - slope, so that the gradient at any f is A f - b
             bt, slope = b[t], slopes[t, start : start + LANES]
             for i in range(lanes):
                 bt[i] = -slope[i]
             for s in range(k):
-                a, fs = A[t * (t + 1) // 2 + s if s < t else s * (s + 1) // 2 + t], f[s]
+                a, fs = A[at[t, s]], f[s]
                 for i in range(lanes):
                     bt[i] += a[i] * fs[i]
         first = zero
@@ -538,11 +542,16 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
             for t in range(k):
                 for i in range(lanes):
                     g[i] = b[t, i]
-                for s in range(k):
-                    a, fs = A[t * (t + 1) // 2 + s if s < t else s * (s + 1) // 2 + t], f[s]
+                for s in range(0, four, 4):
+                    a0, a1, a2, a3 = A[at[t, s]], A[at[t, s + 1]], A[at[t, s + 2]], A[at[t, s + 3]]
+                    f0, f1, f2, f3 = f[s], f[s + 1], f[s + 2], f[s + 3]
+                    for i in range(lanes):
+                        g[i] = (((g[i] - a0[i] * f0[i]) - a1[i] * f1[i]) - a2[i] * f2[i]) - a3[i] * f3[i]
+                for s in range(four, k):
+                    a, fs = A[at[t, s]], f[s]
                     for i in range(lanes):
                         g[i] -= a[i] * fs[i]
-                a, ft, lt, bt = A[t * (t + 1) // 2 + t], f[t], low[t], b[t]
+                a, ft, lt, bt = A[at[t, t]], f[t], low[t], b[t]
                 for i in range(lanes):
                     room = lt[i] - ft[i]
                     flat = zero if bt[i] >= zero else room  # without curvature: nothing depends on it but the penalty
@@ -796,47 +805,57 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
 def add_slopes(A, F, X, weights, least, gradient, grams, logs_too):
     """Add to ``gradient`` (k x m) and ``grams`` what every cell adds to the Kullback-Leibler problems of columns of F.
 
-    X (q x m) is fitted by A' F, for A (k x q) and F (k x m); ``weights`` belong to the rows of X. The fit is kept above
-    ``least``. ``grams`` are packed lower triangles, k (k + 1) / 2 x m. Returns sum(x log(fit)), weighted, if
-    ``logs_too``: each logarithm from the bits of the number and a series, as a vector of them takes a call no time.
+    X (q x m, q a multiple of 4) is fitted by A' F, for A (k x q) and F (k x m); ``weights`` belong to the rows of X.
+    The fit is kept above ``least``. ``grams`` are packed lower triangles, k (k + 1) / 2 x m. Four rows go at a time:
+    what is loaded is used four times. Returns sum(x log(fit)), weighted, if ``logs_too``: each logarithm from the bits
+    of the number and a series, as a vector of them takes a call no time.
     """
     k, m = F.shape
-    fit, slope, curvature, logs = np.empty(m), np.empty(m), np.empty(m), np.zeros(m)
+    fit, slope, curvature, logs = np.empty((4, m)), np.empty((4, m)), np.empty((4, m)), np.zeros(m)
     bits = fit.view(np.int64)
-    for j in range(len(X)):
-        v, x = weights[j], X[j]
+    for j in range(0, len(X), 4):
+        y0, y1, y2, y3 = fit[0], fit[1], fit[2], fit[3]
         fit[:] = 0.0
         for t in range(k):
-            a, f = A[t, j], F[t]
+            a0, a1, a2, a3, f = A[t, j], A[t, j + 1], A[t, j + 2], A[t, j + 3], F[t]
             for i in range(m):
-                fit[i] += a * f[i]
-        for i in range(m):
-            fit[i] = max(fit[i], least)
-            inverse = 1.0 / fit[i]
-            ratio = v * x[i] * inverse
-            slope[i] = v - ratio
-            curvature[i] = ratio * inverse
-        if logs_too:
-            for i in range(m):  # fit = 2^exponent u, with u between 1 / sqrt(2) and sqrt(2)
-                exponent = (bits[i] - BITS_OF_LEAST_PART) >> 52
-                bits[i] -= exponent << 52
-                y = (fit[i] - 1.0) / (fit[i] + 1.0)
-                z = y * y  # log(u) = 2 (y + y^3 / 3 + y^5 / 5 + ...)
-                series = z / 17 + 1 / 15
-                series = ((series * z + 1 / 13) * z + 1 / 11) * z + 1 / 9
-                series = (((series * z + 1 / 7) * z + 1 / 5) * z + 1 / 3) * z + 1.0
-                logs[i] += v * x[i] * (exponent * LOG_2 + 2.0 * y * series)
+                y0[i] += a0 * f[i]
+                y1[i] += a1 * f[i]
+                y2[i] += a2 * f[i]
+                y3[i] += a3 * f[i]
+        for r in range(4):
+            v, x, y, d, c = weights[j + r], X[j + r], fit[r], slope[r], curvature[r]
+            for i in range(m):
+                y[i] = max(y[i], least)
+                inverse = 1.0 / y[i]
+                ratio = v * x[i] * inverse
+                d[i] = v - ratio
+                c[i] = ratio * inverse
+            if logs_too:
+                b = bits[r]
+                for i in range(m):  # fit = 2^exponent u, with u between 1 / sqrt(2) and sqrt(2)
+                    exponent = (b[i] - BITS_OF_LEAST_PART) >> 52
+                    b[i] -= exponent << 52
+                    u = (y[i] - 1.0) / (y[i] + 1.0)
+                    z = u * u  # log(u) = 2 (y + y^3 / 3 + y^5 / 5 + ...)
+                    series = z / 17 + 1 / 15
+                    series = ((series * z + 1 / 13) * z + 1 / 11) * z + 1 / 9
+                    series = (((series * z + 1 / 7) * z + 1 / 5) * z + 1 / 3) * z + 1.0
+                    logs[i] += v * x[i] * (exponent * LOG_2 + 2.0 * u * series)
+        d0, d1, d2, d3 = slope[0], slope[1], slope[2], slope[3]
+        c0, c1, c2, c3 = curvature[0], curvature[1], curvature[2], curvature[3]
         at = 0
         for t in range(k):
-            a, g = A[t, j], gradient[t]
-            if a > 0.0:
+            a0, a1, a2, a3, g = A[t, j], A[t, j + 1], A[t, j + 2], A[t, j + 3], gradient[t]
+            if a0 + a1 + a2 + a3 > 0.0:
                 for i in range(m):
-                    g[i] += a * slope[i]
+                    g[i] += a0 * d0[i] + a1 * d1[i] + a2 * d2[i] + a3 * d3[i]
                 for s in range(t + 1):
-                    b, h = a * A[s, j], grams[at + s]
-                    if b > 0.0:
+                    h, b0, b1 = grams[at + s], a0 * A[s, j], a1 * A[s, j + 1]
+                    b2, b3 = a2 * A[s, j + 2], a3 * A[s, j + 3]
+                    if b0 + b1 + b2 + b3 > 0.0:
                         for i in range(m):
-                            h[i] += b * curvature[i]
+                            h[i] += b0 * c0[i] + b1 * c1[i] + b2 * c2[i] + b3 * c3[i]
             at += t + 1
     return logs.sum()
 
@@ -848,26 +867,26 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
     factor's components. Else the quadratic model is minimised; entries fall to a tenth at most, unless they are small.
     """
     k, m = F.shape
-    least = np.zeros((k, m))
-    for i in range(m):
-        top = 0.0
-        for t in range(k):
-            top = max(top, F[t, i])
-        for t in range(k):
-            if multiplies:
-                above = sums[t] + l1 + l2 * F[t, i]
-                ratio = max(sums[t] - gradient[t, i], 0.0) / above if above > 0.0 else 1.0
-                F[t, i] *= np.sqrt(ratio) if l2 > 0.0 else ratio
-            elif F[t, i] > 1e-3 * top:
-                least[t, i] = 0.1 * F[t, i]
     if multiplies:
+        for t in range(k):
+            f, g = F[t], gradient[t]
+            for i in range(m):
+                above = sums[t] + l1 + l2 * f[i]
+                ratio = max(sums[t] - g[i], 0.0) / above if above > 0.0 else 1.0
+                f[i] *= np.sqrt(ratio) if l2 > 0.0 else ratio
         return
-    at = 0
+    tops, least, at = np.zeros(m), np.empty((k, m)), 0
     for t in range(k):
+        f, g, curvature = F[t], gradient[t], grams[at]
         for i in range(m):
-            gradient[t, i] += l1 + l2 * F[t, i]
-            grams[at, i] += l2
+            tops[i] = max(tops[i], f[i])
+            g[i] += l1 + l2 * f[i]
+            curvature[i] += l2
         at += t + 2
+    for t in range(k):
+        f, low = F[t], least[t]
+        for i in range(m):
+            low[i] = 0.1 * f[i] if f[i] > 1e-3 * tops[i] else 0.0
     own_grams_descent(F, gradient, grams, least, np.ones(m), sweeps, enough)
 
 
@@ -882,10 +901,12 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
             if X[i, j] > 0.0:
                 everything += weights[i] * X[i, j] * (np.log(X[i, j]) - 1.0)
                 total += weights[i] * X[i, j]
-    n, width = -(-m // WHOLE) * WHOLE, -(-p // WHOLE) * WHOLE  # whole vectors of rows and columns, filled up with zeros
+    # whole vectors of rows and columns, filled up with zeros
+    n, width, four = -(-m // WHOLE) * WHOLE, -(-p // WHOLE) * WHOLE, -(-p // 4) * 4
     wide, v, H, aim = np.zeros((n, width)), np.zeros(n), np.zeros((k, width)), np.zeros((k, width))
     wide[:m, :p], v[:m], H[:, :p], aim[:, :p] = X, weights, np.maximum(start, 1e-6 * start.max()), known
-    Xt, ones, packed = np.ascontiguousarray(wide[:, :p].T), np.ones(p), k * (k + 1) // 2
+    Xt, ones, packed = np.ascontiguousarray(wide[:, :four].T), np.zeros(four), k * (k + 1) // 2
+    ones[:p] = 1.0
     plain, before = H.copy(), H.copy()
     Wt, kept = np.zeros((k, n)), np.zeros((k, n))
     for i in range(n):
