@@ -716,18 +716,21 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
     and what rounding leaves where the fit is exact.
     """
     lanes = min(LANES, -(-len(X) // WHOLE) * WHOLE)
-    n, p = -(-len(X) // lanes) * lanes, X.shape[1]  # whole strips of rows, filled up with zeros of weight 0
+    # whole strips of rows, filled up with zeros of weight 0, and whole vectors of columns
+    n, p, width = -(-len(X) // lanes) * lanes, X.shape[1], -(-X.shape[1] // 8) * 8
     k, penalised = len(start), strengths[0] + strengths[2] > 0.0
     l1_W, l1_H, l2_W, l2_H = strengths
-    rows_of, v, squared_norm = np.zeros((n, p)), np.zeros(n), 0.0
-    rows_of[: len(X)], v[: len(X)] = X, weights
+    rows_of, v, squared_norm = np.zeros((n, width)), np.zeros(n), 0.0
+    rows_of[: len(X), :p], v[: len(X)] = X, weights
     for i in range(len(X)):
         for j in range(p):
             squared_norm += v[i] * X[i, j] * X[i, j]
     strips, Wt = np.zeros((n // lanes, k, lanes)), np.zeros((k, n))
-    weighted, HXt, gram, ones = np.empty((k, lanes)), np.empty((k, lanes)), np.empty((k, k)), np.ones(p)
-    WtW, WtX = np.empty((k, k)), np.empty((k, p))
-    H, best, value = start.copy(), start.copy(), np.inf
+    weighted, HXt, gram, ones = np.empty((k, lanes)), np.empty((k, lanes)), np.empty((k, k)), np.ones(width)
+    WtW, WtX = np.empty((k, k)), np.empty((k, width))
+    H, aim, value = np.zeros((k, width)), np.zeros((k, width)), np.inf
+    H[:, :p], aim[:, :p] = start, known
+    best = H.copy()
     history = np.full(6, np.inf)
     momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
     made = 0
@@ -766,7 +769,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
         row_products(new, new, gram)
         found = squared_norm / 2
         for t in range(k):
-            for j in range(p):
+            for j in range(width):
                 found -= new[t, j] * WtX[t, j]
             for s in range(k):
                 found += WtW[t, s] * gram[t, s] / 2
@@ -787,19 +790,18 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
         rejected = 0
         history[accepted % 6] = value = found
         accepted += 1
-        said = 1 if found <= 1e-14 * squared_norm else verdict(history, accepted, new, known, known_value, tol)
+        said = 1 if found <= 1e-14 * squared_norm else verdict(history, accepted, new, aim, known_value, tol)
         if said > 1 or (said == 1 and careful):
-            best[:] = new
-            return best, known_value if said == 2 else max(value, 1e-14 * squared_norm)
+            return new[:, :p].copy(), known_value if said == 2 else max(value, 1e-14 * squared_norm)
         careful = said == 1
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
         share = (momentum - 1) / following
         momentum = following
         for t in range(k):
-            for j in range(p):
+            for j in range(width):
                 H[t, j] = max(new[t, j] + share * (new[t, j] - best[t, j]), 0.0)
         best[:] = new
-    return best, max(value, 1e-14 * squared_norm)
+    return best[:, :p].copy(), max(value, 1e-14 * squared_norm)
 
 
 def add_slopes(A, F, X, weights, least, gradient, grams, logs_too):
