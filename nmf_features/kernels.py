@@ -9,6 +9,8 @@ from types import FunctionType
 
 import numpy as np
 
+from .products import MULTIPLICATIONS
+
 STRIP = 128  # columns that coordinate_descent sweeps together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
 AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where more than one thread would multiply them
@@ -481,7 +483,7 @@ def csr_grams_blas(data, indices, indptr, Ht, out):
     """Do the same with products by BLAS: twice as fast, and rounded as BLAS likes."""
     k, n = Ht.shape[1], len(indptr) - 1
     gram, part = np.empty((k, k), Ht.dtype), np.empty((k, k), Ht.dtype)
-    most = max(1, min(AT_ONCE, 262_144 // (k * k)))
+    most = max(1, min(AT_ONCE, MULTIPLICATIONS // (k * k)))
     cells, weighted = np.empty((most, k), Ht.dtype), np.empty((most, k), Ht.dtype)
     for i in range(n):
         gram[:] = 0.0
