@@ -49,6 +49,7 @@ from .losses import (
     Strengths,
     balance,
     check_beta,
+    check_columns,
     check_domain,
     check_range,
     check_weights,
@@ -184,6 +185,8 @@ class Problem:
             top = largest(X)
         n = X.shape[0] if weights is None else float(weights.sum())
         check_range(top, check_beta(beta_loss), penalty, l1_ratio)
+        if missing is not None:
+            check_columns(X)
         strengths, unit = (Strengths.of(q, l1_ratio, n, n_counted) for q in (penalty, 1.0))
         return cls(X, top, weights, missing, check_beta(beta_loss), strengths, unit, used)
 
@@ -237,10 +240,10 @@ def factorize(
         Fixed step of ``solver="gradient"``. None: found anew at each step, so that the objective never rises.
     init : {"auto", "nnsvd-lrc", "nndsvda", "random"} or array-like of shape (n_components, n_features)
         Where the loadings start. "auto", the default, tries starts one after the other, always the same ones, until the
-        best minimum that is met has been met several times: from singular vectors, and from rotations of them. It
-        follows them on few rows where there are many. For textbook solvers, very wide or sparse data, and unstored
-        cells it takes "nnsvd-lrc" and "nndsvda", both to the end. A named or given start runs alone: from singular
-        vectors (deterministic), at random, or as given.
+        best minimum that is met has been met several times: from singular vectors, from rotations of them, and from the
+        best minimum so far with one component replaced. It follows them on few rows where there are many. For textbook
+        solvers, very wide or sparse data, and unstored cells it takes "nnsvd-lrc" and "nndsvda", both to the end. A
+        named or given start runs alone: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
         How many starts are run to the end, of which the best by objective is kept. With "auto" they are the best of as
         many times more that are tried. Else the first is ``init``, and the others are random.
@@ -639,7 +642,8 @@ class _Descent:
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.first = 0  # entry of the history that was found in the precision of now
         self.size = sum(self.solver.size(block) for block in self.blocks)
-        self.total = float(self.filled.sum(dtype=np.float64))
+        amounts = np.asarray(self.filled.sum(axis=0, dtype=np.float64)).ravel()
+        self.total, self.used = float(amounts.sum()), amounts > 0  # no columns of zeros, or nowhere observed
         self._set_precision(dtype)
         self.solver.attach(self)
         self._lift()
@@ -651,6 +655,8 @@ class _Descent:
         """
         if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
+        if self.solver.sums_squares:  # a component without scores would keep what its start gave to columns of zeros
+            H = np.where(self.used, H, 0.0)
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self.solver.accepted()
@@ -750,10 +756,7 @@ class _Descent:
 
     def _clear(self):
         """Make zero what solvers that only come near it leave, of columns of zeros and of components that sank."""
-        filled = np.zeros(self.H.shape[1], dtype=bool)
-        for block in self.blocks:
-            filled |= np.asarray((block.X > 0).sum(axis=0)).ravel() > 0
-        self.H = np.where(filled, self.H, 0)
+        self.H = np.where(self.used, self.H, 0)
         if self.beta <= 0:  # there cells count by their ratios, however small they are
             return
         amounts = sum(Wt_block.sum(axis=1, dtype=np.float64) for Wt_block in self.Wt) * self.H.sum(axis=1)

@@ -343,6 +343,22 @@ def check_range(top, beta, penalty, l1_ratio):
         )
 
 
+def check_columns(X):
+    """Refuse columns that are too far apart for floats, where cells are missing: some rows have only the small ones."""
+    if sparse.issparse(X):
+        tops = np.zeros(X.shape[1])
+        np.fmax.at(tops, X.indices, X.data)
+    else:
+        tops = np.fmax.reduce(X, axis=0, initial=0.0).astype(np.float64)
+    tops = tops[tops > 0]
+    if len(tops) and np.log10(tops.max()) - np.log10(tops.min()) > MOST_DECADES / 3:
+        raise ValueError(
+            f"X has columns whose largest cells lie between {tops.min():.3g} and {tops.max():.3g}: with missing cells, "
+            "numbers so far apart leave the range of floats. Scale the columns (NMFFeatures: scale), or leave out the "
+            "small ones."
+        )
+
+
 @numpy_defaults
 def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_loss="frobenius", missing_values="ignore"):
     """Evaluate the penalised objective that every solver here minimises.

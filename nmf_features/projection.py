@@ -32,7 +32,6 @@ from .products import gram, product
 from .solvers import diagonal_of_packed, floor_of_fit, multiply
 
 RIDGE = 1e-12
-UNSEEN = 1e-20  # of squared loadings: what is less, on the columns that are observed in a row, is rounding
 LITTLE = 1e-4  # of a difference, beside what it is one of: less has lost four digits
 BATCH_TILES = 8  # tiles of rows that are solved at once
 # A row is done when no score is to change by more than CLOSE, relative to the largest; in single precision, NEAR.
@@ -139,21 +138,15 @@ class _OfRows:
         return found
 
     def scores_of_own(self, grams, B, guess=None):
-        """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers.
-
-        Each row in units in which all components explain the same there: one whose loadings on the observed columns are
-        small is no less exact. What is smaller than the largest by the share ``UNSEEN`` has a score of zero.
-        """
+        """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers."""
         diagonals = grams[:, self.diagonal]
-        seen = diagonals > UNSEEN * diagonals.max(axis=1, keepdims=True)
-        units = np.sqrt(np.divide(1, diagonals, out=np.zeros_like(diagonals), where=seen))
-        grams = grams.reshape(-1, self.size, self.size) * (units[:, :, None] * units[:, None, :])
-        grams.reshape(len(grams), -1)[:, self.diagonal] += np.where(seen, RIDGE, 1.0)
-        B = B * units
+        grams[:, self.diagonal] += RIDGE * diagonals.mean(axis=1, keepdims=True)
+        grams[~diagonals.any(axis=1)] = np.eye(self.size).ravel()  # no component has a loading there: scores are zero
+        grams = grams.reshape(-1, self.size, self.size)
         if len(B) > 1:
-            return self.scores(grams, B, guess) * units
+            return self.scores(grams, B, guess)
         twice = [None if q is None else np.repeat(q, 2, axis=0) for q in (grams, B, guess)]  # one gram would be shared
-        return self.scores(*twice)[:1] * units
+        return self.scores(*twice)[:1]
 
     def grams_of_stored(self, batch, weights):
         """Return the sum of weight * h h' over the stored cells of each row, packed, in the dtype of the weights."""
@@ -318,16 +311,18 @@ class _DivergenceOfRows(_OfRows):
                 w = multiplied
                 continue
             slopes, diagonal = gradient + l1 + l2 * w, self.times(rows, curvature, np.square(self.Ht)) + l2
+            ridge = RIDGE * diagonal.mean(axis=1, keepdims=True)  # else rounding is divided by next to nothing
+            diagonal += ridge
             move = np.divide(slopes, diagonal, out=np.zeros_like(w), where=diagonal > 0)
             active = np.abs(np.minimum(w, move)).max(axis=1) > close * w.max(axis=1)
             if not single and not active.all():  # what is done stays as it was judged
                 curvature = cells_of_rows(rows, curvature, active)
-                slopes, multiplied = slopes[active], multiplied[active]
+                slopes, multiplied, ridge = slopes[active], multiplied[active], ridge[active]
                 go_on_with(active)
                 if not len(w):
                     break
             grams = self.grams(rows, curvature)
-            grams[diagonal_of_packed(self.size)] += l2.T
+            grams[diagonal_of_packed(self.size)] += (l2 + ridge).T
             least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
             if step < self.SWEPT_STEPS:
                 new, slopes, floor = (q.T.copy() for q in (w, slopes, least))

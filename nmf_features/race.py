@@ -74,7 +74,7 @@ def _with_component_of(other, H, turn):
     return start
 
 
-SQUARES, COUNTS = Field(descend_squares, 40_000, 3), Field(descend_counts, 12_000, 4)
+SQUARES, COUNTS = Field(descend_squares, 40_000, 3), Field(descend_counts, 24_000, 4)
 
 
 def race(X, rows, k, beta, strengths, missing=None, effort=1):

@@ -12,6 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, nnmf, objective
 from nmf_features.factorize import _Descent
+from nmf_features.losses import BETA_LOSSES, Missing
 from nmf_features.projection import exact_scores
 from nmf_features.scaling import Scaling
 
@@ -352,3 +353,31 @@ def test_the_objective_of_sparse_data_with_weights_and_missing_cells():
     assert_allclose(objective(dense, W, H, 0, sample_weight=v), expected)
     f = factorize(X, 3, penalty=0, tol=1e-3, missing_values="ignore", sample_weight=v + 1)
     assert_allclose(f.objective, objective(dense, f.W, f.H, 0, sample_weight=v + 1))
+
+
+@pytest.mark.filterwarnings("ignore:Components", "ignore:X has", "ignore:Constant")
+def test_columns_of_zeros_and_those_nowhere_observed_have_no_loadings():
+    X = np.array([[0.0, 2.0], [0.0, 0.0]])  # the second component has nothing to explain
+    assert_array_equal(factorize(X, 2, penalty=0).H[:, 0], 0)
+    X[:, 0] = np.nan
+    assert_array_equal(factorize(X, 2, penalty=0, missing_values="ignore").H[:, 0], 0)
+    frame = pd.DataFrame({"nowhere": np.full(4, np.nan), "x": [np.nan, np.nan, 0.02, 0.002]})
+    assert_array_equal(NMFFeatures(2, penalty=0, missing_values="ignore").fit(frame).components_[:, 0], 0)
+
+
+@pytest.mark.filterwarnings("ignore:Components")
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+def test_columns_too_far_apart_for_floats_are_refused_where_cells_are_missing(make):
+    X = np.random.default_rng(0).gamma(1, size=(30, 4)) * [1, 1e200, 1, 1]
+    factorize(make(X), 2)
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"X has columns whose largest cells lie between .* Scale the columns"):
+        factorize(make(X), 2, missing_values="ignore")
+    NMFFeatures(2, missing_values="ignore").fit(X)
+
+
+@pytest.mark.parametrize("loss", ["kullback-leibler", "frobenius"])
+def test_rows_seen_where_a_component_has_next_to_nothing_have_moderate_scores(loss):
+    H = np.array([[1e-15, 1.0], [1.0, 0.1]])
+    W = exact_scores(np.array([[3.0, np.nan], [1.0, 2.0]]), H, missing=Missing(2), beta=BETA_LOSSES[loss])
+    assert W.max() < 10
