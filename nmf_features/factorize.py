@@ -80,7 +80,8 @@ SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first, bu
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 LONG_CELLS = 1 << 21  # of tables that are fitted on samples first; for others it saves nothing
 SAMPLE_MARGIN = 0.005  # minima on a sample that differ by less go on to the next
-JUDGING_PASSES = 8
+JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # over all rows, from loadings of few rows and of many
+SAME_DIRECTION = 0.999  # cosine of components that lead to one minimum
 GOOD_PASSES = 2  # over the scores alone, from loadings that are near a minimum
 NOTHING = 1e-14  # a component that explains less of the sum of X has sunk to zero
 SINGLE = np.dtype(np.float32)
@@ -274,8 +275,9 @@ def factorize(
     ------
     ValueError
         If X has NaN (and ``missing_values="raise"``), infinite or negative entries, no rows or no columns, or no
-        observed cell in any row that counts; zeros where the loss is infinite there; if ``init`` does not fit, or the
-        solver does not know the loss; or for weights that are negative, not finite, all zero or not one for each row.
+        observed cell in any row that counts; zeros where the loss is infinite there; columns more than 93 decades apart
+        where cells are missing; if ``init`` does not fit, or the solver does not know the loss; or for weights that are
+        negative, not finite, all zero or not one for each row.
         ``InvalidParameterError``, a ValueError, for parameters of a wrong type or out of range.
 
     Warns
@@ -538,24 +540,36 @@ def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, ma
             more = descent()
             left = [*left, nndsvda(more.filled, k, None, more.weights)]
 
-        def reach(H, most, descent=descent, good=good):
-            run = descent().run(H, most, good)
-            return (run.history[-1] if run.history else np.inf), run.H  # its scores are let go: they take memory
-
         if not last:
-            met = sorted((reach(H, passes) for H in left), key=lambda pair: pair[0])
-            left, good = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]] or [met[0][1]], True
-        elif good and len(left) > 1 and n_init == 1:  # several starts that are asked for go to the end
-            met = [reach(H, min(passes, JUDGING_PASSES)) for H in left]
-            least = min(value for value, _ in met)
-            near = least + SAME * abs(least)  # an exact fit may be a little below zero
-            left = [next(H for value, H in met if value <= near)]  # rounding must not decide
-    best = None
+            met = []
+            for H in left:
+                run = descent().run(H, passes, good)
+                met.append((run.history[-1] if run.history else np.inf, run.H))
+            met.sort(key=lambda pair: pair[0])
+            near = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]]
+            left = list(_distinct(near or [met[0][1]]))
+            good = True
+    judges = good and len(left) > 1 and n_init == 1  # several starts that are asked for go to the end
+    most = min(passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES) if judges else passes
+    best, lowest = None, np.inf
     for H in left:
-        run = descent().run(H, passes, good)
-        if best is None or run.history[-1] < best.history[-1]:
-            best = run
-    return best
+        run = descent().run(H, most, good)
+        value = run.history[-1] if run.history else np.inf
+        # What differs by less is one minimum, and rounding must not decide; an exact fit may be a little below zero.
+        if best is None or value < lowest - judges * SAME * abs(lowest):
+            best, lowest = run, value
+        del run  # its scores take memory
+    return best.run(best.H, passes) if judges else best
+
+
+def _distinct(loadings):
+    """Leave out loadings whose components all point where those of earlier ones do: they lead to the same minimum."""
+    kept = []
+    for H in loadings:
+        units = H / np.maximum(np.linalg.norm(H, axis=1, keepdims=True), np.finfo(H.dtype).tiny)
+        if not any((product(units, other.T).max(axis=1) > SAME_DIRECTION).all() for other in kept):
+            kept.append(units)
+            yield H
 
 
 def scores_of_used(X, H, strengths, n_jobs, missing=None, beta=2.0):
