@@ -19,7 +19,7 @@ from . import frames
 from ._warn import numpy_defaults, warn_user
 from .blocks import row_blocks, rows_of_stored, with_data
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import Problem, check_solver, fit_loadings, free_scale, warn_of_outcome
+from .factorize import check_solver, free_scale, warn_of_outcome
 from .losses import (
     RESIDUAL_CELLS,
     Missing,
@@ -43,6 +43,7 @@ from .products import gram, product
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import ScaledRows, Scaling
+from .schedule import Problem, fit_loadings
 
 
 class NMFFeatures(TransformerMixin, BaseEstimator):

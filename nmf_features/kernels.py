@@ -710,7 +710,7 @@ def verdict(history, accepted, H, known, known_value, tol):
 
 
 def descend_squares(X, weights, start, strengths, passes, tol, known, known_value):
-    """Go down from loadings (k x p) to a minimum of least squares, by the loop of factorize.py on one block of rows.
+    """Go down from loadings (k x p) to a minimum of least squares, by the loop of descent.py on one block of rows.
 
     X is n x p and complete, ``weights`` are those of its rows, ``strengths`` what a unit of |W|_1, |H|_1, |W|^2 / 2 and
     |H|^2 / 2 costs. Stops where the objective falls by less than the share ``tol`` per pass (mean of five), or on the

@@ -95,6 +95,16 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta
     return W, all_sums
 
 
+def scores_of_used(X, H, strengths, n_jobs, missing=None, beta=2.0):
+    """Return what :func:`unit_scores` does, and the loadings: zero in components that no row has a score of."""
+    while True:
+        U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs, missing, beta=beta)
+        idle = H.any(axis=1) & ~U.any(axis=0)
+        if not idle.any():
+            return U, sums, H
+        H = np.where(idle[:, None], 0.0, H)
+
+
 class _OfRows:
     """The problems of rows, given loadings H of distinct components, and their penalties."""
 

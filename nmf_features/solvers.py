@@ -31,7 +31,7 @@ from scipy import sparse
 
 from .blocks import Block, fill, loadings_times, row_blocks, scores_times, take, with_data
 from .kernels import compiled, coordinate_descent, csr_grams_blas, own_grams_descent, packed_products
-from .losses import fitted_at_stored, of_cells, slopes_of_cells, squares, weighted_sum
+from .losses import fitted_at_stored, leaves_out_unstored, of_cells, slopes_of_cells, squares, weighted_sum
 from .products import gram, inner, product
 
 
@@ -605,3 +605,8 @@ SOLVERS = {
 }
 # Of other losses, and where cells of a sparse matrix that are not stored are not observed.
 DIVERGENCE_SOLVERS = {"auto": Newton, "newton": Newton, "mu": MultiplicativeDivergence}
+
+
+def solvers_of(beta, missing):
+    """Return the solvers that know the loss and what is missing."""
+    return SOLVERS if beta == 2 and not leaves_out_unstored(missing) else DIVERGENCE_SOLVERS

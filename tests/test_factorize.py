@@ -1,7 +1,6 @@
 """The factorisation: truths of mathematics, and scikit-learn as the peer."""
 
 import re
-import sys
 import warnings
 
 import numpy as np
@@ -12,11 +11,12 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
-from nmf_features import factorize, objective
+from nmf_features import factorize, objective, schedule
 from nmf_features.blocks import row_blocks
-from nmf_features.factorize import Problem, sample_sizes
+from nmf_features.descent import Descent
 from nmf_features.init import STARTS
 from nmf_features.losses import Missing, Strengths, balance
+from nmf_features.schedule import Problem, sample_sizes
 from nmf_features.solvers import DIVERGENCE_SOLVERS, SOLVERS, stationarity
 
 
@@ -354,8 +354,8 @@ def test_bad_input(change, message):
 @pytest.fixture
 def samples(monkeypatch):
     """Short tables are fitted on samples, as long ones are."""
-    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "LONG_CELLS", 0)
-    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "SAMPLE_ROWS", 100)
+    monkeypatch.setattr(schedule, "LONG_CELLS", 0)
+    monkeypatch.setattr(schedule, "SAMPLE_ROWS", 100)
 
 
 def test_only_long_tables_are_fitted_on_samples():
@@ -374,7 +374,7 @@ def test_tall_data_is_fitted_on_samples_first(samples, monkeypatch):
     assert np.abs(np.minimum(sampled.H, by_H)).max() < np.sqrt(1e-4) * sampled.H.max()
     shuffled = factorize(X[np.random.default_rng(0).permutation(20_000)], 3, **start)  # the same sample
     assert_allclose(shuffled.objective, sampled.objective, rtol=1e-5)  # rounding, where a pass gains less than 1e-4
-    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "LONG_CELLS", 10**9)
+    monkeypatch.setattr(schedule, "LONG_CELLS", 10**9)
     whole = factorize(X, 3, **start)
     assert whole.n_iter > sampled.n_iter
     assert_allclose(sampled.objective, whole.objective, rtol=1e-3)  # both stop where a pass gains less than 1e-4
@@ -418,7 +418,7 @@ def test_large_tables_are_rounded_on_the_way_small_ones_never(samples, precision
 def test_rounding_on_the_way_leaves_no_trace(samples, penalty, k, monkeypatch):
     X = low_rank(4000, 9, noise=0.5) * np.geomspace(0.1, 10, 9)
     rounded = factorize(X, k, penalty=penalty, tol=1e-9)
-    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "_fits_single", lambda *_: False)
+    monkeypatch.setattr(schedule, "_fits_single", lambda *_: False)
     double = factorize(X, k, penalty=penalty, tol=1e-9)
     assert_allclose(rounded.objective, double.objective, rtol=1e-6)
     assert_allclose(rounded.W @ rounded.H, double.W @ double.H, rtol=1e-2, atol=1e-3 * X.mean())
@@ -427,8 +427,7 @@ def test_rounding_on_the_way_leaves_no_trace(samples, penalty, k, monkeypatch):
 
 
 def test_what_single_precision_cannot_tell_is_told_by_double(samples, monkeypatch):
-    Descent, ends = sys.modules["nmf_features.factorize"]._Descent, []
-    settle = Descent.settle
+    ends, settle = [], Descent.settle
 
     def note(self, *rest):
         ends.append(self.dtype.name)
@@ -449,7 +448,6 @@ def test_penalties_of_rows_are_rounded_too(missing_values):
     seen = rng.uniform(size=X.shape) < 0.2
     X = np.where(seen, X, np.nan) if missing_values == "ignore" else sparse.csr_array(X * seen)
     blocks = []
-    Descent = sys.modules["nmf_features.factorize"]._Descent
     for dtype in (np.float32, np.float64):
         problem = Problem.of(X, 1.0, None, Missing(20, True), 20, beta_loss="frobenius", penalty=0.1, l1_ratio=1)
         make = {"ignore": SOLVERS["hals"], "unstored": lambda: DIVERGENCE_SOLVERS["newton"](2.0, True)}[missing_values]
@@ -472,14 +470,13 @@ def test_what_can_be_fitted_exactly_is(samples):
 
 def test_passes_over_samples_count_by_their_rows(samples, monkeypatch):
     """One pass over all rows is worth several over a sample, each of which costs its share."""
-    made = []
-    run = sys.modules["nmf_features.factorize"]._Descent.run
+    made, run = [], Descent.run
 
     def count(self, H, max_iter, *rest):
         made.append((self.X.shape[0], max_iter))
         return run(self, H, max_iter, *rest)
 
-    monkeypatch.setattr(sys.modules["nmf_features.factorize"]._Descent, "run", count)
+    monkeypatch.setattr(Descent, "run", count)
     with pytest.warns(ConvergenceWarning, match="max_iter=2"):
         f = factorize(low_rank(32_000, 9, noise=0.5), 3, init="nnsvd-lrc", max_iter=2, tol=1e-9)
     assert f.n_iter == 2

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, nnmf, objective
-from nmf_features.factorize import _Descent
+from nmf_features.descent import Descent
 from nmf_features.losses import BETA_LOSSES, Missing
 from nmf_features.projection import exact_scores
 from nmf_features.scaling import Scaling
@@ -232,8 +232,8 @@ def test_scores_are_extrapolated_in_what_is_filled_in(monkeypatch):
     X = load_digits().data
     X[np.random.default_rng(0).uniform(size=X.shape) < 0.2] = np.nan
     ours = factorize(X, 16, missing_values="ignore")
-    step = _Descent._pass
-    monkeypatch.setattr(_Descent, "_pass", lambda self, *settings: step(self, *settings[:3]))
+    step = Descent._pass
+    monkeypatch.setattr(Descent, "_pass", lambda self, *settings: step(self, *settings[:3]))
     plain = factorize(X, 16, missing_values="ignore")
     assert ours.n_iter < 0.8 * plain.n_iter
     assert ours.objective <= plain.objective * (1 + 1e-4)

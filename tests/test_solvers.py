@@ -1,7 +1,5 @@
 """The solvers of the textbooks, and the worked examples that go with them."""
 
-import sys
-
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -9,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
-from nmf_features import NMFFeatures, factorize
+from nmf_features import NMFFeatures, factorize, schedule
 from nmf_features.samples import Rows
 from nmf_features.solvers import SOLVERS
 
@@ -162,8 +160,8 @@ def test_ratings_with_unseen_films_as_unobserved(learning_rate):
 
 
 def test_multiplicative_updates_leave_zeros_that_a_sample_left(monkeypatch):
-    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "LONG_CELLS", 0)
-    monkeypatch.setattr(sys.modules["nmf_features.factorize"], "SAMPLE_ROWS", 100)
+    monkeypatch.setattr(schedule, "LONG_CELLS", 0)
+    monkeypatch.setattr(schedule, "SAMPLE_ROWS", 100)
     rng = np.random.default_rng(0)
     X = rng.gamma(1, 1, (1700, 2)) @ rng.gamma(1, 1, (2, 6))
     X[Rows(X).sample(106)[0], 5] = 0

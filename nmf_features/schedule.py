@@ -1,0 +1,294 @@
+"""From a problem to its best loadings: where the loop begins, on which rows, in which precision.
+
+Where the loop begins is settled by descents from many starts on few rows (race.py). A table of very many rows is fitted
+on samples of them first (samples.py), so that most passes are cheap ones; there they are made in single precision, as
+far as its rounding does not tell. All rows decide between what few of them hold for equally good, and the end is judged
+in double. The problem is symmetric in X and X', so a wide table is solved as its transpose: momentum then sits on the
+smaller factor.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_array, check_random_state
+
+from .blocks import row_blocks, workers
+from .descent import Descent
+from .init import STARTS, nndsvda, starts
+from .losses import (
+    Missing,
+    Strengths,
+    check_beta,
+    check_columns,
+    check_range,
+    divergence,
+    in_units,
+    largest,
+    leaves_out_unstored,
+    observed_shares,
+    safe_scale,
+)
+from .products import product
+from .projection import exact_scores, scores_of_used
+from .race import SAME, race
+from .race import TOL as RACE_TOL
+from .samples import Rows
+from .solvers import DIVERGENCE_SOLVERS, solvers_of
+
+SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first, but for that of race.py
+# The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
+# their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
+SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
+LONG_CELLS = 1 << 21  # of tables that are fitted on samples first; for others it saves nothing
+SAMPLE_MARGIN = 0.005  # minima on a sample that differ by less go on to the next
+JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # over all rows, from loadings of few rows and of many
+SAME_DIRECTION = 0.999  # cosine of components that lead to one minimum
+SINGLE = np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows to fit loadings to, and what is minimised there.
+
+    ``used`` says which of the rows that were given these are: those of positive weight in which something is observed.
+    ``weights`` of the rows are positive, or None. ``missing`` says which cells are, None where none is. ``unit`` holds
+    the strengths at penalty 1: they say how scale is shared between W and H.
+    """
+
+    X: np.ndarray
+    top: float  # largest cell
+    weights: np.ndarray | None
+    missing: Missing | None
+    beta: float
+    strengths: Strengths
+    unit: Strengths
+    used: np.ndarray
+
+    @classmethod
+    def of(cls, X, top, weights, missing, n_counted, *, beta_loss, penalty, l1_ratio):
+        """Return the problem of checked data, of whose columns ``n_counted`` count in the penalty."""
+        used = _rows_to_fit(X, missing, weights)
+        if not used.all():
+            X, weights = X[used], None if weights is None else weights[used]
+            top = largest(X)
+        n = X.shape[0] if weights is None else float(weights.sum())
+        check_range(top, check_beta(beta_loss), penalty, l1_ratio)
+        if missing is not None:
+            check_columns(X)
+        strengths, unit = (Strengths.of(q, l1_ratio, n, n_counted) for q in (penalty, 1.0))
+        return cls(X, top, weights, missing, check_beta(beta_loss), strengths, unit, used)
+
+
+def _rows_to_fit(X, missing, weights):
+    """Return which rows say anything: those of positive weight with something observed."""
+    used = np.ones(X.shape[0], dtype=bool) if weights is None else weights > 0
+    if missing is not None:
+        used &= observed_shares(X, missing)[0] > 1e-12
+        if not used.any():
+            raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
+    return used
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the loop ends with: loadings, their sums, and the exact scores for loadings divided by their sums.
+
+    ``precise`` says whether the objective has all its digits: it comes from sums, of which little may be left.
+    """
+
+    U: np.ndarray
+    sums: np.ndarray
+    H: np.ndarray
+    objective: float
+    precise: bool
+    n_iter: int
+    converged: bool
+    history: np.ndarray
+    kkt_residual: float
+
+
+def fit_loadings(
+    problem,
+    n_components,
+    *,
+    solver,
+    learning_rate,
+    init,
+    n_init,
+    max_iter,
+    tol,
+    random_state,
+    n_jobs,
+    watch=None,
+):
+    """Find loadings by one or more starts; return the best by objective, as a Fit.
+
+    ``watch`` is called before each pass; what it raises ends the fit.
+    """
+    X, weights, missing, beta = problem.X, problem.weights, problem.missing, problem.beta
+    strengths, unit = problem.strengths, problem.unit
+    n, p = X.shape
+    k, rng = n_components, check_random_state(random_state)
+    if not isinstance(init, str):
+        init = check_array(init, dtype=np.float64, input_name="init", ensure_min_samples=0)
+        if init.shape != (k, p) or init.min(initial=0.0) < 0:
+            raise ValueError(
+                f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
+                f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
+            )
+    X, e = safe_scale(X, problem.top)
+    if k == 0:
+        nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
+        value = divergence(X, *nothing, beta, weights, leaves_out_unstored(missing))
+        value = float(in_units(value, 2 * e * beta))
+        W, H, history = np.zeros((n, 0), X.dtype), np.zeros((0, p)), np.array([value])
+        return Fit(W, np.zeros(0), H, value, True, 0, True, history, 0.0)
+    # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
+    # nothing by it, and other losses treat rows and columns alike.
+    wide, as_given = p > max(n, 200) and weights is None and missing is None and beta == 2, X
+    with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
+        most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
+        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * beta), most)
+        strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
+    if wide:
+        X = X.T.tocsr() if sparse.issparse(X) else X.T
+        strengths, unit = _swap(strengths), _swap(unit)
+    if not isinstance(init, str):
+        init = np.ldexp(init, -e)
+        if wide:  # the loop starts from the other factor
+            init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
+
+    options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
+    known = solvers_of(beta, missing)
+    if known is DIVERGENCE_SOLVERS:
+        options = {"beta": beta, "unstored": leaves_out_unstored(missing)}
+    make = partial(known[solver], **options)
+    with workers(n_jobs, len(row_blocks(X, k))) as each:
+        descent = partial(
+            Descent, missing=missing, beta=beta, k=k, strengths=strengths, unit=unit, make_solver=make, each=each,
+            watch=watch,
+        )  # fmt: skip
+        races = isinstance(init, str) and init == "auto" and known[solver] is known["auto"]
+        long = learning_rate is None  # a rate fits one number of rows
+        single = _fits_single(X, np.ldexp(problem.top, -2 * e), strengths)
+        best = _coarse_to_fine(X, weights, descent, races, long, single, init, n_init, rng, max_iter, tol)
+        U, sums = best.settle(max_iter, n_jobs)
+    H = best.H
+    if wide:
+        H = (U / sums).T.astype(np.float64)
+        U, sums, H = scores_of_used(as_given, H, _swap(strengths), n_jobs)
+    history = np.maximum.accumulate(best.history[::-1])[::-1]  # as far as the precision of each pass goes
+    history, value = in_units(history, 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
+    U = np.ldexp(U, 2 * e) if e else U
+    precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
+    n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
+    return Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
+
+
+def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, max_iter, tol):
+    """Run descents on samples, if X is ``long``, and on all rows; return the one with the lowest objective.
+
+    ``make`` makes a descent on given rows. Where ``races`` says so, few rows tell where to begin. What leads to nearly
+    the best minimum on a sample goes on to the next, and all rows decide.
+    """
+    solver, k, missing, beta = make.keywords["make_solver"](), *(make.keywords[q] for q in ("k", "missing", "beta"))
+    sizes = sample_sizes(X, k, not solver.sums_squares) if long else [X.shape[0]]
+    rough = len(sizes) > 1 and solver.rough and single
+    by_content = Rows(X, weights, beta) if races or len(sizes) > 1 else None
+    left, doubtful = None, False
+    if races:
+        left, doubtful = race(X, by_content, k, beta, make.keywords["strengths"], missing, n_init)
+    good = left is not None
+    judged = good and tol >= RACE_TOL  # five passes that gain little were made before
+    for m in sizes:
+        first, last = m == sizes[0], m == sizes[-1]
+        rows, v = (slice(None), weights) if last else by_content.sample(m)
+        descent = partial(
+            make,
+            X if last else X[rows],
+            SINGLE if rough else X.dtype,
+            v,
+            tol=tol if last else max(tol * m / sizes[-1], min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
+            window=2 if last and (judged or not first) else 5,
+        )
+        passes = max_iter * (sizes[-1] // m)  # one over a sample costs its share of one over all rows
+        if last:
+            by_content = None  # it takes memory
+        if left is None:
+            left = _named_starts(descent(), init, n_init, rng)
+        if first and doubtful:  # few rows may miss what more rows show
+            more = descent()
+            left = [*left, nndsvda(more.filled, k, None, more.weights)]
+
+        if not last:
+            met = []
+            for H in left:
+                run = descent().run(H, passes, good)
+                met.append((run.history[-1] if run.history else np.inf, run.H))
+            met.sort(key=lambda pair: pair[0])
+            near = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]]
+            left = list(_distinct(near or [met[0][1]]))
+            good = True
+    judges = good and len(left) > 1 and n_init == 1  # several starts that are asked for go to the end
+    most = min(passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES) if judges else passes
+    best, lowest = None, np.inf
+    for H in left:
+        run = descent().run(H, most, good)
+        value = run.history[-1] if run.history else np.inf
+        # What differs by less is one minimum, and rounding must not decide; an exact fit may be a little below zero.
+        if best is None or value < lowest - judges * SAME * abs(lowest):
+            best, lowest = run, value
+        del run  # its scores take memory
+    return best.run(best.H, passes) if judges else best
+
+
+def _distinct(loadings):
+    """Leave out loadings whose components all point where those of earlier ones do: they lead to the same minimum."""
+    kept = []
+    for H in loadings:
+        units = H / np.maximum(np.linalg.norm(H, axis=1, keepdims=True), np.finfo(H.dtype).tiny)
+        if not any((product(units, other.T).max(axis=1) > SAME_DIRECTION).all() for other in kept):
+            kept.append(units)
+            yield H
+
+
+def _fits_single(X, top, strengths):
+    """Whether X can be fitted in single precision: no sum of squares, nor any penalty, overflows or vanishes there."""
+    return X.dtype != SINGLE and 1e-10 < top < 1e10 and max(strengths) < 1e30
+
+
+def _swap(strengths):
+    """Return the strengths of the transposed problem."""
+    return Strengths(strengths.l1_H, strengths.l1_W, strengths.l2_H, strengths.l2_W)
+
+
+def sample_sizes(X, k, large=False):
+    """Rows of the samples that a long table is fitted on, each many times the one before, and all rows at last.
+
+    The loadings from a small sample are a start for the larger one that leaves it few passes. Where passes cost much
+    (``large``) a table is long earlier, and samples grow in smaller steps.
+    """
+    n, p = X.shape
+    cells, step = (X.nnz if sparse.issparse(X) else n * p), 4 if large else 16
+    # enough rows for every column: two for each, or 20 stored cells in each
+    least = max(SAMPLE_ROWS, 10 * k, 20 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 2 * p)
+    sizes, m = [n], n // step
+    while cells > (LONG_CELLS // 16 if large else LONG_CELLS) and m >= least:
+        sizes.insert(0, m)
+        m //= step
+    return sizes
+
+
+def _named_starts(descent, init, n_init, rng):
+    """Return the starts that were asked for, on the rows of a descent."""
+    X, k, weights = descent.filled, descent.k, descent.weights
+    if not isinstance(init, str):
+        first = [init]
+    elif init == "auto":
+        return list(islice(starts(X, k, weights), 1 if k < 2 else max(2, n_init)))
+    else:
+        first = [STARTS[init](X, k, rng, weights)]
+    return first + [STARTS["random"](X, k, rng, weights) for _ in range(n_init - 1)]
