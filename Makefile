@@ -29,7 +29,7 @@ notebooks: $(READY)
 	$(BIN)/python -m nbconvert --to notebook --execute --output-dir build/notebooks notebooks/*.ipynb
 
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	$(BIN)/python -m pip install --quiet --editable ".[docs,notebooks]"
 	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 bench: $(READY)
