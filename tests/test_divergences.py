@@ -97,7 +97,7 @@ def violations(X, f, penalty, l1_ratio, beta):
 # The level of the residual of the loadings: Newton's is that of tol where the loss is convex in the scores; else, and
 # for multiplicative updates, which creep towards zeros, it is less.
 @pytest.mark.filterwarnings("ignore:NMF stopped")
-@pytest.mark.parametrize("solver", DIVERGENCE_SOLVERS)
+@pytest.mark.parametrize("solver", sorted(set(DIVERGENCE_SOLVERS) - {"auto"}))
 @pytest.mark.parametrize("beta", [0, 0.5, 1, 1.5, 2.5, 3])
 @pytest.mark.parametrize(("penalty", "l1_ratio"), PENALTIES)
 def test_stationary(solver, beta, penalty, l1_ratio):

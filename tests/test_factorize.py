@@ -40,7 +40,6 @@ PENALTIES = [(0, 1), (0.001, 1), (0.01, 1), (0.01, 0.5), (0.01, 0)]
 # tol, and the level that the residual of the loadings reaches: the slow ones stop earlier, or at max_iter.
 EXACT = (1e-13, 1e-6)
 LEVELS = {
-    "auto": EXACT,
     "hals": EXACT,
     "newton": EXACT,
     "gradient": (1e-9, 1e-4),
@@ -50,7 +49,7 @@ LEVELS = {
 
 
 @pytest.mark.filterwarnings("ignore:NMF stopped")
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"auto"}))
 @pytest.mark.parametrize("shape", [(60, 12), (12, 60), (150, 230)])
 @pytest.mark.parametrize(("penalty", "l1_ratio"), PENALTIES)
 def test_stationary(solver, shape, penalty, l1_ratio):
@@ -81,7 +80,7 @@ def test_default_tolerance_is_near_stationary(penalty, l1_ratio):
 
 
 @pytest.mark.filterwarnings("ignore:NMF stopped")
-@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"auto"}))
 @pytest.mark.parametrize(("penalty", "l1_ratio"), PENALTIES)
 def test_objective_is_the_reported_one_and_never_rises(solver, penalty, l1_ratio):
     X = low_rank(300, 20, 4, noise=0.3)
