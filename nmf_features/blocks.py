@@ -82,6 +82,15 @@ class Block:
         rows = rows_of_stored(self.X, at)
         self.X.data[at] = np.einsum("tc,tc->c", Wt[:, rows], H[:, self.X.indices[at]])
 
+    def fill_with(self, means):
+        """Put the means of the columns where cells are missing."""
+        if self.missing is None:
+            return
+        if sparse.issparse(self.X):
+            self.X.data[self.missing] = means[self.X.indices[self.missing]]
+        else:
+            fill(self.X, means, self.missing)
+
     def squared_norm(self):
         """Return |X|^2, rows weighted."""
         return squares(self.X, self.weights) if self._squared_norm is None else self._squared_norm

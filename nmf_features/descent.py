@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from .blocks import Block, filled, loadings_times, positive_residual, row_blocks, scores_times, take
-from .losses import balance, observed_shares
+from .losses import balance, column_means, observed_shares
 from .products import inner, product
 from .projection import scores_of_used
 from .solvers import total
@@ -57,18 +57,37 @@ class Descent:
                 Block(take(self.filled, r), v, holes[cells_of(X, r)] if holes.any() else None, by_row[r])
                 for r, v in zip(self.rows, weights_of, strict=True)
             ]
-        memory = np.zeros(X.shape[0] * k, dtype)  # in one piece, so that it is given back in one
-        self.Wt = [memory[r.start * k : r.stop * k].reshape(k, -1) for r in self.rows]
-        fills = missing is not None and self.solver.sums_squares
-        self.before = [Wt_block.copy() if fills else None for Wt_block in self.Wt]  # scores of the pass before
-        self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
-        self.first = 0  # entry of the history that was found in the precision of now
         self.size = sum(self.solver.size(block) for block in self.blocks)
         amounts = np.asarray(self.filled.sum(axis=0, dtype=np.float64)).ravel()
         self.total, self.used = float(amounts.sum()), amounts > 0  # no columns of zeros, or nowhere observed
-        self._set_precision(dtype)
+        self.rough = dtype
+        self._begin()
+
+    def restart(self):
+        """Forget all scores, what was filled in, and what was met."""
+        if self.missing is not None:
+            means = column_means(self.X, self.weights, self.missing)
+            for block in self.blocks:
+                block.fill_with(means)
+        return self._begin()
+
+    def _begin(self):
+        self.Wt = self.before = None  # memory is given back before there is new
+        memory = np.zeros(self.X.shape[0] * self.k, self.rough)  # in one piece, so that it is given back in one
+        self.Wt = [memory[r.start * self.k : r.stop * self.k].reshape(self.k, -1) for r in self.rows]
+        fills = self.missing is not None and self.solver.sums_squares
+        self.before = [Wt_block.copy() if fills else None for Wt_block in self.Wt]  # scores of the pass before
+        self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
+        self.first = 0  # entry of the history that was found in the precision of now
+        self._set_precision(self.rough)
         self.solver.attach(self)
         self._lift()
+        return self
+
+    @property
+    def value(self):
+        """The objective after the last accepted pass."""
+        return self.history[-1] if self.history else np.inf
 
     def run(self, H, max_iter, good=False):
         """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made.
@@ -153,7 +172,7 @@ class Descent:
             gain = self.objective - value
             # Exact scores of a row may be worse than those met on the way, where its problem is not convex.
             self.objective = min(self.objective, value) if self.solver.convex and not rounded else value
-            self.history[-1] = self.objective
+            self.history[-1:] = [self.objective]
             self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self.observed)
             if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
                 self.converged = self.kkt_residual <= np.sqrt(self.tol)

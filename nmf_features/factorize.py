@@ -139,8 +139,8 @@ def factorize(
         Where the loadings start. "auto", the default, tries starts one after the other, always the same ones, until the
         best minimum that is met has been met several times: from singular vectors, from rotations of them, and from the
         best minimum so far with one component replaced. It follows them on few rows where there are many. For textbook
-        solvers, very wide or sparse data, and unstored cells it takes "nnsvd-lrc" and "nndsvda", both to the end. A
-        named or given start runs alone: from singular vectors (deterministic), at random, or as given.
+        solvers, very wide or sparse data, and unstored cells it takes the better of "nnsvd-lrc" and "nndsvda". A named
+        or given start runs alone: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
         How many starts are run to the end, of which the best by objective is kept. With "auto" they are the best of as
         many times more that are tried. Else the first is ``init``, and the others are random.
@@ -171,9 +171,9 @@ def factorize(
     ------
     ValueError
         If X has NaN (and ``missing_values="raise"``), infinite or negative entries, no rows or no columns, or no
-        observed cell in any row that counts; zeros where the loss is infinite there; columns more than 93 decades apart
-        where cells are missing; if ``init`` does not fit, or the solver does not know the loss; or for weights that are
-        negative, not finite, all zero or not one for each row.
+        observed cell in any row that counts; zeros where the loss is infinite there; where cells are missing, columns
+        more than 100 decades apart (12 in single precision); if ``init`` does not fit, or the solver does not know the
+        loss; or for weights that are negative, not finite, all zero or not one for each row.
         ``InvalidParameterError``, a ValueError, for parameters of a wrong type or out of range.
 
     Warns

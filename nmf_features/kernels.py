@@ -967,7 +967,7 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
         for t in range(k):
             for j in range(width):
                 H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), 0.1 * plain[t, j])
-    return plain[:, :p].copy(), max(value, 1e-13 * total)
+    return before[:, :p].copy(), max(value, 1e-13 * total)
 
 
 def fill_holes(into, values, holes):

@@ -243,13 +243,17 @@ def observed_shares(X, missing, weights=None):
     v = np.ones(X.shape[0]) if weights is None else weights
     if not sparse.issparse(X):
         holes = np.isnan(X)
-        return 1 - holes.sum(axis=1) / missing.n_counted, 1 - product(v, holes) / v.sum()
+        by_column = np.where(holes.all(axis=0), 0.0, 1 - product(v, holes) / v.sum())
+        return 1 - holes.sum(axis=1) / missing.n_counted, by_column
     marked = X.copy()  # what counts, at the stored cells: those observed, or else those that are not
     marked.data = np.isnan(X.data).astype(np.float64)
     if missing.unstored:
         marked.data = 1 - marked.data
     by_row, by_column = marked @ np.ones(X.shape[1]) / missing.n_counted, v @ marked / v.sum()
-    return (by_row, by_column) if missing.unstored else (1 - by_row, 1 - by_column)
+    if missing.unstored:
+        return by_row, by_column
+    nowhere = np.bincount(X.indices, marked.data, X.shape[1]) == X.shape[0]
+    return 1 - by_row, np.where(nowhere, 0.0, 1 - by_column)
 
 
 def penalised_counts(X, missing, weights):
@@ -346,12 +350,12 @@ def check_range(top, beta, penalty, l1_ratio):
 def check_columns(X):
     """Refuse columns that are too far apart for floats, where cells are missing: some rows have only the small ones."""
     if sparse.issparse(X):
-        tops = np.zeros(X.shape[1])
+        tops = np.zeros(X.shape[1], X.dtype)
         np.fmax.at(tops, X.indices, X.data)
     else:
-        tops = np.fmax.reduce(X, axis=0, initial=0.0).astype(np.float64)
-    tops = tops[tops > 0]
-    if len(tops) and np.log10(tops.max()) - np.log10(tops.min()) > MOST_DECADES / 3:
+        tops = np.fmax.reduce(X, axis=0, initial=0.0)
+    tops = tops[tops > 0].astype(np.float64)
+    if len(tops) and np.log10(tops.max()) - np.log10(tops.min()) > np.log10(float(np.finfo(X.dtype).max)) / 3:
         raise ValueError(
             f"X has columns whose largest cells lie between {tops.min():.3g} and {tops.max():.3g}: with missing cells, "
             "numbers so far apart leave the range of floats. Scale the columns (NMFFeatures: scale), or leave out the "

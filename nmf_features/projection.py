@@ -215,8 +215,11 @@ class _LeastSquaresOfRows(_OfRows):
                     whole[self.diagonal] -= self.l2
                     grams = whole - grams
                     little = (grams[:, self.diagonal] < LITTLE * whole[self.diagonal]).any(axis=1)
-                    if little.any():
-                        grams[little] = self.by_tiles(~np.isnan(X[little].toarray()), self.products)
+                    for i in np.flatnonzero(little):
+                        stored = slice(X.indptr[i], X.indptr[i + 1])
+                        H = self.H.copy()
+                        H[:, X.indices[stored][holes[stored]]] = 0
+                        grams[i] = gram(H).ravel()
             else:
                 holes = np.isnan(X)
                 B, grams = self.by_tiles(np.where(holes, 0, X), self.Ht), self.by_tiles(~holes, self.products)
@@ -321,7 +324,10 @@ class _DivergenceOfRows(_OfRows):
                 w = multiplied
                 continue
             slopes, diagonal = gradient + l1 + l2 * w, self.times(rows, curvature, np.square(self.Ht)) + l2
-            ridge = RIDGE * diagonal.mean(axis=1, keepdims=True)  # else rounding is divided by next to nothing
+            # Else rounding is divided by next to nothing. The curvature of cells that are hardly fitted is no measure.
+            top = w.max(axis=1, keepdims=True)
+            usual = np.divide(positive + l1 + l2 * w, top, out=diagonal.copy(), where=top > 0)
+            ridge = RIDGE * np.minimum(diagonal, usual).mean(axis=1, keepdims=True)
             diagonal += ridge
             move = np.divide(slopes, diagonal, out=np.zeros_like(w), where=diagonal > 0)
             active = np.abs(np.minimum(w, move)).max(axis=1) > close * w.max(axis=1)

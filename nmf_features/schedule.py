@@ -18,6 +18,7 @@ from sklearn.utils import check_array, check_random_state
 from .blocks import row_blocks, workers
 from .descent import Descent
 from .init import STARTS, nndsvda, starts
+from .kernels import compiled, leads_to
 from .losses import (
     Missing,
     Strengths,
@@ -31,7 +32,6 @@ from .losses import (
     observed_shares,
     safe_scale,
 )
-from .products import product
 from .projection import exact_scores, scores_of_used
 from .race import SAME, race
 from .race import TOL as RACE_TOL
@@ -45,7 +45,6 @@ SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 LONG_CELLS = 1 << 21  # of tables that are fitted on samples first; for others it saves nothing
 SAMPLE_MARGIN = 0.005  # minima on a sample that differ by less go on to the next
 JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # over all rows, from loadings of few rows and of many
-SAME_DIRECTION = 0.999  # cosine of components that lead to one minimum
 SINGLE = np.dtype(np.float32)
 
 
@@ -227,32 +226,33 @@ def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, ma
             met = []
             for H in left:
                 run = descent().run(H, passes, good)
-                met.append((run.history[-1] if run.history else np.inf, run.H))
+                met.append((run.value, run.H))
             met.sort(key=lambda pair: pair[0])
             near = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]]
-            left = list(_distinct(near or [met[0][1]]))
+            left = _distinct(near or [met[0][1]])
             good = True
-    judges = good and len(left) > 1 and n_init == 1  # several starts that are asked for go to the end
-    most = min(passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES) if judges else passes
-    best, lowest = None, np.inf
-    for H in left:
-        run = descent().run(H, most, good)
-        value = run.history[-1] if run.history else np.inf
+    if not (good and len(left) > 1 and n_init == 1):  # several starts that are asked for go to the end
+        return min((descent().run(H, passes, good) for H in left), key=lambda run: run.value)
+    most = min(passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
+    run, best, least = descent(), None, np.inf
+    for H in reversed(left):  # all in the same memory; the likely best one comes last, and goes on
+        run.restart().run(H, most, good)
         # What differs by less is one minimum, and rounding must not decide; an exact fit may be a little below zero.
-        if best is None or value < lowest - judges * SAME * abs(lowest):
-            best, lowest = run, value
-        del run  # its scores take memory
-    return best.run(best.H, passes) if judges else best
+        if run.value <= least + SAME * abs(least):
+            best = run.H
+        least = min(least, run.value)
+    if run.H is not best:
+        run.restart().run(best, passes, good)
+    return run if run.converged else run.run(run.H, passes)
 
 
 def _distinct(loadings):
     """Leave out loadings whose components all point where those of earlier ones do: they lead to the same minimum."""
     kept = []
     for H in loadings:
-        units = H / np.maximum(np.linalg.norm(H, axis=1, keepdims=True), np.finfo(H.dtype).tiny)
-        if not any((product(units, other.T).max(axis=1) > SAME_DIRECTION).all() for other in kept):
-            kept.append(units)
-            yield H
+        if not any(compiled(leads_to)(H, other) for other in kept):
+            kept.append(H)
+    return kept
 
 
 def _fits_single(X, top, strengths):

@@ -770,3 +770,11 @@ def test_numpys_error_settings_of_the_caller_disturb_nothing(solver, beta):
         nmf.score(X)
         factorize(X, 8, max_iter=50, **settings)
         select_components(X[:, 20:30], [1, 2], n_splits=2, random_state=0, max_iter=20)
+
+
+@pytest.mark.parametrize(("seed", "k"), [(2, 5), (7, 5), (13, 3)])
+def test_a_tiny_cell_is_not_taken_for_zero(seed, k):
+    """Kullback-Leibler is infinite where a cell is positive and its fit is not."""
+    rng = np.random.default_rng(seed)
+    X = rng.gamma(0.5, 1, (300, 10)) * (rng.uniform(size=(300, 10)) < 0.6)
+    assert np.isfinite(factorize(X, k, beta_loss="kullback-leibler").objective)

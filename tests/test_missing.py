@@ -355,6 +355,20 @@ def test_the_objective_of_sparse_data_with_weights_and_missing_cells():
     assert_allclose(f.objective, objective(dense, f.W, f.H, 0, sample_weight=v + 1))
 
 
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("seed", [1, 9, 11])
+def test_a_column_that_is_nowhere_observed_has_no_penalty_with_weights(seed, make):
+    """Sums of weights are rounded; a share of less than nothing would be paid for loadings."""
+    rng = np.random.default_rng(seed)
+    X = np.where(rng.uniform(size=(60, 11)) < 0.2, np.nan, rng.gamma(1, size=(60, 11))).astype(np.float32)
+    X[:, 4] = np.nan
+    fit = dict(penalty=0.01, l1_ratio=0, beta_loss=1.5, missing_values="ignore", sample_weight=rng.uniform(0.1, 2, 60))
+    f = factorize(make(X), 3, **fit)
+    assert_array_equal(f.H[:, 4], 0)
+    assert f.converged
+    assert f.objective < 1.1 * factorize(make(np.delete(X, 4, axis=1)), 3, **fit).objective
+
+
 @pytest.mark.filterwarnings("ignore:Components", "ignore:X has", "ignore:Constant")
 def test_columns_of_zeros_and_those_nowhere_observed_have_no_loadings():
     X = np.array([[0.0, 2.0], [0.0, 0.0]])  # the second component has nothing to explain

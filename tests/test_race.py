@@ -15,6 +15,7 @@ from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
 from nmf_features.init import GRAM_COLUMNS, leading_directions, nndsvda
 from nmf_features.kernels import compiled, content_keys, descend_counts, descend_squares
 from nmf_features.samples import Rows
+from nmf_features.schedule import _distinct
 
 
 def scaled(name):
@@ -191,3 +192,10 @@ def test_nndsvda_is_scikit_learns():
 
     expected = _initialize_nmf(X, 4, init="nndsvda", random_state=0)[1]
     assert_allclose(nndsvda(X, 4), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_loadings_that_lead_to_one_minimum_are_followed_once():
+    H = np.random.default_rng(0).gamma(0.5, size=(3, 9))
+    H[2] = 0
+    other = np.random.default_rng(1).gamma(0.5, size=(3, 9))
+    assert [h is H or h is other for h in _distinct([H, H[[1, 0, 2]] * [[2.0], [3], [1]], other])] == [True, True]
