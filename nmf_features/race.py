@@ -1,12 +1,12 @@
 """Which minimum to go for: descents from many starts on few rows, in machine code, before the loop runs on all.
 
-The objective has many minima, and no start leads to the best one always: on real tables those known lead there in nine
-tenths of the cases with 2 to 4 components, and in a third with 8 to 10. So starts are tried one after the other, until
-the best minimum met has been met several times. After the first few, every second start is the best minimum so far with
-one component replaced (iterated local search): that takes fewer passes, and finds minima close by. Each start is
-followed nearly to its end, since after a few passes little can be told. With few components all this costs less than
-one descent of the loop, whose passes over a small table are mostly calls from Python; with many it costs several. Of
-large tables few rows do; there the best few go on, and all rows decide between them.
+The objective has many minima, and no start leads to the best one always: on real tables any of those of init.py leads
+there in some nine tenths of the cases with 2 to 4 components, and in a third with 8 to 10. So starts are tried one
+after the other, until the best minimum met has been met several times. After the first few, every second start is the
+best minimum so far with one component replaced (iterated local search): that takes fewer passes, and finds minima close
+by. Each start is followed nearly to its end, since after a few passes little can be told. With few components all this
+costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it
+costs several. Of large tables few rows do; there the best few go on, and all rows decide between them.
 
 The Kullback-Leibler divergence has more minima, and poorer ones. Those of least squares are good starts for it.
 
