@@ -25,7 +25,7 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
-from .blocks import take, with_data, workers
+from .blocks import rows_of_stored, take, with_data, workers
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
 from .losses import Missing, fitted_at_stored, leaves_out_unstored, observed_shares, of_cells, slopes_of_cells
 from .products import gram, product
@@ -287,9 +287,28 @@ class _DivergenceOfRows(_OfRows):
         W = self.descend(X, holes, W, active, l1, l2, lowest)
         if self.beta > 1:  # the loss of nothing is finite: a row whose scores sank has none
             W[W.sum(axis=1) <= NOTHING * totals] = 0
+        else:
+            self.lift(X, W, l1)
         W = np.ldexp(W, e[:, None])
         W[observed <= 1e-12] = np.nan
         return W
+
+    def lift(self, X, W, l1):
+        """Lift a score, in place, where a positive cell is fitted by nothing: the loss is infinite there.
+
+        Such cells are next to nothing, beside the others of their row. Of the components that load there the one with
+        the largest loading explains the cell; its gradient there is that of its sum, 1.
+        """
+        if sparse.issparse(X):
+            lost = np.flatnonzero((X.data > 0) & (fitted_at_stored(X, W, self.H) <= 0))
+            rows, columns, x = rows_of_stored(X, lost), X.indices[lost], X.data[lost]
+        else:
+            rows, columns = np.nonzero((X > 0) & (self.by_tiles(W, self.H) <= 0))
+            x = X[rows, columns]
+        best = self.H[:, columns].argmax(axis=0)
+        there = self.H[best, columns] > 0
+        rows, best, x = rows[there], best[there], x[there]
+        np.maximum.at(W, (rows, best), x / (1 + l1[rows, best]))
 
     def descend(self, rows, gaps, W, active, l1, l2, lowest, single=False):
         """Return the scores of active rows; in ``single`` precision, scores that are near.

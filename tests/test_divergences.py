@@ -778,3 +778,16 @@ def test_a_tiny_cell_is_not_taken_for_zero(seed, k):
     rng = np.random.default_rng(seed)
     X = rng.gamma(0.5, 1, (300, 10)) * (rng.uniform(size=(300, 10)) < 0.6)
     assert np.isfinite(factorize(X, k, beta_loss="kullback-leibler").objective)
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])
+@pytest.mark.parametrize("size", [1e-10, 1e-15, 1e-30])
+def test_cells_of_next_to_nothing_leave_the_objective_finite(size, make):
+    """Of a shifted column rounding may leave as much."""
+    rng = np.random.default_rng(0)
+    X, H = rng.gamma(1, size=(500, 6)), rng.uniform(size=(3, 6)) * (rng.uniform(size=(3, 6)) < 0.6)
+    H[0, ~H.any(axis=0)] = 1.0
+    X[np.arange(500), np.arange(500) % 6] = size
+    W = exact_scores(make(X), H, beta=1)
+    assert ((W @ H)[X > 0] > 0).all()
+    assert_allclose(exact_scores(make(X[7:8]), H, beta=1), W[7:8], rtol=0, atol=0)
