@@ -33,10 +33,9 @@ class Descent:
     """The loop, on one set of rows: down from given loadings to stationary ones. See the top of this file.
 
     Passes start in precision ``dtype`` and go on in that of X where this one's rounding would tell; the end is always
-    judged there.
-    The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows; ``watch``, if
-    there is one, is called before each pass. It leaves
-    ``H``, ``Wt`` (scores of each block, k x rows), ``objective``, ``history``, ``n_iter`` and ``converged``.
+    judged there. The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows;
+    ``watch``, if there is one, is called before each pass. It leaves ``H``, ``Wt`` (scores of each block, k x rows),
+    ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
     def __init__(self, X, dtype, weights, *, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):

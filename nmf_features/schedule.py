@@ -221,7 +221,6 @@ def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, ma
         if first and doubtful:  # few rows may miss what more rows show
             more = descent()
             left = [*left, nndsvda(more.filled, k, None, more.weights)]
-
         if not last:
             met = []
             for H in left:
@@ -236,7 +235,9 @@ def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, ma
     most = min(passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
     run, best, least = descent(), None, np.inf
     for H in reversed(left):  # all in the same memory; the likely best one comes last, and goes on
-        run.restart().run(H, most, good)
+        if best is not None:
+            run.restart()
+        run.run(H, most, good)
         # What differs by less is one minimum, and rounding must not decide; an exact fit may be a little below zero.
         if run.value <= least + SAME * abs(least):
             best = run.H
