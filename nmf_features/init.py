@@ -4,8 +4,6 @@ Most come from the leading singular vectors of X, which no order of the rows cha
 minimum cannot be told beforehand: ``starts`` gives them one after the other, for race.py to try.
 """
 
-from itertools import count
-
 import numpy as np
 from scipy import sparse
 from scipy.linalg import eigh
@@ -13,6 +11,7 @@ from scipy.linalg import eigh
 from .losses import column_means
 from .products import gram, product
 
+AT_ONCE = 8  # rotations: calls cost more than numbers
 GRAM_COLUMNS = 128  # up to here LAPACK takes one thread for the eigenvectors of X'X, and they are cheap
 
 
@@ -108,16 +107,19 @@ def nndsvda(X, n_components, rng=None, weights=None, directions=None):
     return np.where(H > 0, H, column_means(X, weights).mean())
 
 
-def rotated(X, n_components, rng, weights=None, directions=None):
-    """Return a random rotation of the leading singular vectors, scaled by their values and cut off at zero."""
+def rotated(X, n_components, rng, directions):
+    """Give random rotations of the leading singular vectors without end, scaled by their values, cut off at zero."""
     k = n_components
-    squares, V = directions or leading_directions(X, min(k, *X.shape), weights)
+    squares, V = directions
     V = V[:, :k] * np.where((V[:, :k] ** 3).sum(axis=0) < 0, -1, 1)  # the sign of a singular vector means nothing
     V[:, 0] = np.abs(V[:, 0])
-    rotation = np.linalg.qr(rng.standard_normal((k, k)))[0][:, : V.shape[1]]
-    rotation *= np.where(rotation[:, :1] < 0, -1, 1)
-    H = np.maximum(product(rotation * np.sqrt(squares[:k] / X.shape[0]), V.T), 0)
-    return H + 1e-3 * H.mean()
+    scaled = V * np.sqrt(squares[:k] / X.shape[0])
+    while True:
+        rotations = np.linalg.qr(rng.standard_normal((AT_ONCE, k, k)))[0][:, :, : V.shape[1]]
+        rotations *= np.where(rotations[:, :, :1] < 0, -1, 1)
+        for rotation in rotations:
+            H = np.maximum(product(rotation, scaled.T), 0)
+            yield H + 1e-3 * H.mean()
 
 
 def random_start(X, n_components, rng, weights=None):
@@ -133,8 +135,8 @@ def starts(X, n_components, weights=None):
     directions = leading_directions(X, min(n_components, *X.shape), weights) if n_components else None
     for method in (nnsvd_lrc, nndsvda):
         yield method(X, n_components, None, weights, directions)
-    for seed in count():
-        yield rotated(X, n_components, np.random.default_rng(seed), weights, directions)
+    if n_components:
+        yield from rotated(X, n_components, np.random.default_rng(0), directions)
 
 
 STARTS = {"nnsvd-lrc": nnsvd_lrc, "nndsvda": nndsvda, "random": random_start}

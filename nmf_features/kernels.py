@@ -13,11 +13,13 @@ from .products import MULTIPLICATIONS
 
 STRIP = 128  # columns that coordinate_descent sweeps together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
+WIDE = 256  # rows that descents take together, at most
 AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where more than one thread would multiply them
 GUESS_SWEEPS = 2
 WHOLE = 16  # numbers that a compiled loop takes at once, where it can
 LOG_2 = 0.6931471805599453
-BITS_OF_LEAST_PART = 0x3FE6A09E667F3BCD  # 1 / sqrt(2)
+BITS_OF_LEAST_PART = np.int32(0x3F3504F3)  # of 1 / sqrt(2)
+SHIFT = np.int32(23)
 FEW = 50_000
 
 
@@ -611,20 +613,60 @@ def content_keys(X, factors, power, keys, sizes):
                     sizes[i] += x * x if power == 2.0 else x if power == 1.0 else x**power
 
 
-def add_products(W, X, out):
-    """Add W X to out, for W (k x m), X (m x p): four rows of X at a time."""
-    k, m = W.shape
-    p, four = X.shape[1], m // 4 * 4
-    for i in range(0, four, 4):
-        for t in range(k):
-            w0, w1, w2, w3 = W[t, i], W[t, i + 1], W[t, i + 2], W[t, i + 3]
-            for j in range(p):
-                out[t, j] += w0 * X[i, j] + w1 * X[i + 1, j] + w2 * X[i + 2, j] + w3 * X[i + 3, j]
-    for i in range(four, m):
-        for t in range(k):
-            w0 = W[t, i]
-            for j in range(p):
-                out[t, j] += w0 * X[i, j]
+def add_products(A, B, out):
+    """Add A B to out (k x m), for A (k x q) and B (q x m).
+
+    Four rows of each go at a time, so that every number that is loaded is used four times.
+    """
+    (k, q), m = A.shape, B.shape[1]
+    k4, q4 = k // 4 * 4, q // 4 * 4
+    for t in range(0, k4, 4):
+        o0, o1, o2, o3 = out[t], out[t + 1], out[t + 2], out[t + 3]
+        for j in range(0, q4, 4):
+            b0, b1, b2, b3 = B[j], B[j + 1], B[j + 2], B[j + 3]
+            a00, a01, a02, a03 = A[t, j], A[t, j + 1], A[t, j + 2], A[t, j + 3]
+            a10, a11, a12, a13 = A[t + 1, j], A[t + 1, j + 1], A[t + 1, j + 2], A[t + 1, j + 3]
+            a20, a21, a22, a23 = A[t + 2, j], A[t + 2, j + 1], A[t + 2, j + 2], A[t + 2, j + 3]
+            a30, a31, a32, a33 = A[t + 3, j], A[t + 3, j + 1], A[t + 3, j + 2], A[t + 3, j + 3]
+            for i in range(m):
+                c0, c1, c2, c3 = b0[i], b1[i], b2[i], b3[i]
+                o0[i] += a00 * c0 + a01 * c1 + a02 * c2 + a03 * c3
+                o1[i] += a10 * c0 + a11 * c1 + a12 * c2 + a13 * c3
+                o2[i] += a20 * c0 + a21 * c1 + a22 * c2 + a23 * c3
+                o3[i] += a30 * c0 + a31 * c1 + a32 * c2 + a33 * c3
+        for j in range(q4, q):
+            b0, a0, a1, a2, a3 = B[j], A[t, j], A[t + 1, j], A[t + 2, j], A[t + 3, j]
+            for i in range(m):
+                c0 = b0[i]
+                o0[i] += a0 * c0
+                o1[i] += a1 * c0
+                o2[i] += a2 * c0
+                o3[i] += a3 * c0
+    for t in range(k4, k):
+        o0 = out[t]
+        for j in range(0, q4, 4):
+            b0, b1, b2, b3 = B[j], B[j + 1], B[j + 2], B[j + 3]
+            a0, a1, a2, a3 = A[t, j], A[t, j + 1], A[t, j + 2], A[t, j + 3]
+            for i in range(m):
+                o0[i] += a0 * b0[i] + a1 * b1[i] + a2 * b2[i] + a3 * b3[i]
+        for j in range(q4, q):
+            b0, a0 = B[j], A[t, j]
+            for i in range(m):
+                o0[i] += a0 * b0[i]
+
+
+def strips_of(X, weights):
+    """Return the rows of X side by side in equal strips (p x at most WIDE), filled up with zeros, and their weights."""
+    m, p = X.shape
+    count, width = max(-(-m // WIDE), 1), -(-p // 4) * 4
+    lanes = -(-m // (count * WHOLE)) * WHOLE
+    strips, v = np.zeros((count, width, lanes), X.dtype), np.zeros((count, lanes), X.dtype)
+    for i in range(m):
+        strip, at = i // lanes, i % lanes
+        v[strip, at] = weights[i]
+        for j in range(p):
+            strips[strip, j, at] = X[i, j]
+    return strips, v
 
 
 def scale_of_least_cost(a1, b1, a2, b2):
@@ -643,20 +685,23 @@ def scale_of_least_cost(a1, b1, a2, b2):
     return np.exp(log_c)
 
 
-def penalty_of(Wt, H, weights, strengths):
-    """Return what scores (k x n) and loadings cost."""
+def penalty_of(scores, H, weights, strengths):
+    """Return what scores, in strips (k x lanes), and loadings cost."""
     l1_W, l1_H, l2_W, l2_H = strengths
     cost = 0.0
     if l1_W + l2_W > 0.0:
+        for strip in range(len(scores)):
+            for t in range(len(H)):
+                w, v = scores[strip, t], weights[strip]
+                for i in range(len(w)):
+                    cost += v[i] * w[i] * (l1_W + l2_W / 2 * w[i])
         for t in range(len(H)):
-            for i in range(Wt.shape[1]):
-                cost += weights[i] * Wt[t, i] * (l1_W + l2_W / 2 * Wt[t, i])
             for j in range(H.shape[1]):
                 cost += H[t, j] * (l1_H + l2_H / 2 * H[t, j])
     return cost
 
 
-def balance_in_place(Wt, H, before, weights, strengths):
+def balance_in_place(scores, H, before, weights, strengths):
     """Share the scale of every component between W and H so that the penalty is least; return what it costs there.
 
     ``before`` are the loadings of the pass before, which go along.
@@ -665,18 +710,23 @@ def balance_in_place(Wt, H, before, weights, strengths):
     cost = 0.0
     for t in range(len(H)):
         w1, w2, h1, h2 = 0.0, 0.0, 0.0, 0.0
-        for i in range(Wt.shape[1]):
-            w1 += weights[i] * Wt[t, i]
-            w2 += weights[i] * Wt[t, i] * Wt[t, i]
+        for strip in range(len(scores)):
+            w, v = scores[strip, t], weights[strip]
+            for i in range(len(w)):
+                w1 += v[i] * w[i]
+                w2 += v[i] * w[i] * w[i]
         for j in range(H.shape[1]):
             h1 += H[t, j]
             h2 += H[t, j] * H[t, j]
         c = scale_of_least_cost(l1_W * w1, l1_H * h1, l2_W * w2, l2_H * h2)
-        for i in range(Wt.shape[1]):
-            Wt[t, i] *= c
+        factor = H.dtype.type(c)
+        for strip in range(len(scores)):
+            w = scores[strip, t]
+            for i in range(len(w)):
+                w[i] *= factor
         for j in range(H.shape[1]):
-            H[t, j] /= c
-            before[t, j] /= c
+            H[t, j] /= factor
+            before[t, j] /= factor
         cost += c * l1_W * w1 + l1_H * h1 / c + (c * c * l2_W * w2 + l2_H * h2 / (c * c)) / 2
     return cost
 
@@ -717,19 +767,17 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
     way to a ``known`` minimum. Returns the loadings and their objective: that of the known minimum on the way to it,
     and what rounding leaves where the fit is exact.
     """
-    lanes = min(LANES, -(-len(X) // WHOLE) * WHOLE)
-    # whole strips of rows, filled up with zeros of weight 0, and whole vectors of columns
-    n, p, width = -(-len(X) // lanes) * lanes, X.shape[1], -(-X.shape[1] // 8) * 8
-    k, penalised = len(start), strengths[0] + strengths[2] > 0.0
+    k, p, penalised = len(start), X.shape[1], strengths[0] + strengths[2] > 0.0
     l1_W, l1_H, l2_W, l2_H = strengths
-    rows_of, v, squared_norm = np.zeros((n, width)), np.zeros(n), 0.0
-    rows_of[: len(X), :p], v[: len(X)] = X, weights
+    squared_norm = 0.0
     for i in range(len(X)):
         for j in range(p):
-            squared_norm += v[i] * X[i, j] * X[i, j]
-    strips, Wt = np.zeros((n // lanes, k, lanes)), np.zeros((k, n))
+            squared_norm += weights[i] * X[i, j] * X[i, j]
+    strips, v = strips_of(X, weights)
+    _, width, lanes = strips.shape
+    scores = np.zeros((len(strips), k, lanes))
     weighted, HXt, gram, ones = np.empty((k, lanes)), np.empty((k, lanes)), np.empty((k, k)), np.ones(width)
-    WtW, WtX = np.empty((k, k)), np.empty((k, width))
+    WtW, WtX, of_WtW, of_WtX = np.empty((k, k)), np.empty((k, width)), np.empty((k, k)), np.empty((k, width))
     H, aim, value = np.zeros((k, width)), np.zeros((k, width)), np.inf
     H[:, :p], aim[:, :p] = start, known
     best = H.copy()
@@ -743,26 +791,17 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
             gram[t, t] += l2_W
         WtW[:], WtX[:] = 0.0, 0.0
         for strip in range(len(strips)):
-            rows, F = slice(strip * lanes, (strip + 1) * lanes), strips[strip]
-            row_products(H, rows_of[rows], HXt)
-            HXt -= l1_W
-            coordinate_descent(F, gram, HXt, v[rows], 50 if careful else sweeps, 0.01 if careful else 0.2)
+            x, F, u = strips[strip], scores[strip], v[strip]
+            HXt[:] = -l1_W
+            add_products(H, x, HXt)
+            coordinate_descent(F, gram, HXt, u, 50 if careful else sweeps, 0.01 if careful else 0.2)
             for t in range(k):
                 for i in range(lanes):
-                    weighted[t, i] = F[t, i] * v[rows.start + i]
-            add_products(weighted, rows_of[rows], WtX)
-            for t in range(k):
-                for s in range(t + 1):
-                    total = 0.0
-                    for i in range(lanes):
-                        total += weighted[t, i] * F[s, i]
-                    WtW[t, s] += total
-        for t in range(k):
-            for s in range(t):
-                WtW[s, t] = WtW[t, s]
-        if penalised:
-            for strip in range(len(strips)):
-                Wt[:, strip * lanes : (strip + 1) * lanes] = strips[strip]
+                    weighted[t, i] = F[t, i] * u[i]
+            row_products(weighted, x, of_WtX)
+            row_products(weighted, F, of_WtW)
+            WtX += of_WtX
+            WtW += of_WtW
         new = H.copy()
         curved = WtW.copy()
         for t in range(k):
@@ -775,7 +814,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
                 found -= new[t, j] * WtX[t, j]
             for s in range(k):
                 found += WtW[t, s] * gram[t, s] / 2
-        cost = penalty_of(Wt, new, v, strengths)
+        cost = penalty_of(scores, new, v, strengths)
         found += cost
         if not found <= value + 4e-14 * squared_norm:  # extrapolated too far, or too few sweeps
             H[:] = best
@@ -786,9 +825,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
                 break
             continue
         if penalised:
-            found += balance_in_place(Wt, new, best, v, strengths) - cost
-            for strip in range(len(strips)):
-                strips[strip] = Wt[:, strip * lanes : (strip + 1) * lanes]
+            found += balance_in_place(scores, new, best, v, strengths) - cost
         rejected = 0
         history[accepted % 6] = value = found
         accepted += 1
@@ -806,62 +843,61 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
     return best[:, :p].copy(), max(value, 1e-14 * squared_norm)
 
 
-def add_slopes(A, F, X, weights, least, gradient, grams, logs_too):
-    """Add to ``gradient`` (k x m) and ``grams`` what every cell adds to the Kullback-Leibler problems of columns of F.
+def slopes_of_cells(x, y, weights, least, slope, curvature):
+    """Write the slope and curvature of the Kullback-Leibler loss of cells x (p x m) by their fit y to the last two.
 
-    X (q x m, q a multiple of 4) is fitted by A' F, for A (k x q) and F (k x m); ``weights`` belong to the rows of X.
-    The fit is kept above ``least``. ``grams`` are packed lower triangles, k (k + 1) / 2 x m. Four rows go at a time:
-    what is loaded is used four times. Returns sum(x log(fit)), weighted, if ``logs_too``: each logarithm from the bits
-    of the number and a series, as a vector of them takes a call no time.
+    ``weights`` belong to the columns. The fit is raised to ``least`` in place.
     """
-    k, m = F.shape
-    fit, slope, curvature, logs = np.empty((4, m)), np.empty((4, m)), np.empty((4, m)), np.zeros(m)
-    bits = fit.view(np.int64)
-    for j in range(0, len(X), 4):
-        y0, y1, y2, y3 = fit[0], fit[1], fit[2], fit[3]
-        fit[:] = 0.0
-        for t in range(k):
-            a0, a1, a2, a3, f = A[t, j], A[t, j + 1], A[t, j + 2], A[t, j + 3], F[t]
-            for i in range(m):
-                y0[i] += a0 * f[i]
-                y1[i] += a1 * f[i]
-                y2[i] += a2 * f[i]
-                y3[i] += a3 * f[i]
-        for r in range(4):
-            v, x, y, d, c = weights[j + r], X[j + r], fit[r], slope[r], curvature[r]
-            for i in range(m):
-                y[i] = max(y[i], least)
-                inverse = 1.0 / y[i]
-                ratio = v * x[i] * inverse
-                d[i] = v - ratio
-                c[i] = ratio * inverse
-            if logs_too:
-                b = bits[r]
-                for i in range(m):  # fit = 2^exponent u, with u between 1 / sqrt(2) and sqrt(2)
-                    exponent = (b[i] - BITS_OF_LEAST_PART) >> 52
-                    b[i] -= exponent << 52
-                    u = (y[i] - 1.0) / (y[i] + 1.0)
-                    z = u * u  # log(u) = 2 (y + y^3 / 3 + y^5 / 5 + ...)
-                    series = z / 17 + 1 / 15
-                    series = ((series * z + 1 / 13) * z + 1 / 11) * z + 1 / 9
-                    series = (((series * z + 1 / 7) * z + 1 / 5) * z + 1 / 3) * z + 1.0
-                    logs[i] += v * x[i] * (exponent * LOG_2 + 2.0 * u * series)
-        d0, d1, d2, d3 = slope[0], slope[1], slope[2], slope[3]
-        c0, c1, c2, c3 = curvature[0], curvature[1], curvature[2], curvature[3]
-        at = 0
-        for t in range(k):
-            a0, a1, a2, a3, g = A[t, j], A[t, j + 1], A[t, j + 2], A[t, j + 3], gradient[t]
-            if a0 + a1 + a2 + a3 > 0.0:
-                for i in range(m):
-                    g[i] += a0 * d0[i] + a1 * d1[i] + a2 * d2[i] + a3 * d3[i]
-                for s in range(t + 1):
-                    h, b0, b1 = grams[at + s], a0 * A[s, j], a1 * A[s, j + 1]
-                    b2, b3 = a2 * A[s, j + 2], a3 * A[s, j + 3]
-                    if b0 + b1 + b2 + b3 > 0.0:
-                        for i in range(m):
-                            h[i] += b0 * c0[i] + b1 * c1[i] + b2 * c2[i] + b3 * c3[i]
-            at += t + 1
-    return logs.sum()
+    one = x.dtype.type(1)
+    for j in range(len(x)):
+        xj, yj, d, c = x[j], y[j], slope[j], curvature[j]
+        for i in range(len(weights)):
+            yj[i] = max(yj[i], least)
+            inverse = one / yj[i]
+            ratio = weights[i] * xj[i] * inverse
+            d[i] = weights[i] - ratio
+            c[i] = ratio * inverse
+
+
+def loss_of_cells(x, y, weights, ratios):
+    """Return the Kullback-Leibler loss of cells x (p x m) with a positive fit y, in single precision.
+
+    ``weights`` belong to the columns, ``ratios`` (m) is room to work in. Logarithms come from the bits of the number
+    and a series, as a vector of them takes a call no time. No digits cancel where x and y are close.
+    """
+    number = x.dtype.type
+    zero, one, two, log_2, least = number(0), number(1), number(2), number(LOG_2), number(1e-30)
+    third, fifth, seventh, ninth = number(1 / 3), number(1 / 5), number(1 / 7), number(1 / 9)
+    total, losses, bits = 0.0, np.empty_like(ratios), ratios.view(np.int32)
+    for j in range(len(x)):
+        xj, yj = x[j], y[j]
+        for i in range(len(weights)):  # x / y = 2^exponent q, with q between 1 / sqrt(2) and sqrt(2)
+            ratios[i] = max(xj[i] / yj[i], least)
+        for i in range(len(weights)):
+            exponent = (bits[i] - BITS_OF_LEAST_PART) >> SHIFT
+            bits[i] -= exponent << SHIFT
+            u = (ratios[i] - one) / (ratios[i] + one)
+            z = u * u  # log(q) = 2 (u + u^3 / 3 + u^5 / 5 + ...)
+            beyond_u = two * u * z * (((ninth * z + seventh) * z + fifth) * z + third)
+            near, far = (xj[i] - yj[i]) * u, xj[i] * (two * u - one) + yj[i]  # the same but for rounding, if q = x / y
+            first = near if exponent == 0 else far
+            losses[i] = weights[i] * (first + xj[i] * (number(exponent) * log_2 + beyond_u))
+        part = zero
+        for i in range(len(weights)):
+            part += losses[i]
+        total += part
+    return total
+
+
+def products_of_pairs(F, out):
+    """Write the products f_t * f_s, s <= t, of the rows of F (k x m), row after row, to out."""
+    at = 0
+    for t in range(len(F)):
+        for s in range(t + 1):
+            a, b, into = F[t], F[s], out[at]
+            for i in range(F.shape[1]):
+                into[i] = a[i] * b[i]
+            at += 1
 
 
 def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
@@ -870,16 +906,17 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
     ``multiplies`` asks for a multiplicative step, which cannot raise the objective; ``sums`` are those of the other
     factor's components. Else the quadratic model is minimised; entries fall to a tenth at most, unless they are small.
     """
-    k, m = F.shape
+    (k, m), number = F.shape, F.dtype.type
+    zero, one, tenth, little = number(0), number(1), number(0.1), number(1e-3)
     if multiplies:
         for t in range(k):
             f, g = F[t], gradient[t]
             for i in range(m):
                 above = sums[t] + l1 + l2 * f[i]
-                ratio = max(sums[t] - g[i], 0.0) / above if above > 0.0 else 1.0
-                f[i] *= np.sqrt(ratio) if l2 > 0.0 else ratio
+                ratio = max(sums[t] - g[i], zero) / above if above > zero else one
+                f[i] *= np.sqrt(ratio) if l2 > zero else ratio
         return
-    tops, least, at = np.zeros(m), np.empty((k, m)), 0
+    tops, least, at = np.zeros(m, F.dtype), np.empty((k, m), F.dtype), 0
     for t in range(k):
         f, g, curvature = F[t], gradient[t], grams[at]
         for i in range(m):
@@ -890,58 +927,73 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
     for t in range(k):
         f, low = F[t], least[t]
         for i in range(m):
-            low[i] = 0.1 * f[i] if f[i] > 1e-3 * tops[i] else 0.0
-    own_grams_descent(F, gradient, grams, least, np.ones(m), sweeps, enough)
+            low[i] = tenth * f[i] if f[i] > little * tops[i] else zero
+    own_grams_descent(F, gradient, grams, least, np.ones(m, F.dtype), sweeps, enough)
 
 
 def descend_counts(X, weights, start, strengths, passes, tol, known, known_value):
     """Do what :func:`descend_squares` does, for the Kullback-Leibler divergence, by Newton steps."""
-    (m, p), k = X.shape, len(start)
-    l1_W, l1_H, l2_W, l2_H = strengths
-    least = 1e-12 * X.mean()
-    everything, total = 0.0, 0.0  # what of the loss depends on the data alone; their sum
+    (m, p), k, number = X.shape, len(start), X.dtype.type
+    l1_W, l1_H = number(strengths[0]), number(strengths[1])
+    l2_W, l2_H = number(strengths[2]), number(strengths[3])
+    mean, total = X.mean(), 0.0
     for i in range(m):
         for j in range(p):
-            if X[i, j] > 0.0:
-                everything += weights[i] * X[i, j] * (np.log(X[i, j]) - 1.0)
-                total += weights[i] * X[i, j]
-    # whole vectors of rows and columns, filled up with zeros
-    n, width, four = -(-m // WHOLE) * WHOLE, -(-p // WHOLE) * WHOLE, -(-p // 4) * 4
-    wide, v, H, aim = np.zeros((n, width)), np.zeros(n), np.zeros((k, width)), np.zeros((k, width))
-    wide[:m, :p], v[:m], H[:, :p], aim[:, :p] = X, weights, np.maximum(start, 1e-6 * start.max()), known
-    Xt, ones, packed = np.ascontiguousarray(wide[:, :four].T), np.zeros(four), k * (k + 1) // 2
-    ones[:p] = 1.0
+            total += weights[i] * X[i, j]
+    least = number(1e-7) * mean
+    strips, v = strips_of(X, weights)
+    (_, width, lanes), packed = strips.shape, k * (k + 1) // 2
+    H, aim = np.zeros((k, width), X.dtype), np.zeros((k, width), X.dtype)
+    H[:, :p], aim[:, :p] = np.maximum(start, number(1e-6) * start.max()), known
     plain, before = H.copy(), H.copy()
-    Wt, kept = np.zeros((k, n)), np.zeros((k, n))
-    for i in range(n):
-        Wt[:, i] = wide[i].sum() / H.sum()
+    scores = np.zeros((len(strips), k, lanes), X.dtype)
+    for strip in range(len(strips)):
+        for i in range(lanes):
+            scores[strip, :, i] = strips[strip, :, i].sum() / H.sum()
+    kept = scores.copy()
+    fit, slope, curvature = np.empty_like(strips[0]), np.empty_like(strips[0]), np.empty_like(strips[0])
+    row_slopes, row_hessians = np.empty((k, lanes), X.dtype), np.empty((packed, lanes), X.dtype)
+    slopes, hessians = np.empty((k, width), X.dtype), np.empty((packed, width), X.dtype)
+    of_slopes, of_hessians = np.empty_like(slopes), np.empty_like(hessians)
+    pairs_of_H, pairs_of_F = np.empty((packed, width), X.dtype), np.empty((packed, lanes), X.dtype)
+    ones, ratios = np.ones(lanes, X.dtype), np.empty(lanes, X.dtype)
     value, history = np.inf, np.full(6, np.inf)
     momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
     cautious, patience, made = 0, 1, 0
     while made < passes:
         made += 1
-        sums = H.sum(axis=1)
-        for first in range(0, n, LANES):
-            rows = slice(first, min(first + LANES, n))
-            lanes = rows.stop - first
-            F, x = np.ascontiguousarray(Wt[:, rows]), np.ascontiguousarray(Xt[:, rows])
+        sums, Ht = H.sum(axis=1), np.ascontiguousarray(H.T)
+        products_of_pairs(H, pairs_of_H)
+        slopes[:], hessians[:], found = number(0), number(0), 0.0
+        for strip in range(len(strips)):
+            x, F = strips[strip], scores[strip]
             for step in range(3 if made == 1 else 1):
                 multiplies = cautious > 0 or (made == 1 and step < 2)
-                slopes, hessians = np.zeros((k, lanes)), np.zeros((packed, lanes))
-                add_slopes(H, F, x, ones, least, slopes, hessians, False)
+                fit[:], row_slopes[:], row_hessians[:] = number(0), number(0), number(0)
+                add_products(Ht, F, fit)
+                slopes_of_cells(x, fit, ones, least, slope, curvature)
+                add_products(H, slope, row_slopes)
+                if not multiplies:
+                    add_products(pairs_of_H, curvature, row_hessians)
                 most_sweeps, enough = 50 if careful else sweeps, 0.01 if careful else 0.2
-                newton_step(F, slopes, hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies)
-            Wt[:, rows] = F
-        slopes, hessians = np.zeros((k, width)), np.zeros((packed, width))
-        found = everything - add_slopes(Wt, H, wide, v, least, slopes, hessians, True)
-        W_sums = np.zeros(k)
-        for t in range(k):
-            for i in range(n):
-                W_sums[t] += v[i] * Wt[t, i]
-            found += W_sums[t] * sums[t]
-        found += penalty_of(Wt, H, v, strengths)
-        if not found <= value + 1e-13 * (total + abs(everything)):
-            H[:], Wt[:] = plain, kept
+                newton_step(F, row_slopes, row_hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies)
+            fit[:] = number(0)
+            add_products(Ht, F, fit)
+            slopes_of_cells(x, fit, v[strip], least, slope, curvature)
+            products_of_pairs(F, pairs_of_F)
+            row_products(F, slope, of_slopes)
+            row_products(pairs_of_F, curvature, of_hessians)
+            slopes += of_slopes
+            hessians += of_hessians
+            found += loss_of_cells(x, fit, v[strip], ratios)
+        W_sums = np.zeros(k, X.dtype)
+        for strip in range(len(strips)):
+            for t in range(k):
+                for i in range(lanes):
+                    W_sums[t] += v[strip, i] * scores[strip, t, i]
+        found += penalty_of(scores, H, v, strengths)
+        if not found <= value * (1 + 1e-6) + 1e-13 * total:
+            H[:], scores[:] = plain, kept
             momentum, rejected = 1.0, rejected + 1
             if rejected > 1:
                 sweeps, careful, cautious = min(2 * sweeps, 100), True, patience
@@ -959,14 +1011,14 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
             return plain[:, :p].copy(), known_value if said == 2 else max(value, 1e-13 * total)
         careful = said == 1
         if l1_W + l2_W > 0.0:
-            balance_in_place(Wt, plain, before, v, strengths)
-        kept[:] = Wt
+            balance_in_place(scores, plain, before, v, strengths)
+        kept[:] = scores
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
-        share = (momentum - 1) / following
+        share = number((momentum - 1) / following)
         momentum = following
         for t in range(k):
             for j in range(width):
-                H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), 0.1 * plain[t, j])
+                H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), number(0.1) * plain[t, j])
     return before[:, :p].copy(), max(value, 1e-13 * total)
 
 
@@ -1006,7 +1058,8 @@ FAST = {
     leads_to: {"reassoc", "contract", "nsz"},
     penalty_of: {"reassoc", "contract", "nsz"},
     balance_in_place: {"reassoc", "contract", "nsz"},
-    add_slopes: {"reassoc", "contract", "arcp", "nsz"},
+    slopes_of_cells: {"reassoc", "contract", "arcp", "nsz"},
+    loss_of_cells: {"reassoc", "contract", "arcp", "nsz"},
     descend_squares: {"reassoc", "contract", "nsz"},
     descend_counts: {"reassoc", "contract", "nsz"},
 }

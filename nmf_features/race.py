@@ -1,4 +1,4 @@
-"""Which minimum to go for: descents from many starts on few rows, in machine code, before the loop runs on all.
+"""Which minimum to go for: descents from many starts, in machine code, before the loop runs on all rows.
 
 The objective has many minima, and no start leads to the best one always: on real tables any of those of init.py leads
 there in some nine tenths of the cases with 2 to 4 components, and in a third with 8 to 10. So starts are tried one
@@ -6,7 +6,8 @@ after the other, until the best minimum met has been met several times. After th
 best minimum so far with one component replaced (iterated local search): that takes fewer passes, and finds minima close
 by. Each start is followed nearly to its end, since after a few passes little can be told. With few components all this
 costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it
-costs several. Of large tables few rows do; there the best few go on, and all rows decide between them.
+costs several. A large table is raced on few rows first, and then on more, where the minima met on few rows start first.
+Where these are not all rows either, the best few go on, and all rows decide between them.
 
 The Kullback-Leibler divergence has more minima, and poorer ones. Those of least squares are good starts for it.
 
@@ -22,37 +23,41 @@ from .init import starts
 from .kernels import compiled, descend_counts, descend_squares
 from .losses import column_means, leaves_out_unstored
 
-MOST_HITS, MOST_STARTS = 5, 20  # how often the best minimum must be met at most, and the most starts tried for it
+MOST_STARTS = 60
 FIRST = 4  # starts before every second one is the best minimum with one component replaced
 SAME = 3e-4  # objectives that differ by a smaller share are one minimum
 PASSES, TOL = 500, 1e-5
+FEW_CELLS, FEW_HITS = 12_000, 3  # of the few rows, and how often the best minimum is met there
+MORE_CELLS = 40_000  # of the more rows, where all are too many
 MOST_CELLS = 1 << 18  # of rows that are raced on; where columns are so many that this is not enough, there is no race
+NEAR, MOST_NEAR = 0.2, 6  # minima met on few rows that are at most so far above the best start on more
 SMALL_CELLS, SMALL_EFFORT = 1000, 3  # more starts where they cost next to nothing
 MARGIN = 0.05  # what few rows may tell wrongly of all: minima that differ by less go on
 MOST_LEFT = 4
 
 
 class Field:
-    """What a loss is raced with: descents, how many cells they take, and how often they must meet the best minimum.
+    """What a loss is raced with: descents, in which precision, and how often they must meet the best minimum.
 
-    That is for 2 to 4 components; with more of them there are more minima, and it must be met more often.
+    The more components, the more minima there are: ``hits`` tells the number for k of them.
     """
 
-    def __init__(self, descend, cells, hits):
-        self.descend, self.cells, self.hits = descend, cells, hits
+    def __init__(self, descend, dtype, hits):
+        self.descend, self.dtype, self.hits = descend, dtype, hits
 
-    def run(self, X, weights, k, strengths, candidates, effort, first=FIRST):
+    def run(self, X, weights, strengths, candidates, first, hits, most):
         """Return the different minima that are met, best first, as pairs of objective and loadings.
 
-        After the ``first`` candidates every second one gives a component only.
+        At most so many of the candidates start; after the ``first`` every second one gives a component only.
         """
-        descend, met, best = compiled(self.descend), [], (np.inf, np.zeros((k, X.shape[1])))
-        hits = effort * min(self.hits + (k - 2) // 3, MOST_HITS)
-        for turn, H in enumerate(islice(candidates, effort * MOST_STARTS)):
-            start = _with_component_of(H, best[1], turn // 2) if turn >= first and turn % 2 else H
-            start = np.ascontiguousarray(start)
-            H, value = descend(X, weights, start, tuple(strengths), PASSES, TOL, best[1], best[0])
-            met.append((value, H))
+        descend, met, best = compiled(self.descend), [], (np.inf, None)
+        X, weights = X.astype(self.dtype, copy=False), weights.astype(self.dtype, copy=False)
+        for turn, H in enumerate(islice(candidates, most)):
+            known = np.zeros(H.shape) if best[1] is None else best[1]
+            start = _with_component_of(H, known, turn // 2) if turn >= first and turn % 2 else H
+            start = np.ascontiguousarray(start, dtype=self.dtype)
+            H, value = descend(X, weights, start, tuple(strengths), PASSES, TOL, known, best[0])
+            met.append((value, H.astype(np.float64, copy=False)))
             best = min(best, met[-1], key=lambda pair: pair[0])
             if sum(value <= best[0] * (1 + SAME) for value, _ in met) >= hits:
                 break
@@ -74,7 +79,8 @@ def _with_component_of(other, H, turn):
     return start
 
 
-SQUARES, COUNTS = Field(descend_squares, 40_000, 3), Field(descend_counts, 24_000, 4)
+SQUARES = Field(descend_squares, np.float64, lambda k: min(k // 2 + 2, 6))
+COUNTS = Field(descend_counts, np.float32, lambda k: min(2 * k + 1, 14))
 
 
 def race(X, rows, k, beta, strengths, missing=None, effort=1):
@@ -86,23 +92,44 @@ def race(X, rows, k, beta, strengths, missing=None, effort=1):
     """
     n, p = X.shape
     field = COUNTS if beta == 1 else SQUARES
-    m = max(field.cells // p, 10 * k, 100)
+    m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):
         return None, False
-    whole = n <= m
-    drawn, v = rows.all() if whole else rows.sample(m)
-    few = X[drawn].toarray() if sparse.issparse(X) else X[drawn]
-    few = np.ascontiguousarray(few, dtype=np.float64)
-    if missing is not None:
-        few = np.where(np.isnan(few), column_means(X, rows.weights, missing), few)
+    few, v = _drawn(X, rows, m, missing)
     if not few.any():
         return None, False
     times = effort * SMALL_EFFORT if few.size <= SMALL_CELLS else effort
-    left = SQUARES.run(few, v, k, strengths, starts(few, k, v), times)
+    most = times * MOST_STARTS
+
+    def hits(field):
+        return times * (FEW_HITS if n > m else field.hits(k))
+
+    left = SQUARES.run(few, v, strengths, starts(few, k, v), FIRST, hits(SQUARES), most)
     if beta == 1:
         of_squares = [H for _, H in left[: effort * MOST_LEFT]]
         candidates = chain(of_squares, starts(few, k, v))
-        left = COUNTS.run(few, v, k, strengths, candidates, times, FIRST + len(of_squares))
-    doubtful = not whole or missing is not None or beta not in (1, 2)
-    near = [H for value, H in left if value <= left[0][0] * (1 + MARGIN)][:MOST_LEFT] if doubtful else []
+        left = COUNTS.run(few, v, strengths, candidates, FIRST + len(of_squares), hits(COUNTS), most)
+    if n > m:
+        m = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
+        more, v = _drawn(X, rows, m, missing)
+        near = _near(left, NEAR, effort * MOST_NEAR)
+        candidates = chain(near, starts(more, k, v))
+        left = field.run(more, v, strengths, candidates, len(near) + 2, effort * field.hits(k) + len(near) - 1, most)
+    doubtful = n > m or missing is not None or beta not in (1, 2)
+    near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
     return near if len(near) > effort else [H for _, H in left[:effort]], doubtful
+
+
+def _near(minima, margin, most):
+    """Return the loadings of minima that are at most the share ``margin`` above the best."""
+    return [H for value, H in minima[:most] if value <= minima[0][0] * (1 + margin)]
+
+
+def _drawn(X, rows, m, missing):
+    """Return m rows of X (or all) as an array without missing cells, and what they weigh."""
+    drawn, weights = rows.all() if X.shape[0] <= m else rows.sample(m)
+    part = X[drawn].toarray() if sparse.issparse(X) else X[drawn]
+    part = np.ascontiguousarray(part, dtype=np.float64)
+    if missing is not None:
+        part = np.where(np.isnan(part), column_means(X, rows.weights, missing), part)
+    return part, weights

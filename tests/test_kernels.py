@@ -7,12 +7,14 @@ from scipy import sparse
 
 from nmf_features.blocks import fill
 from nmf_features.kernels import (
+    add_products,
     compiled,
     coordinate_descent,
     coordinate_descent_numpy,
     csr_fitted,
     csr_grams,
     csr_grams_blas,
+    loss_of_cells,
     nnls_rows,
     own_grams_descent,
     own_grams_descent_numpy,
@@ -86,6 +88,31 @@ def test_row_products(m, k, dtype):
         out = np.full((k, m), np.nan, dtype)
         run(H, X, out)
         assert_allclose(out, H @ X.T, rtol=1e-12 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [1, 4, 7])
+@pytest.mark.parametrize("q", [1, 4, 6])
+def test_add_products(q, k, dtype):
+    rng = np.random.default_rng(0)
+    A, B, before = (rng.uniform(size=shape).astype(dtype) for shape in ((k, q), (q, 11), (k, 11)))
+    for run in (compiled(add_products), add_products):
+        out = before.copy()
+        run(A, B, out)
+        assert_allclose(out, before + A @ B, rtol=1e-12 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("near", [1e-3, 0.1, 3.0])
+def test_losses_of_cells_keep_their_digits_where_the_fit_is_close(near):
+    """In single precision sum(x log(y)) would leave none of them at near=1e-3."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.gamma(1, size=(30, 40)).astype(np.float32), rng.uniform(size=40).astype(np.float32)
+    x[3, 5] = 0
+    y = (x * np.exp(near * rng.normal(size=x.shape)) + 1e-6).astype(np.float32)
+    wide, fit = x.astype(float), y.astype(float)
+    expected = (weights * (np.where(wide > 0, wide * np.log(np.maximum(wide, 1e-300) / fit), 0) - wide + fit)).sum()
+    for run in (compiled(loss_of_cells), loss_of_cells):
+        assert_allclose(run(x, y, weights, np.empty_like(weights)), expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
