@@ -75,7 +75,7 @@ class Factorization:
         the way, it is not below the objective of the result.
     kkt_residual : float
         How far the fit is from stationary: the largest violation of the conditions of Karush, Kuhn and Tucker by the
-        loadings, max |min(H, gradient / curvature)|, relative to the largest (of a wide table, which is turned round,
+        loadings, max |min(H, gradient / curvature)|, relative to the largest (of a wide table, which is transposed,
         by the scores, before the last step).
     """
 

@@ -145,7 +145,7 @@ def fit_loadings(
         value = float(in_units(value, 2 * e * beta))
         W, H, history = np.zeros((n, 0), X.dtype), np.zeros((0, p)), np.array([value])
         return Fit(W, np.zeros(0), H, value, True, 0, True, history, 0.0)
-    # Weights and exact scores with missing cells belong to rows: such tables are not turned round. Small ones gain
+    # Weights and exact scores with missing cells belong to rows: such tables are not transposed. Small ones gain
     # nothing by it, and other losses treat rows and columns alike.
     wide, as_given = p > max(n, 200) and weights is None and missing is None and beta == 2, X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
@@ -153,12 +153,13 @@ def fit_loadings(
         shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * beta), most)
         strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
     if wide:
-        X = X.T.tocsr() if sparse.issparse(X) else X.T
+        order = Rows(X, None, beta).order  # in which these rows stand as columns
+        X = X[order].T.tocsr() if sparse.issparse(X) else X[order].T
         strengths, unit = _swap(strengths), _swap(unit)
     if not isinstance(init, str):
         init = np.ldexp(init, -e)
         if wide:  # the loop starts from the other factor
-            init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs).T.astype(np.float64)
+            init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs)[order].T.astype(np.float64)
 
     options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
     known = solvers_of(beta, missing)

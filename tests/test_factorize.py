@@ -59,7 +59,7 @@ def test_stationary(solver, shape, penalty, l1_ratio):
     # W is the exact minimiser given H. H is stationary to sqrt(tol) in the worst case, here much better.
     assert np.abs(np.minimum(f.W, by_W)).max() < 1e-9 * f.W.max()
     assert np.abs(np.minimum(f.H, by_H)).max() < level * f.H.max()
-    if shape[0] > shape[1]:  # of a wide table it is that of the table turned round
+    if shape[0] > shape[1]:  # of a wide table it is that of the transpose
         assert_allclose(f.kkt_residual, stationarity(*problem(X, f, penalty, l1_ratio)), rtol=1e-4, atol=1e-12)
     assert f.converged or solver in ("mu", "gradient", "als")
 

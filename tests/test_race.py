@@ -13,7 +13,8 @@ from sklearn.decomposition._nmf import _initialize_nmf
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
 from nmf_features.init import GRAM_COLUMNS, leading_directions, nndsvda
-from nmf_features.kernels import compiled, content_keys, descend_counts, descend_squares
+from nmf_features.kernels import compiled, content_keys, descend_squares
+from nmf_features.race import COUNTS, SQUARES
 from nmf_features.samples import Rows
 from nmf_features.schedule import _distinct
 
@@ -96,24 +97,26 @@ def test_more_starts_are_no_worse():
 
 
 @pytest.mark.parametrize("penalty", [0, 0.01])
-@pytest.mark.parametrize(("descend", "beta"), [(descend_squares, 2), (descend_counts, 1)])
-def test_descents_in_machine_code_are_those_of_the_loop(descend, beta, penalty):
+@pytest.mark.parametrize(("field", "beta"), [(SQUARES, 2), (COUNTS, 1)])
+def test_descents_in_machine_code_are_those_of_the_loop(field, beta, penalty):
     """The same start leads to the same objective; interpreted, the same loop is its own twin."""
-    X, weights = gamma(70, 9), np.random.default_rng(1).uniform(0.5, 2, 70)
-    start = np.random.default_rng(2).uniform(size=(3, 9)) * X.mean(axis=0)
+    descend, single = field.descend, field.dtype == np.float32
+    X, weights = gamma(70, 9).astype(field.dtype), np.random.default_rng(1).uniform(0.5, 2, 70).astype(field.dtype)
+    start = (np.random.default_rng(2).uniform(size=(3, 9)) * X.mean(axis=0)).astype(field.dtype)
     n = weights.sum()
     strengths = (penalty * 9, penalty * n, 0.0, 0.0)
-    arguments = (X, weights, start, strengths, 500, 1e-9, np.zeros_like(start), np.inf)
+    arguments = (X, weights, start, strengths, 500, 1e-9, np.zeros((3, 9)), np.inf)
     _, value = compiled(descend)(*arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        f = factorize(X, 3, penalty=penalty, init=start, sample_weight=weights, beta_loss=beta, tol=1e-9, max_iter=5000)
+        options = dict(penalty=penalty, sample_weight=weights, beta_loss=beta, tol=1e-9, max_iter=5000)
+        f = factorize(X.astype(float), 3, init=start, **options)
     assert_allclose(value, f.objective, rtol=1e-4)
-    few = (X[:10], weights[:10], start, strengths, 8, 0.0, np.zeros_like(start), np.inf)
+    few = (X[:10], weights[:10], start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf)
     slow_H, slow = descend(*few)
     fast_H, fast = compiled(descend)(*few)
-    assert_allclose(slow, fast, rtol=1e-9)
-    assert_allclose(slow_H, fast_H, rtol=1e-5, atol=1e-9)
+    assert_allclose(slow, fast, rtol=1e-4 if single else 1e-9)  # small differences grow from pass to pass
+    assert_allclose(slow_H, fast_H, rtol=0.01 if single else 1e-5, atol=1e-3 * fast_H.max() if single else 1e-9)
 
 
 def test_an_exact_fit_that_rounding_takes_below_zero_is_a_minimum_too():
@@ -130,6 +133,18 @@ def test_a_descent_that_leads_to_a_known_minimum_stops_on_the_way():
     again, known = compiled(descend_squares)(*arguments, H, value)
     assert known == value
     assert not np.array_equal(again, H)
+
+
+@pytest.mark.parametrize("make", [np.array, sparse.csr_array])
+def test_the_order_of_the_rows_of_a_wide_table_changes_nothing(make):
+    """Its rows become columns, whose order is that of the keys of the transpose's rows."""
+    X = np.random.default_rng(0).uniform(size=(150, 400)) * (np.random.default_rng(1).uniform(size=(150, 400)) < 0.4)
+    first = factorize(make(X), 5)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(X))
+        other = factorize(make(X[order]), 5)
+        assert_allclose(other.objective, first.objective, rtol=1e-10)
+        assert_allclose(other.W, first.W[order], atol=1e-8 * first.W.max())
 
 
 @pytest.mark.parametrize("make", [np.array, sparse.csr_array, np.asfortranarray])
