@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from .estimator import NMFFeatures, nnmf
 from .factorize import Factorization, factorize
-from .losses import objective
+from .objective import objective
 from .scaling import NonNegativeScaler
 from .selection import ComponentSelection, PenaltyPath, Stability, penalty_path, select_components, stability
 

@@ -15,9 +15,9 @@ import joblib
 import numpy as np
 from scipy import sparse
 
-from .kernels import compiled, csr_times, csr_transposed_times, fill_holes, row_products
-from .losses import column_means, squares
-from .products import product
+from .kernels import compiled, compiled_if_worth, csr_fitted, csr_times, csr_transposed_times, fill_holes, row_products
+from .missing import column_means
+from .products import PRODUCT_CELLS, inner, product
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
 SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the loadings, so there are few
@@ -180,3 +180,32 @@ def workers(n_jobs, n_tasks):
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="nmf_features") as pool:
         yield pool.map
+
+
+def fitted_at_stored(X, W, H):
+    """Return W H at the stored cells of a CSR matrix."""
+    out = np.empty(len(X.data), W.dtype)
+    loop = compiled_if_worth(csr_fitted, len(out))
+    loop(X.indices, X.indptr, np.ascontiguousarray(W), np.ascontiguousarray(H.T, dtype=W.dtype), out)
+    return out
+
+
+def squares(X, weights=None):
+    """|X|_F^2 over the observed cells, rows weighted, summed in float64 slice by slice: without a copy of X."""
+    if weights is not None and sparse.issparse(X):
+        weights = np.repeat(weights, np.diff(X.indptr))
+    X = X.data if sparse.issparse(X) else X
+    step, total = max(1, PRODUCT_CELLS // max(X[:1].size, 1)), 0.0
+    for start in range(0, len(X), step):
+        rows = slice(start, start + step)
+        if weights is None:
+            cells = X[rows].ravel("K").astype(np.float64, copy=False)
+            part = inner(cells, cells)
+        if weights is not None or np.isnan(part):
+            cells = np.square(X[rows], dtype=np.float64)
+            part = float(cells.sum() if weights is None else product(weights[rows], cells).sum())
+        if np.isnan(part):  # missing cells
+            cells[np.isnan(cells)] = 0
+            part = float(cells.sum() if weights is None else product(weights[rows], cells).sum())
+        total += part
+    return total

@@ -17,7 +17,8 @@ import numpy as np
 from scipy import sparse
 
 from .blocks import Block, filled, loadings_times, positive_residual, row_blocks, scores_times, take
-from .losses import balance, column_means, observed_shares
+from .missing import column_means, observed_shares
+from .penalties import balance
 from .products import inner, product
 from .projection import scores_of_used
 from .solvers import total

@@ -17,33 +17,19 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import numpy_defaults, warn_user
-from .blocks import row_blocks, rows_of_stored, with_data
+from .blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
+from .checks import check_weights, without_duplicates
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import check_solver, free_scale, warn_of_outcome
-from .losses import (
-    RESIDUAL_CELLS,
-    Missing,
-    check_beta,
-    check_domain,
-    check_weights,
-    column_means,
-    divergence,
-    fitted_at_stored,
-    in_units,
-    largest,
-    leaves_out_unstored,
-    loss_and_spread,
-    missing_of,
-    penalised_counts,
-    safe_scale,
-    squares,
-    without_duplicates,
-)
-from .products import gram, product
+from .losses import check_beta, check_domain
+from .missing import Missing, column_means, leaves_out_unstored, missing_of, penalised_counts
+from .objective import divergence, loss_and_spread
+from .products import RESIDUAL_CELLS, gram, product
 from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import ScaledRows, Scaling
 from .schedule import Problem, fit_loadings
+from .units import in_units, largest, safe_scale
 
 
 class NMFFeatures(TransformerMixin, BaseEstimator):

@@ -15,24 +15,17 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from ._warn import numpy_defaults, warn_user
 from .blocks import row_blocks
+from .checks import check_weights, without_duplicates
 from .init import STARTS
-from .losses import (
-    BETA_LOSSES,
-    balance,
-    check_beta,
-    check_domain,
-    check_weights,
-    extremes,
-    largest,
-    missing_of,
-    objective,
-    penalised_counts,
-    without_duplicates,
-)
+from .losses import BETA_LOSSES, check_beta, check_domain
+from .missing import missing_of, penalised_counts
+from .objective import objective
+from .penalties import balance
 from .products import product
 from .projection import unit_scores
 from .schedule import Problem, fit_loadings
 from .solvers import DIVERGENCE_SOLVERS, SOLVERS, solvers_of
+from .units import extremes, largest
 
 # What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
 # to a registry is accepted.

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import eigh
 
-from .losses import column_means
+from .missing import column_means
 from .products import gram, product
 
 AT_ONCE = 8  # rotations: calls cost more than numbers

@@ -22,9 +22,11 @@ from sklearn.utils.validation import check_is_fitted
 from . import drawing, frames
 from .drawing import BLUE, COLOURS, DASHES, GREEN, LINE, PAPER, QUIET, VERMILLION
 from .estimator import NMFFeatures, component_names
-from .losses import RESIDUAL_CELLS, check_beta, leaves_out_unstored, of_cells, safe_scale
-from .products import product
+from .losses import check_beta, of_cells
+from .missing import leaves_out_unstored
+from .products import RESIDUAL_CELLS, product
 from .scaling import Scaling
+from .units import safe_scale
 
 
 class LoadingsDisplay:

@@ -14,6 +14,8 @@ from scipy import sparse
 # OpenBLAS: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD, in interface/gemm.c; on some Arm processors half of it
 MULTIPLICATIONS = 1 << 18 if platform.machine() in ("x86_64", "AMD64") else 120_000
 LEAST = 16  # rows, columns or terms of a piece
+RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
+PRODUCT_CELLS = 1 << 16  # and multiplied, or looked at twice, in slices that stay in the cache
 
 
 def product(A, B):
@@ -60,3 +62,8 @@ def gram(A):
 def inner(A, B):
     """Return the sum of the products of the entries of two arrays of one shape."""
     return float(np.einsum("i,i->", A.ravel(), B.ravel()))
+
+
+def weighted_sum(of_rows, weights):
+    """Sum numbers that belong to rows."""
+    return float(of_rows.sum() if weights is None else inner(weights, of_rows))

@@ -25,9 +25,10 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
-from .blocks import rows_of_stored, take, with_data, workers
+from .blocks import fitted_at_stored, rows_of_stored, take, with_data, workers
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
-from .losses import Missing, fitted_at_stored, leaves_out_unstored, observed_shares, of_cells, slopes_of_cells
+from .losses import of_cells, slopes_of_cells
+from .missing import Missing, leaves_out_unstored, observed_shares
 from .products import gram, product
 from .solvers import diagonal_of_packed, floor_of_fit, multiply
 

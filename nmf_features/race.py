@@ -21,7 +21,7 @@ from scipy import sparse
 
 from .init import starts
 from .kernels import compiled, descend_counts, descend_squares
-from .losses import column_means, leaves_out_unstored
+from .missing import column_means, leaves_out_unstored
 
 MOST_STARTS = 60
 FIRST = 4  # starts before every second one is the best minimum with one component replaced

@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import numpy_defaults, warn_user
-from .losses import check_weights
+from .checks import check_weights
 from .products import product
 
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped

@@ -16,27 +16,20 @@ from scipy import sparse
 from sklearn.utils import check_array, check_random_state
 
 from .blocks import row_blocks, workers
+from .checks import check_columns
 from .descent import Descent
 from .init import STARTS, nndsvda, starts
 from .kernels import compiled, leads_to
-from .losses import (
-    Missing,
-    Strengths,
-    check_beta,
-    check_columns,
-    check_range,
-    divergence,
-    in_units,
-    largest,
-    leaves_out_unstored,
-    observed_shares,
-    safe_scale,
-)
+from .losses import check_beta, check_range
+from .missing import Missing, leaves_out_unstored, observed_shares
+from .objective import divergence
+from .penalties import Strengths
 from .projection import exact_scores, scores_of_used
 from .race import SAME, race
 from .race import TOL as RACE_TOL
 from .samples import Rows
 from .solvers import DIVERGENCE_SOLVERS, solvers_of
+from .units import in_units, largest, safe_scale
 
 SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first, but for that of race.py
 # The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to

@@ -36,15 +36,10 @@ from sklearn.utils.validation import _num_samples
 from ._warn import numpy_defaults, warn_user
 from .blocks import n_threads, positive_residual, rows_of_stored
 from .estimator import NMFFeatures
-from .losses import (
-    Strengths,
-    balance,
-    column_means,
-    divergence,
-    leaves_out_unstored,
-    loss_and_spread,
-    of_cells,
-)
+from .losses import of_cells
+from .missing import column_means, leaves_out_unstored
+from .objective import divergence, loss_and_spread
+from .penalties import Strengths, balance
 from .products import product
 from .projection import unit_scores
 from .scaling import Scaling

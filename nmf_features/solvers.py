@@ -29,10 +29,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .blocks import Block, fill, loadings_times, row_blocks, scores_times, take, with_data
+from .blocks import Block, fill, fitted_at_stored, loadings_times, row_blocks, scores_times, squares, take, with_data
 from .kernels import compiled, coordinate_descent, csr_grams_blas, own_grams_descent, packed_products
-from .losses import fitted_at_stored, leaves_out_unstored, of_cells, slopes_of_cells, squares, weighted_sum
-from .products import gram, inner, product
+from .losses import of_cells, slopes_of_cells
+from .missing import leaves_out_unstored
+from .products import gram, inner, product, weighted_sum
 
 
 class Statistics(NamedTuple):

@@ -9,9 +9,13 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _beta_divergence
 
 from nmf_features import NMFFeatures, factorize, objective, select_components
-from nmf_features.losses import Missing, Strengths, divergence, extremes, largest, of_cells, slopes_of_cells
+from nmf_features.losses import of_cells, slopes_of_cells
+from nmf_features.missing import Missing
+from nmf_features.objective import divergence
+from nmf_features.penalties import Strengths
 from nmf_features.projection import exact_scores
 from nmf_features.solvers import DIVERGENCE_SOLVERS, MultiplicativeDivergence, multiply
+from nmf_features.units import extremes, largest
 
 KL = "kullback-leibler"
 BETAS = [-1, 0, 0.5, 1, 1.5, 2, 2.5, 3]

@@ -15,7 +15,8 @@ from nmf_features import factorize, objective, schedule
 from nmf_features.blocks import row_blocks
 from nmf_features.descent import Descent
 from nmf_features.init import STARTS
-from nmf_features.losses import Missing, Strengths, balance
+from nmf_features.missing import Missing
+from nmf_features.penalties import Strengths, balance
 from nmf_features.schedule import Problem, sample_sizes
 from nmf_features.solvers import DIVERGENCE_SOLVERS, SOLVERS, stationarity
 

@@ -12,7 +12,8 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, nnmf, objective
 from nmf_features.descent import Descent
-from nmf_features.losses import BETA_LOSSES, Missing
+from nmf_features.losses import BETA_LOSSES
+from nmf_features.missing import Missing
 from nmf_features.projection import exact_scores
 from nmf_features.scaling import Scaling
 

@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.optimize import nnls
 
-from nmf_features.losses import Missing
+from nmf_features.missing import Missing
 from nmf_features.projection import exact_scores, linear_scores, tile_rows
 
 

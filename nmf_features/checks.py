@@ -1,0 +1,42 @@
+"""Checks of data and weights before anything is computed: what cannot be fitted is refused with a reason."""
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import _check_sample_weight
+
+
+def check_weights(sample_weight, X):
+    """Return row weights as a float64 array, None where there are none; negative or all-zero ones are refused."""
+    if sample_weight is None:
+        return None
+    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if not weights.any():
+        raise ValueError(
+            f"sample_weight is zero for all {len(weights)} rows: nothing is left to fit. Give at least one row a "
+            "positive weight, or pass None."
+        )
+    return weights
+
+
+def check_columns(X):
+    """Refuse columns that are too far apart for floats, where cells are missing: some rows have only the small ones."""
+    if sparse.issparse(X):
+        tops = np.zeros(X.shape[1], X.dtype)
+        np.fmax.at(tops, X.indices, X.data)
+    else:
+        tops = np.fmax.reduce(X, axis=0, initial=0.0)
+    tops = tops[tops > 0].astype(np.float64)
+    if len(tops) and np.log10(tops.max()) - np.log10(tops.min()) > np.log10(float(np.finfo(X.dtype).max)) / 3:
+        raise ValueError(
+            f"X has columns whose largest cells lie between {tops.min():.3g} and {tops.max():.3g}: with missing cells, "
+            "numbers so far apart leave the range of floats. Scale the columns (NMFFeatures: scale), or leave out the "
+            "small ones."
+        )
+
+
+def without_duplicates(X):
+    """Return X; sparse X with every cell stored once (a copy, where some are stored in parts)."""
+    if sparse.issparse(X) and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X

@@ -1,0 +1,88 @@
+"""Missing cells: which they are, how much of each row and column is observed, and means of what is.
+
+Missing cells (NaN, or what a sparse matrix does not store) are left out of the loss, and what is penalised counts in
+proportion to what was observed: p becomes the number of cells observed in the row, n the weight of those observed in
+the column.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from .products import PRODUCT_CELLS, product
+
+
+class Missing(NamedTuple):
+    """Which cells are left out: NaN, and with ``unstored`` what a sparse matrix does not store.
+
+    ``n_counted`` is the number of columns in which cells can be missing.
+    """
+
+    n_counted: int
+    unstored: bool = False
+
+
+def leaves_out_unstored(missing):
+    """Whether what a sparse matrix does not store is missing (``missing`` is None where nothing is)."""
+    return missing is not None and missing.unstored
+
+
+def missing_of(X, n_counted, missing_values):
+    """Return what of non-negative X is missing, or None where nothing is, with one quick look."""
+    if missing_values == "unstored" and sparse.issparse(X):
+        return Missing(n_counted, True)
+    with np.errstate(over="ignore"):
+        return Missing(n_counted) if np.isnan((X.data if sparse.issparse(X) else X).sum()) else None
+
+
+def observed_shares(X, missing, weights=None):
+    """Return which share of its cells is observed in every row, and in every column, rows weighted."""
+    v = np.ones(X.shape[0]) if weights is None else weights
+    if not sparse.issparse(X):
+        holes = np.isnan(X)
+        by_column = np.where(holes.all(axis=0), 0.0, 1 - product(v, holes) / v.sum())
+        return 1 - holes.sum(axis=1) / missing.n_counted, by_column
+    marked = X.copy()  # what counts, at the stored cells: those observed, or else those that are not
+    marked.data = np.isnan(X.data).astype(np.float64)
+    if missing.unstored:
+        marked.data = 1 - marked.data
+    by_row, by_column = marked @ np.ones(X.shape[1]) / missing.n_counted, v @ marked / v.sum()
+    if missing.unstored:
+        return by_row, by_column
+    nowhere = np.bincount(X.indices, marked.data, X.shape[1]) == X.shape[0]
+    return 1 - by_row, np.where(nowhere, 0.0, 1 - by_column)
+
+
+def penalised_counts(X, missing, weights):
+    """Return how much every row and every column counts in the penalty (None: 1).
+
+    A row: its weight times the share of its cells that is observed. A column: the share of the weight observed there.
+    """
+    if missing is None:
+        return weights, None
+    by_row, by_column = observed_shares(X, missing, weights)
+    return by_row if weights is None else by_row * weights, by_column
+
+
+def column_means(X, weights=None, missing=None):
+    """Return the means of the columns over observed cells, rows weighted, in float64."""
+    if sparse.issparse(X) and missing is not None:
+        v, shares = np.ones(X.shape[0]) if weights is None else weights, observed_shares(X, missing, weights)[1]
+        X = X.copy()
+        X.data = np.nan_to_num(X.data, nan=0.0)
+        return np.divide(v @ X / v.sum(), shares, out=np.zeros(X.shape[1]), where=shares > 1e-12)
+    means = X.mean(axis=0, dtype=np.float64) if weights is None else product(weights, X) / weights.sum()
+    means = np.asarray(means).ravel()
+    holed = np.isnan(means)
+    if not holed.any():
+        return means
+    v, step = np.ones(X.shape[0]) if weights is None else weights, max(1, PRODUCT_CELLS // len(means))
+    sums, counts = np.zeros((2, len(means)))
+    for start in range(0, len(X), step):
+        rows = slice(start, start + step)
+        holes = np.isnan(X[rows])
+        sums += product(v[rows], np.where(holes, 0, X[rows]))
+        counts += product(v[rows], ~holes)
+    means[holed] = np.divide(sums, counts, out=np.zeros(len(means)), where=counts > 0)[holed]
+    return means

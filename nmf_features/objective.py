@@ -1,0 +1,179 @@
+"""What is minimised: the loss, the penalties and their sum, each written once.
+
+    minimise over W, H >= 0:   D(X, W H)
+                               +  penalty * l1_ratio         * ( p * sum(W)   + n * sum(H)   )
+                               +  penalty * (1 - l1_ratio)/2 * ( p * |W|_F^2  + n * |H|_F^2 )
+
+X is n x p, W (scores) n x k, H (loadings) k x p, and D a sum over the cells of what losses.py says.
+
+This is the objective of scikit-learn's ``NMF`` with ``alpha_W = alpha_H = penalty``: the factors p and n make it
+free of size.
+
+With row weights v, row i's share of the loss and of the penalty on W counts v_i times, and n is the sum of v.
+A row's own problem is then the same whatever its weight.
+
+Missing cells are left out of the loss, and what is penalised counts in proportion to what was observed (missing.py).
+"""
+
+from functools import partial
+
+import numpy as np
+from scipy import sparse
+
+from ._warn import numpy_defaults
+from .blocks import fitted_at_stored, squares
+from .checks import check_weights, without_duplicates
+from .losses import check_beta, of_cells
+from .missing import leaves_out_unstored, missing_of, observed_shares, penalised_counts
+from .penalties import Strengths
+from .products import PRODUCT_CELLS, RESIDUAL_CELLS, gram, inner, product, weighted_sum
+from .units import in_units, safe_scale
+
+
+@numpy_defaults
+def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_loss="frobenius", missing_values="ignore"):
+    """Evaluate the penalised objective that every solver here minimises.
+
+        D(X, W H) + penalty * l1_ratio         * (p * sum(W)  + n * sum(H))
+                  + penalty * (1 - l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
+
+    Parameters
+    ----------
+    X : array or sparse matrix of shape (n, p)
+        The data, non-negative. Missing cells are NaN.
+    W : array of shape (n, k)
+        Scores: what each row takes of each component.
+    H : array of shape (k, p)
+        Loadings: what each component is made of.
+    penalty : float, default 0.001
+        Strength of the penalty on both factors.
+    l1_ratio : float, default 1.0
+        Share of the penalty that is L1 (sum of entries); the rest is L2 (sum of squares).
+    sample_weight : array-like of shape (n,), optional
+        Weights of the rows, 0 or more: how often each counts, in the loss and in the terms of W. In those of H, n
+        is their sum.
+    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float, default "frobenius"
+        The beta-divergence D: 1/2 |X - W H|_F^2 for beta = 2, sum(x log(x / y) - x + y) for 1, sum(x / y - log(x / y)
+        - 1) for 0, with y = (W H)_ij.
+    missing_values : {"ignore", "unstored"}, default "ignore"
+        With "unstored" the cells that sparse X does not store are left out too.
+
+    Returns
+    -------
+    float
+        The objective, in units of ``X`` to the power beta.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of ``X``, ``W`` and ``H`` do not fit together, if ``penalty`` or ``l1_ratio`` is out of range, or
+        for weights that are negative, not finite, all zero or not one for each row.
+
+    References
+    ----------
+    The scaling by n and p follows scikit-learn's ``NMF``. C. Fevotte and J. Idier (2011), Algorithms for nonnegative
+    matrix factorization with the beta-divergence, Neural Computation 23.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nmf_features import objective
+    >>> X = np.array([[2.0, 0.0], [0.0, 1.0]])
+    >>> objective(X, np.eye(2), X, penalty=0)
+    0.0
+    >>> objective(X, np.eye(2), X, penalty=0.1)   # 0.1 * (2 * 2 + 2 * 3)
+    1.0
+    >>> objective(X, np.eye(2), 2 * X, penalty=0, beta_loss="kullback-leibler")   # 2 log(1/2) + 2 + log(1/2) + 1
+    0.920558
+    """
+    W, H = np.asarray(W, dtype=np.float64), np.asarray(H, dtype=np.float64)
+    X = without_duplicates(X.tocsr()) if sparse.issparse(X) else np.asarray(X, dtype=np.float64)
+    if missing_values not in ("ignore", "unstored"):
+        raise ValueError(f'missing_values is {missing_values!r}; wanted "ignore" or "unstored".')
+    if not (X.ndim == W.ndim == H.ndim == 2 and X.shape == (W.shape[0], H.shape[1]) and W.shape[1] == H.shape[0]):
+        raise ValueError(
+            f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
+            "so that W @ H is like X."
+        )
+    beta, cells = check_beta(beta_loss), X.data if sparse.issparse(X) else X
+    if beta != 2 and np.nanmin(cells, initial=0.0) < 0:
+        raise ValueError(f"X has {np.count_nonzero(cells < 0)} negative values; beta_loss={beta_loss!r} needs X >= 0.")
+    if not (penalty >= 0 and 0 <= l1_ratio <= 1):
+        raise ValueError(f"penalty={penalty!r}, l1_ratio={l1_ratio!r}: wanted penalty >= 0 and l1_ratio in [0, 1].")
+    weights = check_weights(sample_weight, X)
+    n = X.shape[0] if weights is None else float(weights.sum())
+    strengths = Strengths.of(penalty, l1_ratio, n, X.shape[1])
+    missing = missing_of(X, X.shape[1], missing_values)
+    if missing:
+        empty = observed_shares(X, missing)[0] <= 0
+        W = np.where(empty[:, None], 0, W)  # a row with nothing observed has no scores
+    counts = penalised_counts(X, missing, weights)
+    unit_X, e = safe_scale(X)
+    unit_W = np.ldexp(W, -2 * e) if e else W
+    loss = divergence(unit_X, unit_W, H, beta, weights, leaves_out_unstored(missing))
+    return float(in_units(loss, 2 * e * beta)) + strengths.cost(W, H, *counts)
+
+
+def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
+    """D(X, W H) over the observed cells, rows weighted, from the cells themselves where sums of products would cancel.
+
+    Of sparse X cells that are not stored are zeros, or not observed if ``unstored``. A zero adds what depends on y
+    alone, and the sum over all zeros is found without forming W H where beta is 1 or 2.
+    """
+    n, p = X.shape
+    if beta == 2 and not unstored and (of_products := _squares_of_products(X, W, H, weights)) is not None:
+        return of_products
+    if sparse.issparse(X) and (unstored or beta in (1.0, 2.0)):
+        return _divergence_at_stored(X, W.astype(np.float64), H.astype(np.float64), beta, weights, unstored)
+    step = max(1, RESIDUAL_CELLS // max(p, 1))
+    total = 0.0
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
+        x = X[rows].toarray() if sparse.issparse(X) else X[rows]
+        y = product(W[rows], H)
+        D = of_cells(x, y, beta)
+        if np.isnan(D.sum()):
+            D[np.isnan(x)] = 0  # missing cells
+        total += weighted_sum(D.sum(axis=1, dtype=np.float64), None if weights is None else weights[rows])
+    return total
+
+
+def _squares_of_products(X, W, H, weights):
+    """Return 1/2 |X - W H|^2 from W'X and W'W, or None where digits would be lost, or cells are missing."""
+    if X.dtype != np.float64:
+        return None
+    step = max(1, X.shape[0] if sparse.issparse(X) else PRODUCT_CELLS // max(X.shape[1], 1))
+    squared_norm, both, WtW = 0.0, 0.0, np.zeros((len(H), len(H)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, X.shape[0], step):
+            x, w = X[start : start + step], W[start : start + step]
+            v = w if weights is None else w * weights[start : start + step, None]
+            squared_norm += squares(x, None if weights is None else weights[start : start + step])
+            both += inner(x.data, fitted_at_stored(x, v, H)) if sparse.issparse(x) else inner(product(v.T, x), H)
+            WtW += product(v.T, w)
+        loss = squared_norm / 2 - both + inner(WtW, gram(H)) / 2
+    return float(loss) if np.isfinite(loss) and loss > 1e-4 * squared_norm else None
+
+
+def _divergence_at_stored(X, W, H, beta, weights, unstored):
+    """Return the divergence of sparse X from its stored cells and, of the others, the sum of y or of y^2."""
+    y = fitted_at_stored(X, W, H)
+    cells = np.where(np.isnan(X.data), 0.0, of_cells(X.data.astype(np.float64), y, beta))
+    v = np.ones(len(W)) if weights is None else weights
+    stored = inner(np.repeat(v, np.diff(X.indptr)), cells)
+    if unstored:
+        return stored
+    # What is not stored: all cells, less the stored ones.
+    y_v = y * np.repeat(v, np.diff(X.indptr))
+    if beta == 2:
+        others = inner(product(W.T * v, W), gram(H)) - inner(y, y_v)
+        return stored + max(float(others), 0.0) / 2
+    return stored + max(inner(product(v, W), H.sum(axis=1)) - float(y_v.sum()), 0.0)
+
+
+def loss_and_spread(X, W, H, means, beta, weights, missing):
+    """Return D(X, W H) and D(X, m), m the means of the columns, in units in which neither overflows."""
+    X, e = safe_scale(X)
+    loss = partial(divergence, X, beta=beta, weights=weights, unstored=leaves_out_unstored(missing))
+    means = np.ldexp(means, -2 * e)[None].astype(X.dtype)
+    return loss(np.ldexp(W, -2 * e), H.astype(X.dtype)), loss(np.ones((X.shape[0], 1), X.dtype), means)
