@@ -232,10 +232,10 @@ def test_scores_are_extrapolated_in_what_is_filled_in(monkeypatch):
     """Without it, nearly half as many passes again are needed, and the objective is no lower."""
     X = load_digits().data
     X[np.random.default_rng(0).uniform(size=X.shape) < 0.2] = np.nan
-    ours = factorize(X, 16, missing_values="ignore")
+    ours = factorize(X, 16, missing_values="ignore", init="nnsvd-lrc")
     step = Descent._pass
     monkeypatch.setattr(Descent, "_pass", lambda self, *settings: step(self, *settings[:3]))
-    plain = factorize(X, 16, missing_values="ignore")
+    plain = factorize(X, 16, missing_values="ignore", init="nnsvd-lrc")
     assert ours.n_iter < 0.8 * plain.n_iter
     assert ours.objective <= plain.objective * (1 + 1e-4)
 
