@@ -39,8 +39,8 @@ class Descent:
     ``objective``, ``history``, ``n_iter`` and ``converged``.
     """
 
-    def __init__(self, X, dtype, weights, *, missing, beta, k, strengths, unit, make_solver, tol, window, each, watch):
-        self.X, self.weights, self.missing, self.beta = X, weights, missing, beta
+    def __init__(self, X, dtype, weights, *, missing, loss, k, strengths, unit, make_solver, tol, window, each, watch):
+        self.X, self.weights, self.missing, self.loss = X, weights, missing, loss
         self.k, self.strengths, self.unit = k, strengths, unit
         self.solver, self.tol, self.window, self.each, self.watch = make_solver(), tol, window, each, watch
         self.penalised = any(strengths)
@@ -163,7 +163,7 @@ class Descent:
             if self.solver.positive or not self.solver.sums_squares:
                 self._clear()
             self.Wt = None
-            U, sums, self.H = scores_of_used(self.X, self.H, self.strengths, n_jobs, self.missing, self.beta)
+            U, sums, self.H = scores_of_used(self.X, self.H, self.strengths, n_jobs, self.missing, self.loss)
             rounded = self._sharpen()
             if not self.solver.sums_squares:  # such solvers look at all scores; a copy of them all is large
                 self.Wt = [self._transposed(U, sums, r) for r in self.rows]
@@ -198,14 +198,14 @@ class Descent:
     def _clear(self):
         """Make zero what solvers that only come near it leave, of columns of zeros and of components that sank."""
         self.H = np.where(self.used, self.H, 0)
-        if self.beta <= 0:  # there cells count by their ratios, however small they are
+        if not self.loss.takes_zeros:  # there cells count by their ratios, however small they are
             return
         amounts = sum(Wt_block.sum(axis=1, dtype=np.float64) for Wt_block in self.Wt) * self.H.sum(axis=1)
         for t in np.argsort(amounts, kind="stable"):
             rest = self.H * (np.arange(self.k) != t)[:, None]
             sunk = amounts[t] <= NOTHING * max(amounts.max(), self.total)
             # Where the loss is infinite at zero, something has to be left of every column.
-            if sunk and (self.beta > 1 or (rest.any(axis=0) == self.H.any(axis=0)).all()):
+            if sunk and (self.loss.spares_zeros or (rest.any(axis=0) == self.H.any(axis=0)).all()):
                 self.H = rest
 
     def _set_precision(self, dtype):

@@ -21,7 +21,7 @@ from .blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_
 from .checks import check_weights, without_duplicates
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import check_solver, free_scale, warn_of_outcome
-from .losses import check_beta, check_domain
+from .losses import check_domain, loss_of
 from .missing import Missing, column_means, leaves_out_unstored, missing_of, penalised_counts
 from .objective import divergence, loss_and_spread
 from .products import RESIDUAL_CELLS, gram, product
@@ -290,7 +290,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             return self._result(X, None)
         if self.projection == "linear":
             return self._result(X, linear_scores(self._scaled(X), self.components_))
-        check = check_beta(self.beta_loss) < 1  # zeros and ratios have to be looked for
+        check = loss_of(self.beta_loss).by_ratio  # zeros and ratios have to be looked for
         by_rows = not check and self.out_of_range == "clip" and frames.readable_by_rows(X, self._positions)
         return self._result(X, self._scores(self._scaled_rows(X) if by_rows else self._scaled(X)))
 
@@ -459,8 +459,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Z = self._scaled(self._check(X, reset=False))
         W = self._scores(Z)
         W[np.isnan(W)] = 0  # of rows with nothing observed, which do not count
-        weights, beta = check_weights(sample_weight, Z), check_beta(self.beta_loss)
-        error, spread = loss_and_spread(Z, W, self.components_, self.column_means_, beta, weights, self._missing(Z))
+        weights, loss = check_weights(sample_weight, Z), loss_of(self.beta_loss)
+        error, spread = loss_and_spread(Z, W, self.components_, self.column_means_, loss, weights, self._missing(Z))
         if spread == 0:
             if error == 0:
                 warn_user("score is nan: X equals the training means, so there is nothing to explain.")
@@ -627,16 +627,17 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         unit_Z, e = safe_scale(Z, problem.top)
         unit_W = np.ldexp(W, -2 * e) if e else W
-        beta, unstored = problem.beta, leaves_out_unstored(missing)
-        self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, beta)
+        loss, unstored = problem.loss, leaves_out_unstored(missing)
+        self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, loss)
         with np.errstate(over="ignore"):
-            loss = in_units(divergence(unit_Z, unit_W, H.astype(Z.dtype), beta, weights, unstored), 2 * e * beta)
+            value = divergence(unit_Z, unit_W, H.astype(Z.dtype), loss, weights, unstored)
+            value = in_units(value, 2 * e * loss.degree)
             cost = strengths.l1_W * (product(by_row, W) / s).sum()
             if strengths.l2_W:
                 norms = np.ldexp(np.sqrt(product(by_row, np.square(unit_W))), 2 * e)
                 cost += strengths.l2_W / 2 * np.square(norms / s).sum()
-        self.objective_ = float(loss + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-        self.impute_penalties_ = self._impute_penalties(2 * loss, product(v, W) / v.sum(), by_row.sum())
+        self.objective_ = float(value + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
+        self.impute_penalties_ = self._impute_penalties(2 * value, product(v, W) / v.sum(), by_row.sum())
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_ = fit.kkt_residual
         return W
@@ -697,7 +698,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def _check_domain(self, Z):
         """Refuse zeros where the loss is infinite there; constant columns are made of them."""
         constant = [name for name, c in zip(self.variables_, self.scaling_["constant"], strict=True) if c]
-        if constant and check_beta(self.beta_loss) <= 0:
+        if constant and not loss_of(self.beta_loss).takes_zeros:
             raise ValueError(
                 f"beta_loss={self.beta_loss!r} is infinite at zero, and constant columns become zero: leave {constant} "
                 "out of variables."
@@ -714,7 +715,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         s = self.component_scales_
         l1, l2 = self.score_penalties_
         W = exact_scores(
-            Z, self.components_, l1 / s, l2 / s / s, self.n_jobs, self._missing(Z), prior, check_beta(self.beta_loss)
+            Z, self.components_, l1 / s, l2 / s / s, self.n_jobs, self._missing(Z), prior, loss_of(self.beta_loss)
         )
         if empty := int(np.isnan(W[:, 0]).sum()):
             warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
@@ -770,13 +771,13 @@ def component_names(k, prefix="NNMF"):
     return [f"{prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
 
 
-def _explained(Z, W, H, weights, missing, beta):
+def _explained(Z, W, H, weights, missing, loss):
     """Return what share of the sum of squares each component explains; of the sum, where the loss is another.
 
     <WH, w_t h_t> / |Z|^2, or sum(z w_t h_t / (WH)) / sum(z), over the observed cells, rows weighted.
     """
     V = W if weights is None else W * weights[:, None]
-    if beta == 2 and (missing is None or (sparse.issparse(Z) and not leaves_out_unstored(missing))):
+    if loss.squares and (missing is None or (sparse.issparse(Z) and not leaves_out_unstored(missing))):
         explained = (product(W.T, V).astype(np.float64) * gram(H)).sum(axis=1)
         if missing is not None:  # all cells, less the stored ones that are missing
             at = np.flatnonzero(np.isnan(Z.data))
@@ -794,9 +795,9 @@ def _explained(Z, W, H, weights, missing, beta):
                 counts = np.repeat(weights[rows], np.diff(z.indptr))
         else:
             y, cells, counts = product(W[rows], H), z, 1.0 if weights is None else weights[rows, None]
-        part = y if beta == 2 else np.divide(cells, y, out=np.zeros(y.shape), where=y > 0)
+        part = y if loss.squares else np.divide(cells, y, out=np.zeros(y.shape), where=y > 0)
         part = np.where(np.isnan(cells), 0, part)
-        whole += float(np.nansum(counts * (np.square(cells) if beta == 2 else cells), dtype=np.float64))
+        whole += float(np.nansum(counts * (np.square(cells) if loss.squares else cells), dtype=np.float64))
         total += (V[rows] * (with_data(z, part) @ H.T if sparse.issparse(z) else product(part, H.T))).sum(axis=0)
     return total / whole
 

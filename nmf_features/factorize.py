@@ -17,7 +17,7 @@ from ._warn import numpy_defaults, warn_user
 from .blocks import row_blocks
 from .checks import check_weights, without_duplicates
 from .init import STARTS
-from .losses import BETA_LOSSES, check_beta, check_domain
+from .losses import BETA_LOSSES, check_domain, loss_of
 from .missing import missing_of, penalised_counts
 from .objective import objective
 from .penalties import balance
@@ -238,7 +238,7 @@ def factorize(
     c = free_scale(fit, problem)
     U, q, whole = fit.U, problem.strengths, problem.used.all()
     if not whole:
-        U = unit_scores(X, fit.H, q.l1_W, q.l2_W, n_jobs, missing, beta=problem.beta)[0]
+        U = unit_scores(X, fit.H, q.l1_W, q.l2_W, n_jobs, missing, loss=problem.loss)[0]
     if empty := int(np.isnan(U[:, :1]).sum()):
         warn_user(f"X has {empty} rows with nothing observed: their scores are NaN.")
     W, H = U * (c / fit.sums).astype(X.dtype), (fit.H / c[:, None]).astype(X.dtype)
@@ -256,9 +256,10 @@ def check_solver(solver, learning_rate, beta_loss, missing):
     """Refuse a solver that does not know the loss, and a rate that would do nothing."""
     if learning_rate is not None and solver != "gradient":
         raise ValueError(f'learning_rate={learning_rate} is of use with solver="gradient" only; solver is {solver!r}.')
-    known = solvers_of(check_beta(beta_loss), missing)
+    loss = loss_of(beta_loss)
+    known = solvers_of(loss, missing)
     if solver not in known:
-        what = f"beta_loss={beta_loss!r}" if check_beta(beta_loss) != 2 else 'missing_values="unstored"'
+        what = f"beta_loss={beta_loss!r}" if not loss.squares else 'missing_values="unstored"'
         raise ValueError(f"solver={solver!r} does not know {what}; wanted one of {sorted(known)}.")
 
 

@@ -23,7 +23,7 @@ from scipy import sparse
 from ._warn import numpy_defaults
 from .blocks import fitted_at_stored, squares
 from .checks import check_weights, without_duplicates
-from .losses import check_beta, of_cells
+from .losses import LEAST_SQUARES, loss_of
 from .missing import leaves_out_unstored, missing_of, observed_shares, penalised_counts
 from .penalties import Strengths
 from .products import PRODUCT_CELLS, RESIDUAL_CELLS, gram, inner, product, weighted_sum
@@ -95,8 +95,8 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
             f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
             "so that W @ H is like X."
         )
-    beta, cells = check_beta(beta_loss), X.data if sparse.issparse(X) else X
-    if beta != 2 and np.nanmin(cells, initial=0.0) < 0:
+    loss, cells = loss_of(beta_loss), X.data if sparse.issparse(X) else X
+    if not loss.squares and np.nanmin(cells, initial=0.0) < 0:
         raise ValueError(f"X has {np.count_nonzero(cells < 0)} negative values; beta_loss={beta_loss!r} needs X >= 0.")
     if not (penalty >= 0 and 0 <= l1_ratio <= 1):
         raise ValueError(f"penalty={penalty!r}, l1_ratio={l1_ratio!r}: wanted penalty >= 0 and l1_ratio in [0, 1].")
@@ -110,28 +110,28 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
     counts = penalised_counts(X, missing, weights)
     unit_X, e = safe_scale(X)
     unit_W = np.ldexp(W, -2 * e) if e else W
-    loss = divergence(unit_X, unit_W, H, beta, weights, leaves_out_unstored(missing))
-    return float(in_units(loss, 2 * e * beta)) + strengths.cost(W, H, *counts)
+    value = divergence(unit_X, unit_W, H, loss, weights, leaves_out_unstored(missing))
+    return float(in_units(value, 2 * e * loss.degree)) + strengths.cost(W, H, *counts)
 
 
-def divergence(X, W, H, beta=2.0, weights=None, unstored=False):
+def divergence(X, W, H, loss=LEAST_SQUARES, weights=None, unstored=False):
     """D(X, W H) over the observed cells, rows weighted, from the cells themselves where sums of products would cancel.
 
     Of sparse X cells that are not stored are zeros, or not observed if ``unstored``. A zero adds what depends on y
-    alone, and the sum over all zeros is found without forming W H where beta is 1 or 2.
+    alone, and the sum over all zeros is found without forming W H for squares and counts.
     """
     n, p = X.shape
-    if beta == 2 and not unstored and (of_products := _squares_of_products(X, W, H, weights)) is not None:
+    if loss.squares and not unstored and (of_products := _squares_of_products(X, W, H, weights)) is not None:
         return of_products
-    if sparse.issparse(X) and (unstored or beta in (1.0, 2.0)):
-        return _divergence_at_stored(X, W.astype(np.float64), H.astype(np.float64), beta, weights, unstored)
+    if sparse.issparse(X) and (unstored or loss.squares or loss.counts):
+        return _divergence_at_stored(X, W.astype(np.float64), H.astype(np.float64), loss, weights, unstored)
     step = max(1, RESIDUAL_CELLS // max(p, 1))
     total = 0.0
     for start in range(0, n, step):
         rows = slice(start, start + step)
         x = X[rows].toarray() if sparse.issparse(X) else X[rows]
         y = product(W[rows], H)
-        D = of_cells(x, y, beta)
+        D = loss.of_cells(x, y)
         if np.isnan(D.sum()):
             D[np.isnan(x)] = 0  # missing cells
         total += weighted_sum(D.sum(axis=1, dtype=np.float64), None if weights is None else weights[rows])
@@ -155,25 +155,25 @@ def _squares_of_products(X, W, H, weights):
     return float(loss) if np.isfinite(loss) and loss > 1e-4 * squared_norm else None
 
 
-def _divergence_at_stored(X, W, H, beta, weights, unstored):
+def _divergence_at_stored(X, W, H, loss, weights, unstored):
     """Return the divergence of sparse X from its stored cells and, of the others, the sum of y or of y^2."""
     y = fitted_at_stored(X, W, H)
-    cells = np.where(np.isnan(X.data), 0.0, of_cells(X.data.astype(np.float64), y, beta))
+    cells = np.where(np.isnan(X.data), 0.0, loss.of_cells(X.data.astype(np.float64), y))
     v = np.ones(len(W)) if weights is None else weights
     stored = inner(np.repeat(v, np.diff(X.indptr)), cells)
     if unstored:
         return stored
     # What is not stored: all cells, less the stored ones.
     y_v = y * np.repeat(v, np.diff(X.indptr))
-    if beta == 2:
+    if loss.squares:
         others = inner(product(W.T * v, W), gram(H)) - inner(y, y_v)
         return stored + max(float(others), 0.0) / 2
     return stored + max(inner(product(v, W), H.sum(axis=1)) - float(y_v.sum()), 0.0)
 
 
-def loss_and_spread(X, W, H, means, beta, weights, missing):
+def loss_and_spread(X, W, H, means, loss, weights, missing):
     """Return D(X, W H) and D(X, m), m the means of the columns, in units in which neither overflows."""
     X, e = safe_scale(X)
-    loss = partial(divergence, X, beta=beta, weights=weights, unstored=leaves_out_unstored(missing))
+    value = partial(divergence, X, loss=loss, weights=weights, unstored=leaves_out_unstored(missing))
     means = np.ldexp(means, -2 * e)[None].astype(X.dtype)
-    return loss(np.ldexp(W, -2 * e), H.astype(X.dtype)), loss(np.ones((X.shape[0], 1), X.dtype), means)
+    return value(np.ldexp(W, -2 * e), H.astype(X.dtype)), value(np.ones((X.shape[0], 1), X.dtype), means)

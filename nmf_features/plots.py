@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import drawing, frames
 from .drawing import BLUE, COLOURS, DASHES, GREEN, LINE, PAPER, QUIET, VERMILLION
 from .estimator import NMFFeatures, component_names
-from .losses import check_beta, of_cells
+from .losses import loss_of
 from .missing import leaves_out_unstored
 from .products import RESIDUAL_CELLS, product
 from .scaling import Scaling
@@ -530,14 +530,14 @@ def reconstruction_shares(nmf, X):
     W = np.nan_to_num(nmf._scores(Z), nan=0.0)  # rows with nothing observed do not count
     Z, e = safe_scale(Z)
     W, means = np.ldexp(W, -2 * e), np.ldexp(nmf.column_means_, -2 * e)
-    beta, unstored = check_beta(nmf.beta_loss), leaves_out_unstored(nmf._missing(Z))
+    loss, unstored = loss_of(nmf.beta_loss), leaves_out_unstored(nmf._missing(Z))
     error, spread = np.zeros(len(means)), np.zeros(len(means))
     step = max(1, RESIDUAL_CELLS // len(means))
     for start in range(0, Z.shape[0], step):
         rows = slice(start, start + step)
         x = _dense(Z[rows], unstored)
         for total, y in ((error, product(W[rows], nmf.components_)), (spread, np.broadcast_to(means, x.shape))):
-            total += np.where(np.isnan(x), 0, of_cells(x, y, beta)).sum(axis=0)
+            total += np.where(np.isnan(x), 0, loss.of_cells(x, y)).sum(axis=0)
     share = np.where(spread > 0, _share(error, spread), np.nan)
     return pd.DataFrame({"share": share, "error": error, "spread": spread}, index=drawing.index(_column_names(nmf)))
 

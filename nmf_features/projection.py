@@ -27,10 +27,10 @@ from scipy.optimize import nnls
 
 from .blocks import fitted_at_stored, rows_of_stored, take, with_data, workers
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
-from .losses import of_cells, slopes_of_cells
+from .losses import LEAST_SQUARES
 from .missing import Missing, leaves_out_unstored, observed_shares
 from .products import gram, product
-from .solvers import diagonal_of_packed, floor_of_fit, multiply
+from .solvers import diagonal_of_packed, multiply
 
 RIDGE = 1e-12
 LITTLE = 1e-4  # of a difference, beside what it is one of: less has lost four digits
@@ -41,18 +41,18 @@ STEPS = 200
 NOTHING = 1e-14  # a row of which scores explain less has none
 
 
-def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta=2.0):
+def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss=LEAST_SQUARES):
     """Return the non-negative scores of the rows of X (n x k), each exactly the minimiser of its objective.
 
     ``l1`` and ``l2`` are numbers or arrays of shape (k,). Computed in float64, returned in the dtype of X. Missing
     cells are left out; see :func:`unit_scores`.
     """
-    W, sums = unit_scores(X, H, l1, l2, n_jobs, missing, prior, beta)
+    W, sums = unit_scores(X, H, l1, l2, n_jobs, missing, prior, loss)
     W /= sums.astype(W.dtype)
     return W
 
 
-def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta=2.0):
+def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss=LEAST_SQUARES):
     """Return the same scores for loadings divided by their sums, with these sums (1 for zero loadings).
 
     Missing cells are left out, and the penalty counts in proportion to the observed ones, of ``missing.n_counted``
@@ -76,9 +76,9 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta
     kind = np.array([keys.index(row.tobytes()) for row in rows])
     count = np.bincount(kind)
     distinct = np.array([kinds[key] for key in keys])
-    of_rows = _LeastSquaresOfRows if beta == 2 else _DivergenceOfRows
+    of_rows = _LeastSquaresOfRows if loss.squares else _DivergenceOfRows
     problem = of_rows(
-        distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count, missing, beta, n
+        distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count, missing, loss, n
     )
     share = 1 / count[kind]
 
@@ -96,10 +96,10 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, beta
     return W, all_sums
 
 
-def scores_of_used(X, H, strengths, n_jobs, missing=None, beta=2.0):
+def scores_of_used(X, H, strengths, n_jobs, missing=None, loss=LEAST_SQUARES):
     """Return what :func:`unit_scores` does, and the loadings: zero in components that no row has a score of."""
     while True:
-        U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs, missing, beta=beta)
+        U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, n_jobs, missing, loss=loss)
         idle = H.any(axis=1) & ~U.any(axis=0)
         if not idle.any():
             return U, sums, H
@@ -109,8 +109,8 @@ def scores_of_used(X, H, strengths, n_jobs, missing=None, beta=2.0):
 class _OfRows:
     """The problems of rows, given loadings H of distinct components, and their penalties."""
 
-    def __init__(self, H, l1, l2, prior, missing, beta, n):
-        self.H, self.l1, self.l2, self.prior, self.missing, self.beta = H, l1, l2, prior, missing, beta
+    def __init__(self, H, l1, l2, prior, missing, loss, n):
+        self.H, self.l1, self.l2, self.prior, self.missing, self.loss = H, l1, l2, prior, missing, loss
         self.size, self.p = H.shape
         self.Ht = np.ascontiguousarray(H.T)
         self.height = tile_rows(self.p)
@@ -244,7 +244,7 @@ class _DivergenceOfRows(_OfRows):
     def __init__(self, *args):
         super().__init__(*args)
         self.descent = compiled_if_worth(own_grams_descent, 100 * self.work)
-        self.convex = 1 <= self.beta <= 2
+        self.convex = self.loss.convex
 
     @cached_property
     def packed(self):
@@ -255,7 +255,7 @@ class _DivergenceOfRows(_OfRows):
         """Return the scores of a batch of rows."""
         complete = not self.unstored and not np.isnan((X.data if sparse.issparse(X) else X).sum())
         observed = np.ones(X.shape[0]) if complete else self.shares(X)
-        if sparse.issparse(X) and not (self.unstored or self.beta == 1):
+        if sparse.issparse(X) and not (self.unstored or self.loss.counts):
             X = X.toarray()  # what is zero counts, too
         stored = sparse.issparse(X)
         cells = X.data if stored else X
@@ -274,10 +274,10 @@ class _DivergenceOfRows(_OfRows):
         inverse = np.divide(1, x, out=np.zeros(x.shape), where=x > 0)
         inverse = with_data(X, inverse).max(axis=1).toarray().ravel() if stored else inverse.max(axis=1, initial=0.0)
         least = 1 / np.where(inverse > 0, inverse, 1.0)
-        lowest = floor_of_fit(totals / self.p, least, self.beta)
+        lowest = self.loss.least_fit(totals / self.p, least)
         W[~active] = 0.0
         with np.errstate(over="ignore", under="ignore"):
-            l1, l2 = (np.minimum(np.exp2((power - self.beta) * e)[:, None], 1e150) for power in (1, 2))
+            l1, l2 = (np.minimum(np.exp2((power - self.loss.degree) * e)[:, None], 1e150) for power in (1, 2))
         l1, l2 = (
             l1 * observed[:, None] * self.l1,
             l2 * (observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior),
@@ -286,7 +286,7 @@ class _DivergenceOfRows(_OfRows):
             near = self.descend(X, holes, W, active, l1, l2, lowest, single=True)
             W = np.where(np.isfinite(near).all(axis=1, keepdims=True), near, W)
         W = self.descend(X, holes, W, active, l1, l2, lowest)
-        if self.beta > 1:  # the loss of nothing is finite: a row whose scores sank has none
+        if self.loss.spares_zeros:  # the loss of nothing is finite: a row whose scores sank has none
             W[W.sum(axis=1) <= NOTHING * totals] = 0
         else:
             self.lift(X, W, l1)
@@ -339,7 +339,7 @@ class _DivergenceOfRows(_OfRows):
             gradient, positive, curvature = self.derivatives(rows, gaps, w, lowest)
             multiplied = w.copy()
             if not exact or step >= unwatched:
-                multiply(multiplied, gradient, positive, l1, l2, self.beta)
+                multiply(multiplied, gradient, positive, l1, l2, self.loss)
             if not exact:
                 w = multiplied
                 continue
@@ -387,8 +387,8 @@ class _DivergenceOfRows(_OfRows):
         else:
             x, y, lowest = X, self.by_tiles(W, H), lowest[:, None]
         np.maximum(y, lowest, out=y)
-        if self.beta != 1:
-            slope, positive, curvature = slopes_of_cells(x, y, self.beta)
+        if not self.loss.counts:
+            slope, positive, curvature = self.loss.slopes_of_cells(x, y)
             for part in (slope, positive, curvature):
                 if gaps is not None:
                     part[gaps] = 0
@@ -420,7 +420,7 @@ class _DivergenceOfRows(_OfRows):
     def objective(self, X, gaps, W, l1, l2):
         """Return the objective of every row."""
         y = fitted_at_stored(X, W, self.H) if sparse.issparse(X) else self.by_tiles(W, self.H)
-        cells = of_cells(X.data if sparse.issparse(X) else X, y, self.beta)
+        cells = self.loss.of_cells(X.data if sparse.issparse(X) else X, y)
         if gaps is not None:
             cells[gaps] = 0
         cost = (l1 * W + l2 / 2 * W**2).sum(axis=1)

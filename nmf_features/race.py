@@ -83,7 +83,7 @@ SQUARES = Field(descend_squares, np.float64, lambda k: min(k // 2 + 2, 6))
 COUNTS = Field(descend_counts, np.float32, lambda k: min(2 * k + 1, 14))
 
 
-def race(X, rows, k, beta, strengths, missing=None, effort=1):
+def race(X, rows, k, loss, strengths, missing=None, effort=1):
     """Return the loadings to go on from, best first, and whether a doubt is left; None where there is no race.
 
     ``rows`` are those of X by content. Missing cells hold the means of their columns here. Where that, or few rows, or
@@ -91,7 +91,7 @@ def race(X, rows, k, beta, strengths, missing=None, effort=1):
     starts, and so many are returned, if there are as many different minima.
     """
     n, p = X.shape
-    field = COUNTS if beta == 1 else SQUARES
+    field = COUNTS if loss.counts else SQUARES
     m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):
         return None, False
@@ -105,7 +105,7 @@ def race(X, rows, k, beta, strengths, missing=None, effort=1):
         return times * (FEW_HITS if n > m else field.hits(k))
 
     left = SQUARES.run(few, v, strengths, starts(few, k, v), FIRST, hits(SQUARES), most)
-    if beta == 1:
+    if loss.counts:
         of_squares = [H for _, H in left[: effort * MOST_LEFT]]
         candidates = chain(of_squares, starts(few, k, v))
         left = COUNTS.run(few, v, strengths, candidates, FIRST + len(of_squares), hits(COUNTS), most)
@@ -115,7 +115,7 @@ def race(X, rows, k, beta, strengths, missing=None, effort=1):
         near = _near(left, NEAR, effort * MOST_NEAR)
         candidates = chain(near, starts(more, k, v))
         left = field.run(more, v, strengths, candidates, len(near) + 2, effort * field.hits(k) + len(near) - 1, most)
-    doubtful = n > m or missing is not None or beta not in (1, 2)
+    doubtful = n > m or missing is not None or not (loss.squares or loss.counts)
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
     return near if len(near) > effort else [H for _, H in left[:effort]], doubtful
 

@@ -22,15 +22,15 @@ SLICE_CELLS = 1 << 17  # a slice of rows stays in the cache
 class Rows:
     """The rows of a table in the order of their content, and how much each counts in a sample.
 
-    ``beta`` says by what powers of its cells the loss measures a row: from 0 to 2.
+    ``power`` says by what powers of its cells a row is measured: from 0 to 2.
     """
 
-    def __init__(self, X, weights=None, beta=2.0):
+    def __init__(self, X, weights=None, power=2.0):
         self.weights = weights
         factors = (
             1 + np.modf(np.arange(1, X.shape[1] + 1) * (np.sqrt(5) - 1) / 2)[0]
         )  # no pattern that cells could share
-        keys, self.sizes = _keys_and_sizes(X, factors, float(min(max(beta, 0.0), 2.0)))
+        keys, self.sizes = _keys_and_sizes(X, factors, float(power))
         self.order = np.argsort(keys, kind="stable")
         self.weight = X.shape[0] if weights is None else weights.sum()
         self.size = self.sizes.sum() if weights is None else weights @ self.sizes

@@ -20,7 +20,7 @@ from .checks import check_columns
 from .descent import Descent
 from .init import STARTS, nndsvda, starts
 from .kernels import compiled, leads_to
-from .losses import check_beta, check_range
+from .losses import BetaDivergence, check_range, loss_of
 from .missing import Missing, leaves_out_unstored, observed_shares
 from .objective import divergence
 from .penalties import Strengths
@@ -54,7 +54,7 @@ class Problem:
     top: float  # largest cell
     weights: np.ndarray | None
     missing: Missing | None
-    beta: float
+    loss: BetaDivergence
     strengths: Strengths
     unit: Strengths
     used: np.ndarray
@@ -67,11 +67,12 @@ class Problem:
             X, weights = X[used], None if weights is None else weights[used]
             top = largest(X)
         n = X.shape[0] if weights is None else float(weights.sum())
-        check_range(top, check_beta(beta_loss), penalty, l1_ratio)
+        loss = loss_of(beta_loss)
+        check_range(top, loss, penalty, l1_ratio)
         if missing is not None:
             check_columns(X)
         strengths, unit = (Strengths.of(q, l1_ratio, n, n_counted) for q in (penalty, 1.0))
-        return cls(X, top, weights, missing, check_beta(beta_loss), strengths, unit, used)
+        return cls(X, top, weights, missing, loss, strengths, unit, used)
 
 
 def _rows_to_fit(X, missing, weights):
@@ -120,7 +121,7 @@ def fit_loadings(
 
     ``watch`` is called before each pass; what it raises ends the fit.
     """
-    X, weights, missing, beta = problem.X, problem.weights, problem.missing, problem.beta
+    X, weights, missing, loss = problem.X, problem.weights, problem.missing, problem.loss
     strengths, unit = problem.strengths, problem.unit
     n, p = X.shape
     k, rng = n_components, check_random_state(random_state)
@@ -134,19 +135,19 @@ def fit_loadings(
     X, e = safe_scale(X, problem.top)
     if k == 0:
         nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
-        value = divergence(X, *nothing, beta, weights, leaves_out_unstored(missing))
-        value = float(in_units(value, 2 * e * beta))
+        value = divergence(X, *nothing, loss, weights, leaves_out_unstored(missing))
+        value = float(in_units(value, 2 * e * loss.degree))
         W, H, history = np.zeros((n, 0), X.dtype), np.zeros((0, p)), np.array([value])
         return Fit(W, np.zeros(0), H, value, True, 0, True, history, 0.0)
     # Weights and exact scores with missing cells belong to rows: such tables are not transposed. Small ones gain
     # nothing by it, and other losses treat rows and columns alike.
-    wide, as_given = p > max(n, 200) and weights is None and missing is None and beta == 2, X
+    wide, as_given = p > max(n, 200) and weights is None and missing is None and loss.squares, X
     with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
         most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
-        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * beta), most)
+        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * loss.degree), most)
         strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
     if wide:
-        order = Rows(X, None, beta).order  # in which these rows stand as columns
+        order = Rows(X, None, loss.power).order  # in which these rows stand as columns
         X = X[order].T.tocsr() if sparse.issparse(X) else X[order].T
         strengths, unit = _swap(strengths), _swap(unit)
     if not isinstance(init, str):
@@ -155,13 +156,13 @@ def fit_loadings(
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs)[order].T.astype(np.float64)
 
     options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
-    known = solvers_of(beta, missing)
+    known = solvers_of(loss, missing)
     if known is DIVERGENCE_SOLVERS:
-        options = {"beta": beta, "unstored": leaves_out_unstored(missing)}
+        options = {"loss": loss, "unstored": leaves_out_unstored(missing)}
     make = partial(known[solver], **options)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         descent = partial(
-            Descent, missing=missing, beta=beta, k=k, strengths=strengths, unit=unit, make_solver=make, each=each,
+            Descent, missing=missing, loss=loss, k=k, strengths=strengths, unit=unit, make_solver=make, each=each,
             watch=watch,
         )  # fmt: skip
         races = isinstance(init, str) and init == "auto" and known[solver] is known["auto"]
@@ -174,7 +175,7 @@ def fit_loadings(
         H = (U / sums).T.astype(np.float64)
         U, sums, H = scores_of_used(as_given, H, _swap(strengths), n_jobs)
     history = np.maximum.accumulate(best.history[::-1])[::-1]  # as far as the precision of each pass goes
-    history, value = in_units(history, 2 * e * beta), float(in_units(best.objective, 2 * e * beta))
+    history, value = in_units(history, 2 * e * loss.degree), float(in_units(best.objective, 2 * e * loss.degree))
     U = np.ldexp(U, 2 * e) if e else U
     precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
     n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
@@ -187,13 +188,13 @@ def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, ma
     ``make`` makes a descent on given rows. Where ``races`` says so, few rows tell where to begin. What leads to nearly
     the best minimum on a sample goes on to the next, and all rows decide.
     """
-    solver, k, missing, beta = make.keywords["make_solver"](), *(make.keywords[q] for q in ("k", "missing", "beta"))
+    solver, k, missing, loss = make.keywords["make_solver"](), *(make.keywords[q] for q in ("k", "missing", "loss"))
     sizes = sample_sizes(X, k, not solver.sums_squares) if long else [X.shape[0]]
     rough = len(sizes) > 1 and solver.rough and single
-    by_content = Rows(X, weights, beta) if races or len(sizes) > 1 else None
+    by_content = Rows(X, weights, loss.power) if races or len(sizes) > 1 else None
     left, doubtful = None, False
     if races:
-        left, doubtful = race(X, by_content, k, beta, make.keywords["strengths"], missing, n_init)
+        left, doubtful = race(X, by_content, k, loss, make.keywords["strengths"], missing, n_init)
     good = left is not None
     judged = good and tol >= RACE_TOL  # five passes that gain little were made before
     for m in sizes:

@@ -36,7 +36,6 @@ from sklearn.utils.validation import _num_samples
 from ._warn import numpy_defaults, warn_user
 from .blocks import n_threads, positive_residual, rows_of_stored
 from .estimator import NMFFeatures
-from .losses import of_cells
 from .missing import column_means, leaves_out_unstored
 from .objective import divergence, loss_and_spread
 from .penalties import Strengths, balance
@@ -606,14 +605,14 @@ class _Split:
         train, self.rows, self.columns, self.values = _hide(Z, cells, unstored)
         learned = Scaling.learn(train, None, None, range(Z.shape[1]), unstored=unstored)
         self.problem = model._problem(train, None)
-        self.beta, means = self.problem.beta, column_means(train, None, self.problem.missing)
+        self.loss, means = self.problem.loss, column_means(train, None, self.problem.missing)
         # Not asked for: cells that are missing anyway (of sparse data), and those of columns of which nothing is left.
         asked = ~np.isnan(self.values) & ~np.isnan(learned.minimum[self.columns])
-        if self.beta <= 1:  # zeros alone are nothing
+        if not self.loss.spares_zeros:  # zeros alone are nothing
             asked &= means[self.columns] > 0
         self.rows, self.columns, self.values = self.rows[asked], self.columns[asked], self.values[asked]
         self.means, self.lowest, self.highest = (v[self.columns] for v in (means, learned.minimum, learned.maximum))
-        if self.beta <= 1:  # the loss is infinite where nothing is predicted of something
+        if not self.loss.spares_zeros:  # the loss is infinite where nothing is predicted of something
             self.lowest = np.maximum(self.lowest, LEAST_SHARE * self.means)
         self.spread = self._loss(self.means)
         if not self.spread > 0:
@@ -629,7 +628,7 @@ class _Split:
 
     def _loss(self, fitted):
         top = max(self.values.max(initial=0.0), self.means.max(initial=0.0))  # so that no square overflows
-        return float(of_cells(self.values / top, fitted / top, self.beta).sum()) if top > 0 else 0.0
+        return float(self.loss.of_cells(self.values / top, fitted / top).sum()) if top > 0 else 0.0
 
 
 def _hide(Z, cells, stored_only):
@@ -718,7 +717,7 @@ class _Whole:
     def see(self, fit, penalty):
         """Return a row of the table."""
         X, H = self.problem.X, fit.H / fit.sums[:, None]
-        error, spread = loss_and_spread(X, fit.U, H, self.means, self.problem.beta, None, self.problem.missing)
+        error, spread = loss_and_spread(X, fit.U, H, self.means, self.problem.loss, None, self.problem.missing)
         return {
             "penalty": penalty,
             "n_alive": int((fit.U.any(axis=0) & H.any(axis=1)).sum()),
@@ -730,11 +729,11 @@ class _Whole:
 
     def penalties(self):
         """Return 0, and then penalties around the one at which nothing costs as much as the column means do."""
-        X, unit, beta = self.problem.X, self.problem.unit, self.problem.beta
+        X, unit = self.problem.X, self.problem.unit
         ones, means = np.ones((X.shape[0], 1)), self.means[None]
         c = balance(ones.sum(axis=0), ones.sum(axis=0), means, unit)
-        loss = partial(divergence, X, beta=beta, unstored=leaves_out_unstored(self.problem.missing))
-        of_means, of_nothing = loss(ones, means), loss(0 * ones, 0 * means)
+        value = partial(divergence, X, loss=self.problem.loss, unstored=leaves_out_unstored(self.problem.missing))
+        of_means, of_nothing = value(ones, means), value(0 * ones, 0 * means)
         finite = np.isfinite(of_nothing)
         even = (of_nothing - of_means if finite else of_means) / unit.cost(ones * c, means / c)
         top = HIGHEST if finite else NEVER_EMPTY
@@ -750,7 +749,7 @@ class _Fold:
     def see(self, fit, penalty):
         """Return the score of the other rows."""
         q = _penalised(self.problem, penalty).strengths
-        W = unit_scores(self.others, fit.H, q.l1_W, q.l2_W, 1, self.problem.missing, beta=self.problem.beta)[0]
+        W = unit_scores(self.others, fit.H, q.l1_W, q.l2_W, 1, self.problem.missing, loss=self.problem.loss)[0]
         W = np.where(np.isnan(W), fit.U.mean(axis=0), W)  # rows with nothing observed
         linear = LogisticRegression(solver="newton-cholesky") if _is_classes(self.y) else LinearRegression()
         model = make_pipeline(StandardScaler(), linear)

@@ -31,7 +31,7 @@ from scipy import sparse
 
 from .blocks import Block, fill, fitted_at_stored, loadings_times, row_blocks, scores_times, squares, take, with_data
 from .kernels import compiled, coordinate_descent, csr_grams_blas, own_grams_descent, packed_products
-from .losses import of_cells, slopes_of_cells
+from .losses import LEAST_SQUARES
 from .missing import leaves_out_unstored
 from .products import gram, inner, product, weighted_sum
 
@@ -260,13 +260,12 @@ class _Divergence(_Solver):
     multiplies = False  # whether steps are multiplicative, and need the positive part of the gradient
     whole_hessians = True  # or their diagonals alone
 
-    def __init__(self, beta=2.0, unstored=False):
-        self.beta, self.unstored, self.convex = beta, unstored, 1 <= beta <= 2
+    def __init__(self, loss=LEAST_SQUARES, unstored=False):
+        self.divergence, self.unstored, self.convex = loss, unstored, loss.convex
 
     def size(self, block):
         """Return the size of the terms in a block's loss."""
-        cells = block.X.data if sparse.issparse(block.X) else block.X
-        return float(np.power(cells, self.beta, out=np.zeros(cells.shape), where=cells > 0).sum())
+        return self.divergence.size(block.X.data if sparse.issparse(block.X) else block.X)
 
     def per_row(self, k):
         """Return how many numbers a pass keeps for each row beside its cells."""
@@ -275,13 +274,13 @@ class _Divergence(_Solver):
     def attach(self, data):
         """See the rows that are to be fitted, and transpose sparse ones."""
         self.data, X, k = data, data.X, data.k
-        self.per_stored = sparse.issparse(X) and (self.unstored or self.beta == 1)
+        self.per_stored = sparse.issparse(X) and (self.unstored or self.divergence.counts)
         self.columns, self.constant = None, 0.0
         cells = data.filled.data if sparse.issparse(X) else data.filled
         least = float(np.min(cells, where=cells > 0, initial=np.inf))
-        self.least_fit = floor_of_fit(float(data.filled.mean()), least, self.beta)
+        self.least_fit = self.divergence.least_fit(float(data.filled.mean()), least)
         if not self.per_stored:
-            if self.beta == 1:
+            if self.divergence.counts:
                 self.constant = sum(data.each(constant_of_logarithms, data.blocks))
             return
         Xt = X.T.tocsr()
@@ -313,7 +312,7 @@ class _Divergence(_Solver):
             Wt[:] = self._first_scores(block, H)
             for _ in range(2):
                 gradient, positive, _ = self.slopes(block, Wt, H, None)
-                multiply(Wt, gradient, positive, l1, l2, self.beta)
+                multiply(Wt, gradient, positive, l1, l2, self.divergence)
         gradient, positive, grams = self.slopes(block, Wt, H, products)
         self.improve(Wt, gradient, positive, grams, l1, l2, block.counts, sweeps, enough)
         return self.statistics(block, Wt, H)
@@ -341,13 +340,13 @@ class _Divergence(_Solver):
         np.maximum(Y, self.tiny, out=Y)
         if holes is not None:
             fill(X, Y, holes)
-        apart = self.beta == 1 and not self.unstored and (self.per_stored or holes is None)
+        apart = self.divergence.counts and not self.unstored and (self.per_stored or holes is None)
         if apart:
             slope = X / Y
             curvature, positive = np.divide(slope, Y, out=Y), np.zeros(()) if holes is None else np.zeros_like(Y)
             np.negative(slope, out=slope)
         else:
-            slope, positive, curvature = slopes_of_cells(X, Y, self.beta)
+            slope, positive, curvature = self.divergence.slopes_of_cells(X, Y)
         if holes is not None:
             curvature *= ~holes
             positive = np.where(holes, -1 if apart else 0, positive) if multiplies else positive
@@ -436,7 +435,7 @@ class _Divergence(_Solver):
         if self.per_stored:
             y = np.maximum(fitted_at_stored(X, Wt.T.astype(np.float64), H), self.tiny)
             v = np.repeat(block.counts.astype(np.float64), np.diff(X.indptr))
-            cells = of_cells(X.data, y, self.beta)
+            cells = self.divergence.of_cells(X.data, y)
             if block.missing is not None:
                 cells[block.missing] = 0
             if self.unstored:
@@ -445,7 +444,7 @@ class _Divergence(_Solver):
         Y, holes = np.maximum(product(Wt.T, H.astype(Wt.dtype)), self.tiny), block.missing
         if sparse.issparse(X):
             X, holes = X.toarray(), None if holes is None else with_data(X, holes).toarray()
-        if self.beta == 1 and holes is None:
+        if self.divergence.counts and holes is None:
             logs = np.log(Y, out=Y)
             if block.weights is not None:
                 logs *= block.counts[:, None]
@@ -453,9 +452,9 @@ class _Divergence(_Solver):
             return everything - inner(X, logs)
         if holes is not None:
             fill(Y, X, holes)  # no difference, no loss
-        if self.beta == 2:
+        if self.divergence.squares:
             return squares(np.subtract(X, Y, out=Y), block.weights) / 2
-        return weighted_sum(of_cells(X, Y, self.beta).sum(axis=1, dtype=np.float64), block.weights)
+        return weighted_sum(self.divergence.of_cells(X, Y).sum(axis=1, dtype=np.float64), block.weights)
 
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
@@ -477,16 +476,14 @@ class _Divergence(_Solver):
         return worst / top
 
 
-def multiply(F, gradient, positive, l1, l2, beta):
+def multiply(F, gradient, positive, l1, l2, loss):
     """Take a multiplicative step, in place: F times the negative over the positive part of the gradient, to a power.
 
-    With the power 1 / (a - b) no step can raise the objective; a and b are the highest and the lowest power of F in
-    what bounds it there. Where an L2 penalty makes the highest one 2 the step is smaller.
+    With the power that the loss knows no step can raise the objective.
     """
-    highest, lowest = max(beta, 1.0, 2.0 if np.any(l2) else 1.0), min(beta - 1, 1.0)
     below, above = np.maximum(positive - gradient, 0), positive + l1 + l2 * F
     ratio = np.divide(below, above, out=np.ones_like(F), where=above > 0)  # 0 / 0: nothing depends on this entry
-    F *= ratio ** (1 / (highest - lowest))
+    F *= ratio ** loss.exponent(bool(np.any(l2)))
 
 
 def constant_of_logarithms(block):
@@ -514,7 +511,7 @@ class MultiplicativeDivergence(_Divergence):
 
     def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
         """Take one multiplicative step."""
-        multiply(F, gradient, positive, l1, l2, self.beta)
+        multiply(F, gradient, positive, l1, l2, self.divergence)
 
 
 class Newton(_Divergence):
@@ -530,9 +527,9 @@ class Newton(_Divergence):
     step where the loss is not convex.
     """
 
-    def __init__(self, beta=2.0, unstored=False):
-        super().__init__(beta, unstored)
-        self.floor, self.rough = 0.0 if beta == 2 else self.floor, self.convex
+    def __init__(self, loss=LEAST_SQUARES, unstored=False):
+        super().__init__(loss, unstored)
+        self.floor, self.rough = 0.0 if loss.squares else self.floor, self.convex
         self.cautious, self.patience, self.kept = 0, 1, None
 
     @property
@@ -548,7 +545,7 @@ class Newton(_Divergence):
     def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
         """Minimise the quadratic model by sweeps of coordinate descent; or multiply, for once."""
         if self.cautious:
-            multiply(F, gradient, positive, l1, l2, self.beta)
+            multiply(F, gradient, positive, l1, l2, self.divergence)
             return
         if np.any(l2):
             grams[diagonal_of_packed(len(F))] += l2
@@ -570,14 +567,6 @@ class Newton(_Divergence):
             Wt[:] = kept
         if times > 1:
             self.cautious, self.patience = self.patience, min(2 * self.patience, 64)
-
-
-def floor_of_fit(mean, least, beta):
-    """Keep the fit off zero, where slopes are infinite: above this share of the mean, and of the least positive cell.
-
-    For beta < 1 cells count by their ratio to the fit, and the least one as much as any.
-    """
-    return 1e-12 * mean if beta >= 1 else np.minimum(1e-12 * mean, 1e-4 * least)
 
 
 def diagonal_of_packed(k):
@@ -608,6 +597,6 @@ SOLVERS = {
 DIVERGENCE_SOLVERS = {"auto": Newton, "newton": Newton, "mu": MultiplicativeDivergence}
 
 
-def solvers_of(beta, missing):
+def solvers_of(loss, missing):
     """Return the solvers that know the loss and what is missing."""
-    return SOLVERS if beta == 2 and not leaves_out_unstored(missing) else DIVERGENCE_SOLVERS
+    return SOLVERS if loss.squares and not leaves_out_unstored(missing) else DIVERGENCE_SOLVERS

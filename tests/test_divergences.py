@@ -9,7 +9,7 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _beta_divergence
 
 from nmf_features import NMFFeatures, factorize, objective, select_components
-from nmf_features.losses import of_cells, slopes_of_cells
+from nmf_features.losses import loss_of
 from nmf_features.missing import Missing
 from nmf_features.objective import divergence
 from nmf_features.penalties import Strengths
@@ -76,8 +76,8 @@ def test_objective_by_hand():
 @pytest.mark.parametrize("beta", BETAS)
 def test_slopes_are_derivatives(beta):
     x, y, h = np.array([0.5, 2.0, 3.0]), np.array([1.0, 1.5, 3.0]), 1e-4
-    below, here, above = (of_cells(x, y + d, beta) for d in (-h, 0, h))
-    slope, positive, curvature = slopes_of_cells(x, y, beta)
+    below, here, above = (loss_of(beta).of_cells(x, y + d) for d in (-h, 0, h))
+    slope, positive, curvature = loss_of(beta).slopes_of_cells(x, y)
     assert_allclose(slope, (above - below) / (2 * h), rtol=1e-6, atol=1e-7)
     assert (positive >= slope).all()
     if 1 <= beta <= 2:
@@ -92,7 +92,7 @@ def test_slopes_are_derivatives(beta):
 def violations(X, f, penalty, l1_ratio, beta):
     """How far W and H are from stationary, each divided by its curvature and by its largest entry."""
     s, Y = Strengths.of(penalty, l1_ratio, *X.shape), f.W @ f.H
-    slope, _, curvature = slopes_of_cells(X, np.maximum(Y, 1e-30), beta)
+    slope, _, curvature = loss_of(beta).slopes_of_cells(X, np.maximum(Y, 1e-30))
     by_W = (slope @ f.H.T + s.l1_W + s.l2_W * f.W) / (curvature @ (f.H**2).T + s.l2_W)
     by_H = (f.W.T @ slope + s.l1_H + s.l2_H * f.H) / ((f.W**2).T @ curvature + s.l2_H)
     return (np.abs(np.minimum(F, by)).max() / F.max() for F, by in ((f.W, by_W), (f.H, by_H)))
@@ -152,12 +152,12 @@ def test_multiplicative_step_is_lee_and_seungs():
     # H_am <- H_am sum_i W_ia V_im / (WH)_im
     theirs_H = H * (theirs_W.T @ (V / (theirs_W @ H)))
 
-    slope, positive, _ = slopes_of_cells(V.T, (W @ H).T, 1.0)
-    multiply(ours_A, ours_F @ slope, ours_F @ positive, 0, 0, 1.0)
+    slope, positive, _ = loss_of(1).slopes_of_cells(V.T, (W @ H).T)
+    multiply(ours_A, ours_F @ slope, ours_F @ positive, 0, 0, loss_of(1))
     ours_A /= ours_A.sum(axis=1, keepdims=True)
     assert_allclose(ours_A.T, theirs_W, rtol=1e-12)
-    slope, positive, _ = slopes_of_cells(V.T, ours_F.T @ ours_A, 1.0)
-    multiply(ours_F, ours_A @ slope.T, ours_A @ positive.T, 0, 0, 1.0)
+    slope, positive, _ = loss_of(1).slopes_of_cells(V.T, ours_F.T @ ours_A)
+    multiply(ours_F, ours_A @ slope.T, ours_A @ positive.T, 0, 0, loss_of(1))
     assert_allclose(ours_F, theirs_H, rtol=1e-12)
 
 
@@ -167,7 +167,7 @@ def test_a_pass_of_the_solver_makes_lee_and_seungs_steps(table):
     X, rng = counts(), np.random.default_rng(0)
     H, W = rng.uniform(0.1, 1, (3, 15)), rng.uniform(0.1, 1, (120, 3))
     data, block = one_block(table(X), W)
-    mu = MultiplicativeDivergence(1.0)
+    mu = MultiplicativeDivergence(loss_of(1))
     mu.attach(data)
     free = Strengths(0, 0, 0, 0)
     stats = mu.improve_scores(block, data.Wt[0], H, mu.context(H, free), free, 1, 0)
@@ -197,11 +197,11 @@ def test_a_multiplicative_step_lowers_the_objective(beta, penalties):
         X, A, F = data_for(beta, n=20, p=8), rng.uniform(size=(3, 8)), rng.uniform(size=(3, 20))
 
         def value(F, X=X, A=A):
-            return of_cells(X, F.T @ A, beta).sum() + l1 * F.sum() + l2 / 2 * np.square(F).sum()
+            return loss_of(beta).of_cells(X, F.T @ A).sum() + l1 * F.sum() + l2 / 2 * np.square(F).sum()
 
         before = value(F)
-        slope, positive, _ = slopes_of_cells(X, F.T @ A, beta)
-        multiply(F, A @ slope.T, A @ positive.T, l1, l2, beta)
+        slope, positive, _ = loss_of(beta).slopes_of_cells(X, F.T @ A)
+        multiply(F, A @ slope.T, A @ positive.T, l1, l2, loss_of(beta))
         assert value(F) < before
         assert F.min() > 0
 
@@ -214,14 +214,14 @@ def test_a_multiplicative_step_lowers_the_objective(beta, penalties):
 def test_scores_are_the_convex_minimisers(beta, penalties):
     X, rng, (l1, l2) = counts(30), np.random.default_rng(2), penalties
     H = rng.gamma(0.5, 1, (4, 15)) + 0.01
-    W = exact_scores(X, H, l1, l2, beta=beta)
-    slope, _, curvature = slopes_of_cells(X, W @ H, beta)
+    W = exact_scores(X, H, l1, l2, loss=loss_of(beta))
+    slope, _, curvature = loss_of(beta).slopes_of_cells(X, W @ H)
     step = (slope @ H.T + l1 + l2 * W) / (curvature @ (H**2).T + l2)
     assert np.abs(np.minimum(W, step)).max() < 1e-9 * W.max()
     for x, w in zip(X[:5], W, strict=False):
 
         def value(u, x=x):
-            return of_cells(x, u @ H, beta).sum() + l1 * u.sum() + l2 / 2 * u @ u
+            return loss_of(beta).of_cells(x, u @ H).sum() + l1 * u.sum() + l2 / 2 * u @ u
 
         best = optimize.minimize(value, np.full(4, 0.5), bounds=[(1e-12, None)] * 4, tol=1e-12)
         assert value(w) <= best.fun * (1 + 1e-9)
@@ -234,9 +234,9 @@ def test_least_squares_from_products_are_those_of_cells():
     for noise in (1.0, 1e-3, 1e-9, 0.0):
         X = W @ H + noise * rng.uniform(size=(300, 900))
         for weights in (None, v):
-            expected = (np.ones(300) if weights is None else v) @ of_cells(X, W @ H, 2).sum(axis=1)
+            expected = (np.ones(300) if weights is None else v) @ loss_of(2).of_cells(X, W @ H).sum(axis=1)
             for table in (X, np.asfortranarray(X), sparse.csr_array(X)):
-                assert_allclose(divergence(table, W, H, 2.0, weights), expected, rtol=1e-7, atol=1e-20 * X.size)
+                assert_allclose(divergence(table, W, H, loss_of(2), weights), expected, rtol=1e-7, atol=1e-20 * X.size)
 
 
 def test_no_product_overflows_where_the_fit_does_not():
@@ -278,8 +278,8 @@ def test_hard_rows_are_solved(beta):
         rng.gamma(0.3, 1, (3, 12)) * (rng.uniform(size=(3, 12)) < 0.6) + 1e-9,
     )
     X /= X.max(axis=1, keepdims=True)
-    W = exact_scores(X, H, beta=beta)
-    slope, _, curvature = slopes_of_cells(X, W @ H, beta)
+    W = exact_scores(X, H, loss=loss_of(beta))
+    slope, _, curvature = loss_of(beta).slopes_of_cells(X, W @ H)
     violation = np.abs(np.minimum(W, (slope @ H.T) / (curvature @ (H**2).T))).max(axis=1)
     assert violation.max() < 1e-8
 
@@ -291,11 +291,11 @@ def test_rows_of_every_size_and_range_are_solved(beta):
     X = rng.gamma(0.05, size=(400, 15))  # over 60 decades
     X[:100] *= np.exp2(rng.integers(-500, 500, (100, 1)))
     H = rng.gamma(0.1, 1, (4, 15))
-    W = exact_scores(X, H, beta=beta)
+    W = exact_scores(X, H, loss=loss_of(beta))
     assert np.isfinite(W).all()
     _, e = np.frexp(W.max(axis=1))
     X, W = np.ldexp(X, -e[:, None]), np.ldexp(W, -e[:, None])
-    slope, _, curvature = slopes_of_cells(X, np.maximum(W @ H, 1e-300), beta)
+    slope, _, curvature = loss_of(beta).slopes_of_cells(X, np.maximum(W @ H, 1e-300))
     with np.errstate(over="ignore", invalid="ignore"):
         step = np.nan_to_num((slope @ H.T) / (curvature @ (H**2).T))
     violation = np.abs(np.minimum(W, step)).max(axis=1)
@@ -308,22 +308,22 @@ def test_a_row_depends_on_itself_alone():
     holes = np.where(np.random.default_rng(3).uniform(size=X.shape) < 0.3, np.nan, X)
     for table in (X, holes, sparse.csr_array(X)):
         for missing in (None, Missing(15), Missing(15, sparse.issparse(table))):
-            W = exact_scores(table, H, beta=1.0, missing=missing)
-            assert_array_equal(exact_scores(table[500:501], H, beta=1.0, missing=missing), W[500:501])
-            assert_array_equal(exact_scores(table[::-1], H, beta=1.0, missing=missing), W[::-1])
-            assert_array_equal(exact_scores(table, H, beta=1.0, missing=missing, n_jobs=3), W)
+            W = exact_scores(table, H, loss=loss_of(1.0), missing=missing)
+            assert_array_equal(exact_scores(table[500:501], H, loss=loss_of(1.0), missing=missing), W[500:501])
+            assert_array_equal(exact_scores(table[::-1], H, loss=loss_of(1.0), missing=missing), W[::-1])
+            assert_array_equal(exact_scores(table, H, loss=loss_of(1.0), missing=missing, n_jobs=3), W)
 
 
 def test_scores_of_odd_rows():
     H = np.array([[1.0, 1, 0, 0], [0, 1, 1, 0]])
     X = np.array([[0.0, 0, 0, 0], [1, 2, 1, 0], [0, 0, 0, 5], [5, 0, 0, 0]])
-    W = exact_scores(X, H, beta=1.0)
+    W = exact_scores(X, H, loss=loss_of(1.0))
     assert_allclose(W[0], 0)
     assert_allclose(W[1], [1, 1])
     assert_allclose(W[3], [2.5, 0], atol=1e-12)
     assert np.isfinite(W).all()  # of a row that no component explains, too
-    assert_allclose(exact_scores(X, np.zeros((2, 4)), beta=1.0), 0)
-    assert_allclose(exact_scores(X, np.vstack([H, H[:1]]), beta=1.0)[1], [0.5, 1, 0.5])  # equal ones share
+    assert_allclose(exact_scores(X, np.zeros((2, 4)), loss=loss_of(1.0)), 0)
+    assert_allclose(exact_scores(X, np.vstack([H, H[:1]]), loss=loss_of(1.0))[1], [0.5, 1, 0.5])  # equal ones share
 
 
 # ---- sparse, missing, weights: the same fit in other clothes
@@ -716,9 +716,9 @@ def test_a_row_that_is_watched_has_the_same_bits_alone(beta):
     rng = np.random.default_rng(0)
     H = rng.random((5, 30))
     X = rng.gamma(0.3, size=(60, 5)) @ H * rng.gamma(2, 0.5, size=(60, 30)) + 1e-3
-    W = exact_scores(X, H, beta=beta)
+    W = exact_scores(X, H, loss=loss_of(beta))
     for i in range(0, 60, 6):
-        assert_array_equal(exact_scores(X[[i]], H, beta=beta)[0], W[i])
+        assert_array_equal(exact_scores(X[[i]], H, loss=loss_of(beta))[0], W[i])
 
 
 # ---- what sinks to zero is zero; what cannot be computed is refused
@@ -792,6 +792,6 @@ def test_cells_of_next_to_nothing_leave_the_objective_finite(size, make):
     X, H = rng.gamma(1, size=(500, 6)), rng.uniform(size=(3, 6)) * (rng.uniform(size=(3, 6)) < 0.6)
     H[0, ~H.any(axis=0)] = 1.0
     X[np.arange(500), np.arange(500) % 6] = size
-    W = exact_scores(make(X), H, beta=1)
+    W = exact_scores(make(X), H, loss=loss_of(1))
     assert ((W @ H)[X > 0] > 0).all()
-    assert_allclose(exact_scores(make(X[7:8]), H, beta=1), W[7:8], rtol=0, atol=0)
+    assert_allclose(exact_scores(make(X[7:8]), H, loss=loss_of(1)), W[7:8], rtol=0, atol=0)

@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_digits
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, nnmf, objective
 from nmf_features.descent import Descent
-from nmf_features.losses import BETA_LOSSES
+from nmf_features.losses import loss_of
 from nmf_features.missing import Missing
 from nmf_features.projection import exact_scores
 from nmf_features.scaling import Scaling
@@ -394,5 +394,5 @@ def test_columns_too_far_apart_for_floats_are_refused_where_cells_are_missing(ma
 @pytest.mark.parametrize("loss", ["kullback-leibler", "frobenius"])
 def test_rows_seen_where_a_component_has_next_to_nothing_have_moderate_scores(loss):
     H = np.array([[1e-15, 1.0], [1.0, 0.1]])
-    W = exact_scores(np.array([[3.0, np.nan], [1.0, 2.0]]), H, missing=Missing(2), beta=BETA_LOSSES[loss])
+    W = exact_scores(np.array([[3.0, np.nan], [1.0, 2.0]]), H, missing=Missing(2), loss=loss_of(loss))
     assert W.max() < 10
