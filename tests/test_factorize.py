@@ -441,7 +441,7 @@ def test_what_single_precision_cannot_tell_is_told_by_double(samples, monkeypatc
         for tol in (1e-2, 1e-6):
             factorize(X, 3, penalty=0, tol=tol)
     loose, tight = ends[::2], ends[1::2]
-    assert loose.count("float32") >= 3  # rounding may make a pass rise, too
+    assert "float32" in loose  # from a start that is good already no pass may gain more than rounding
     assert set(tight) == {"float64"}
 
 
