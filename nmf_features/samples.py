@@ -32,8 +32,8 @@ class Rows:
         )  # no pattern that cells could share
         keys, self.sizes = _keys_and_sizes(X, factors, float(power))
         self.order = np.argsort(keys, kind="stable")
-        self.weight = X.shape[0] if weights is None else weights.sum()
-        self.size = self.sizes.sum() if weights is None else weights @ self.sizes
+        in_order = self._weights(self.order)  # sums, too, are the same in any order that the rows came in
+        self.weight, self.size = in_order.sum(), (in_order * self.sizes[self.order]).sum()
 
     def all(self):
         """Return the positions of all rows and their weights."""

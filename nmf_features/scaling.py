@@ -21,6 +21,7 @@ from ._warn import numpy_defaults, warn_user
 from .checks import check_weights
 from .products import product
 
+KEPT_BITS = 36  # of means and deviations: eleven digits
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
@@ -66,7 +67,7 @@ class Scaling:
         unit = np.where(constant, 1.0, spread)
         split = shift == "split"
         if split:
-            offset = minimum + unit * means(X, lambda x: (x - minimum) / unit, weights)
+            offset = minimum + unit * _without_last_bits(means(X, lambda x: (x - minimum) / unit, weights))
         else:
             offset = minimum if shift == "min" else np.zeros_like(minimum)
         offset = np.where(constant, minimum, offset)
@@ -221,14 +222,24 @@ def sparse_means(X, cells, weights, unstored):
 # Factors are found on values divided by the largest (``state.unit``, in [0, 1]): no square overflows or vanishes.
 
 
+def _without_last_bits(values):
+    """Round means of rows: their last bits hang on the order of the rows, and later fits on these bits."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
+
+
 def _mean(X, state, weights, unstored):
+    return state.factor * _without_last_bits(_unit_mean(X, state, weights, unstored))
+
+
+def _unit_mean(X, state, weights, unstored):
     if sparse.issparse(X):
-        return state.factor * sparse_means(X, X.data / state.factor[X.indices], weights, unstored)
-    return state.factor * means(X, state.unit, weights)
+        return sparse_means(X, X.data / state.factor[X.indices], weights, unstored)
+    return means(X, state.unit, weights)
 
 
 def _std(X, state, weights, unstored):
-    mean = _mean(X, state, weights, unstored) / state.factor
+    mean = _unit_mean(X, state, weights, unstored)
     if sparse.issparse(X):
         stored = np.square(X.data / state.factor[X.indices] - mean[X.indices])
         ones = np.where(np.isnan(X.data), np.nan, 1.0)
@@ -236,7 +247,7 @@ def _std(X, state, weights, unstored):
         variance = sparse_means(X, stored, weights, unstored) + np.maximum(others, 0) * mean**2
     else:
         variance = means(X, lambda x: np.square(state.unit(x) - mean), weights)
-    return state.factor * np.sqrt(variance)
+    return state.factor * _without_last_bits(np.sqrt(variance))
 
 
 def _quantile(values, weights):

@@ -165,3 +165,14 @@ def test_wrong_width_to_invert():
 def test_parameters_are_checked(name):
     with pytest.raises(ValueError, match=f"'{name}' parameter of NonNegativeScaler"):
         NonNegativeScaler(**{name: "nonsense"}).fit(data())
+
+
+@pytest.mark.parametrize(("shift", "scale"), [("min", "std"), ("min", "mean"), ("split", "std")])
+def test_the_order_of_the_rows_decides_no_bit(shift, scale):
+    """The last bits of a sum of rows hang on their order, and a fit of many minima on the last bits."""
+    X = np.random.default_rng(0).gamma(1, size=(500, 20))
+    first = NonNegativeScaler(shift=shift, scale=scale).fit(X).scaling_
+    for seed in range(5):
+        other = NonNegativeScaler(shift=shift, scale=scale).fit(np.random.default_rng(seed).permutation(X)).scaling_
+        for name in ("offset", "factor"):
+            assert_array_equal(other[name], first[name])
