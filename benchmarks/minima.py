@@ -53,7 +53,7 @@ FROM_STATSMODELS = [
 FROM_SCIKIT_LEARN = ["breast_cancer", "diabetes", "digits", "iris", "linnerud", "wine"]
 LOSSES = ["frobenius", "kullback-leibler"]
 LONG_FOR_PEER = 1_000
-MANY_CELLS = ["digits", "ames"]  # of which the default tries few rows, and minima are many
+MANY_CELLS = ["digits", "ames"]  # whose minima are many
 
 
 def tables():

@@ -760,7 +760,7 @@ def verdict(history, accepted, H, known, known_value, tol):
 
 
 def descend_squares(X, weights, start, strengths, passes, tol, known, known_value):
-    """Go down from loadings (k x p) to a minimum of least squares, by the loop of descent.py on one block of rows.
+    """Go down from loadings (k x p) to a minimum of least squares, by the loop of descent.py, in strips of rows.
 
     X is n x p and complete, ``weights`` are those of its rows, ``strengths`` what a unit of |W|_1, |H|_1, |W|^2 / 2 and
     |H|^2 / 2 costs. Stops where the objective falls by less than the share ``tol`` per pass (mean of five), or on the
@@ -844,7 +844,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
 
 
 def slopes_of_cells(x, y, weights, least, slope, curvature):
-    """Write the slope and curvature of the Kullback-Leibler loss of cells x (p x m) by their fit y to the last two.
+    """Write the derivatives of the Kullback-Leibler loss of cells x (p x m), fitted by y, to the last two arguments.
 
     ``weights`` belong to the columns. The fit is raised to ``least`` in place.
     """
@@ -932,7 +932,7 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
 
 
 def descend_counts(X, weights, start, strengths, passes, tol, known, known_value):
-    """Do what :func:`descend_squares` does, for the Kullback-Leibler divergence, by Newton steps."""
+    """Do what :func:`descend_squares` does, for Kullback-Leibler, by Newton steps in single precision."""
     (m, p), k, number = X.shape, len(start), X.dtype.type
     l1_W, l1_H = number(strengths[0]), number(strengths[1])
     l2_W, l2_H = number(strengths[2]), number(strengths[3])
@@ -940,7 +940,7 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
     for i in range(m):
         for j in range(p):
             total += weights[i] * X[i, j]
-    least = number(1e-7) * mean
+    least = number(1e-12) * mean
     strips, v = strips_of(X, weights)
     (_, width, lanes), packed = strips.shape, k * (k + 1) // 2
     H, aim = np.zeros((k, width), X.dtype), np.zeros((k, width), X.dtype)

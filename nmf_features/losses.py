@@ -41,7 +41,7 @@ class BetaDivergence:
 
     @property
     def convex(self):
-        """Whether it is, in y."""
+        """Whether it is convex in y."""
         return 1 <= self.beta <= 2
 
     @property

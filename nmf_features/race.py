@@ -23,17 +23,18 @@ from .init import starts
 from .kernels import compiled, descend_counts, descend_squares
 from .missing import column_means, leaves_out_unstored
 
-MOST_STARTS = 60
+MOST_STARTS = 60  # that are tried
 FIRST = 4  # starts before every second one is the best minimum with one component replaced
 SAME = 3e-4  # objectives that differ by a smaller share are one minimum
 PASSES, TOL = 500, 1e-5
 FEW_CELLS, FEW_HITS = 12_000, 3  # of the few rows, and how often the best minimum is met there
-MORE_CELLS = 40_000  # of the more rows, where all are too many
+MORE_CELLS = 40_000  # of the second heat, where all rows are too many
 MOST_CELLS = 1 << 18  # of rows that are raced on; where columns are so many that this is not enough, there is no race
-NEAR, MOST_NEAR = 0.2, 6  # minima met on few rows that are at most so far above the best start on more
+NEAR, MOST_NEAR = 0.2, 6  # minima of few rows that start on more: at most this share above the best
 SMALL_CELLS, SMALL_EFFORT = 1000, 3  # more starts where they cost next to nothing
+MOST_STRENGTH = 1e12  # that single precision takes, in units of the mean cell
 MARGIN = 0.05  # what few rows may tell wrongly of all: minima that differ by less go on
-MOST_LEFT = 4
+MOST_LEFT = 4  # that go on
 
 
 class Field:
@@ -48,25 +49,36 @@ class Field:
     def run(self, X, weights, strengths, candidates, first, hits, most):
         """Return the different minima that are met, best first, as pairs of objective and loadings.
 
-        At most so many of the candidates start; after the ``first`` every second one gives a component only.
+        At most ``most`` candidates start, until the best minimum is met ``hits`` times; after the ``first`` every
+        second one gives a component only. Objectives are in units of the mean cell and the mean weight.
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
-        X, weights = X.astype(self.dtype, copy=False), weights.astype(self.dtype, copy=False)
+        half = int(np.frexp(X.mean())[1]) // 2  # X is divided by 4^half, W and H by 2^half: nothing overflows in single
+        heavy = weights.mean()
+        X, weights = np.ldexp(X, -2 * half).astype(self.dtype), (weights / heavy).astype(self.dtype)
+        strengths = in_mean_units(strengths, half, heavy)
         for turn, H in enumerate(islice(candidates, most)):
+            H = H / (H.mean() or 1.0)
             known = np.zeros(H.shape) if best[1] is None else best[1]
             start = _with_component_of(H, known, turn // 2) if turn >= first and turn % 2 else H
             start = np.ascontiguousarray(start, dtype=self.dtype)
-            H, value = descend(X, weights, start, tuple(strengths), PASSES, TOL, known, best[0])
+            H, value = descend(X, weights, start, strengths, PASSES, TOL, known, best[0])
             met.append((value, H.astype(np.float64, copy=False)))
             best = min(best, met[-1], key=lambda pair: pair[0])
             if sum(value <= best[0] * (1 + SAME) for value, _ in met) >= hits:
                 break
-        different, left = [], met
+        different, left = [], [(value, np.ldexp(H, half)) for value, H in met]
         while left:  # of those that met one minimum the first: which of them is lowest, only rounding says
             least = min(value for value, _ in left)
             different.append(next(pair for pair in left if not pair[0] > least * (1 + SAME)))
             left = [pair for pair in left if pair[0] > least * (1 + SAME)]
         return different
+
+
+def in_mean_units(strengths, half, weight):
+    """Return the strengths where X is divided by 4^half, W and H by 2^half, and weights by their mean ``weight``."""
+    l1_W, l1_H, l2_W, l2_H = strengths
+    return np.ldexp(l1_W, -half), np.ldexp(l1_H, -half) / weight, float(l2_W), l2_H / weight
 
 
 def _with_component_of(other, H, turn):
@@ -99,22 +111,25 @@ def race(X, rows, k, loss, strengths, missing=None, effort=1):
     if not few.any():
         return None, False
     times = effort * SMALL_EFFORT if few.size <= SMALL_CELLS else effort
-    most = times * MOST_STARTS
+    most, not_all = times * MOST_STARTS, n > m
 
     def hits(field):
-        return times * (FEW_HITS if n > m else field.hits(k))
+        return times * (FEW_HITS if not_all else field.hits(k))
 
     left = SQUARES.run(few, v, strengths, starts(few, k, v), FIRST, hits(SQUARES), most)
     if loss.counts:
+        if max(in_mean_units(strengths, int(np.frexp(few.mean())[1]) // 2, v.mean())) > MOST_STRENGTH:
+            return [H for _, H in left[:effort]], not_all
         of_squares = [H for _, H in left[: effort * MOST_LEFT]]
         candidates = chain(of_squares, starts(few, k, v))
         left = COUNTS.run(few, v, strengths, candidates, FIRST + len(of_squares), hits(COUNTS), most)
-    if n > m:
+    if not_all:
         m = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
         more, v = _drawn(X, rows, m, missing)
         near = _near(left, NEAR, effort * MOST_NEAR)
-        candidates = chain(near, starts(more, k, v))
-        left = field.run(more, v, strengths, candidates, len(near) + 2, effort * field.hits(k) + len(near) - 1, most)
+        candidates, first = chain(near, starts(more, k, v)), len(near) + 2
+        times_met = effort * field.hits(k) + len(near) - 1  # that those of few rows lead there says less
+        left = field.run(more, v, strengths, candidates, first, times_met, most)
     doubtful = n > m or missing is not None or not (loss.squares or loss.counts)
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
     return near if len(near) > effort else [H for _, H in left[:effort]], doubtful
@@ -131,5 +146,5 @@ def _drawn(X, rows, m, missing):
     part = X[drawn].toarray() if sparse.issparse(X) else X[drawn]
     part = np.ascontiguousarray(part, dtype=np.float64)
     if missing is not None:
-        part = np.where(np.isnan(part), column_means(X, rows.weights, missing), part)
+        part = np.where(np.isnan(part), column_means(part, weights), part)
     return part, weights

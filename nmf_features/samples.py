@@ -27,11 +27,10 @@ class Rows:
 
     def __init__(self, X, weights=None, power=2.0):
         self.weights = weights
-        factors = (
-            1 + np.modf(np.arange(1, X.shape[1] + 1) * (np.sqrt(5) - 1) / 2)[0]
-        )  # no pattern that cells could share
+        # Without any relation: whole multiples of regular ones would often have the same sum for different rows.
+        factors = np.random.default_rng(0).uniform(1, 2, X.shape[1])
         keys, self.sizes = _keys_and_sizes(X, factors, float(power))
-        self.order = np.argsort(keys, kind="stable")
+        self.order = np.argsort(keys, kind="stable") if weights is None else np.lexsort((weights, keys))
         in_order = self._weights(self.order)  # sums, too, are the same in any order that the rows came in
         self.weight, self.size = in_order.sum(), (in_order * self.sizes[self.order]).sum()
 

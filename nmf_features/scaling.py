@@ -223,7 +223,7 @@ def sparse_means(X, cells, weights, unstored):
 
 
 def _without_last_bits(values):
-    """Round means of rows: their last bits hang on the order of the rows, and later fits on these bits."""
+    """Round means of rows: their last bits depend on the order of the rows, and later fits on these bits."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
 

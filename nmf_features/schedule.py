@@ -1,6 +1,6 @@
 """From a problem to its best loadings: where the loop begins, on which rows, in which precision.
 
-Where the loop begins is settled by descents from many starts on few rows (race.py). A table of very many rows is fitted
+Where the loop begins is settled by descents from many starts (race.py). A table of very many rows is fitted
 on samples of them first (samples.py), so that most passes are cheap ones; there they are made in single precision, as
 far as its rounding does not tell. All rows decide between what few of them hold for equally good, and the end is judged
 in double. The problem is symmetric in X and X', so a wide table is solved as its transpose: momentum then sits on the
@@ -147,7 +147,9 @@ def fit_loadings(
         shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * loss.degree), most)
         strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
     if wide:
-        order = Rows(X, None, loss.power).order  # in which these rows stand as columns
+        order = slice(None)  # in which these rows stand as columns; it tells only where many starts are tried
+        if isinstance(init, str) and init == "auto":
+            order = Rows(X, None, loss.power).order
         X = X[order].T.tocsr() if sparse.issparse(X) else X[order].T
         strengths, unit = _swap(strengths), _swap(unit)
     if not isinstance(init, str):
@@ -185,7 +187,7 @@ def fit_loadings(
 def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, max_iter, tol):
     """Run descents on samples, if X is ``long``, and on all rows; return the one with the lowest objective.
 
-    ``make`` makes a descent on given rows. Where ``races`` says so, few rows tell where to begin. What leads to nearly
+    ``make`` makes a descent on given rows. Where ``races`` says so, a race tells where to begin. What leads to nearly
     the best minimum on a sample goes on to the next, and all rows decide.
     """
     solver, k, missing, loss = make.keywords["make_solver"](), *(make.keywords[q] for q in ("k", "missing", "loss"))

@@ -479,7 +479,7 @@ class _Divergence(_Solver):
 def multiply(F, gradient, positive, l1, l2, loss):
     """Take a multiplicative step, in place: F times the negative over the positive part of the gradient, to a power.
 
-    With the power that the loss knows no step can raise the objective.
+    The loss says which power: with it no step can raise the objective.
     """
     below, above = np.maximum(positive - gradient, 0), positive + l1 + l2 * F
     ratio = np.divide(below, above, out=np.ones_like(F), where=above > 0)  # 0 / 0: nothing depends on this entry

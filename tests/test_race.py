@@ -135,6 +135,60 @@ def test_a_descent_that_leads_to_a_known_minimum_stops_on_the_way():
     assert not np.array_equal(again, H)
 
 
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+@pytest.mark.parametrize("data", ["yes or no", "counts"])
+def test_the_order_of_rows_of_whole_numbers_changes_nothing(data, loss):
+    """Their sums with regular factors are often the same for different rows."""
+    rng = np.random.default_rng(0)
+    X = rng.poisson(1, size=(3000, 12)) if data == "counts" else rng.uniform(size=(3000, 12)) < 0.4
+    X = X.astype(float)
+    first = factorize(X, 6, beta_loss=loss)
+    for seed in range(2):
+        other = factorize(np.random.default_rng(seed).permutation(X), 6, beta_loss=loss)
+        assert_allclose(other.objective, first.objective, rtol=1e-6)
+
+
+def test_different_rows_have_different_places_in_the_order():
+    X = np.unique(np.random.default_rng(0).integers(0, 2, size=(3000, 10)).astype(float), axis=0)
+    order = Rows(X).all()[0]
+    moved = np.random.default_rng(1).permutation(len(X))
+    assert_array_equal(X[moved][Rows(X[moved]).all()[0]], X[order])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"penalty": 3e3},
+        {"penalty": 1e4, "l1_ratio": 0.5},
+        {"penalty": 1e10, "l1_ratio": 0},
+        {"row": 1e10},
+        {"column": 1e8},
+        {"cells": 1e-38},
+        {"cells": 1e30},
+        {"weights": 1e40},
+        {"weights": 1e-50},
+        {"weight": 1e100},
+    ],
+    ids=str,
+)
+def test_races_in_single_precision_take_every_size(change):
+    """They are run in units in which nothing overflows: no worse than from one start, and as soon done."""
+    rng = np.random.default_rng(0)
+    X = rng.poisson(5 * rng.gamma(0.5, size=(80, 4)) @ rng.gamma(0.5, size=(4, 12))).astype(float)
+    weights = np.full(80, change.get("weights", 1.0))
+    weights[:5] *= change.get("weight", 1.0)
+    X[:1] *= change.get("row", 1.0)
+    X[:, :1] *= change.get("column", 1.0)
+    X *= change.get("cells", 1.0)
+    settings = {"penalty": change.get("penalty", 0), "l1_ratio": change.get("l1_ratio", 1), "sample_weight": weights}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Components|penalty=.* empties")
+        ours = factorize(X, 3, beta_loss="kullback-leibler", **settings)
+        one = factorize(X, 3, beta_loss="kullback-leibler", init="nndsvda", **settings)
+    assert ours.objective <= one.objective * (1 + 1e-3)
+    assert ours.n_iter <= 100
+
+
 @pytest.mark.parametrize("make", [np.array, sparse.csr_array])
 def test_the_order_of_the_rows_of_a_wide_table_changes_nothing(make):
     """Its rows become columns, whose order is that of the keys of the transpose's rows."""
