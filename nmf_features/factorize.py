@@ -131,9 +131,9 @@ def factorize(
     init : {"auto", "nnsvd-lrc", "nndsvda", "random"} or array-like of shape (n_components, n_features)
         Where the loadings start. "auto", the default, tries starts one after the other, always the same ones, until the
         best minimum that is met has been met several times: from singular vectors, from rotations of them, and from the
-        best minimum so far with one component replaced; where there are many rows, on a sample of them first. For textbook
-        solvers, very wide or sparse data, and unstored cells it takes the better of "nnsvd-lrc" and "nndsvda". A named
-        or given start runs alone: from singular vectors (deterministic), at random, or as given.
+        best minimum so far with one component replaced; where there are many rows, on a sample of them first. For
+        textbook solvers, very wide or sparse data, and unstored cells it takes the better of "nnsvd-lrc" and "nndsvda".
+        A named or given start runs alone: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
         How many starts are run to the end, of which the best by objective is kept. With "auto" they are the best of as
         many times more that are tried. Else the first is ``init``, and the others are random.
