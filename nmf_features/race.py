@@ -53,10 +53,8 @@ class Field:
         second one gives a component only. Objectives are in units of the mean cell and the mean weight.
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
-        half = int(np.frexp(X.mean())[1]) // 2  # X is divided by 4^half, W and H by 2^half: nothing overflows in single
-        heavy = weights.mean()
-        X, weights = np.ldexp(X, -2 * half).astype(self.dtype), (weights / heavy).astype(self.dtype)
-        strengths = in_mean_units(strengths, half, heavy)
+        half, mean_weight, strengths = mean_units(X, weights, strengths)
+        X, weights = np.ldexp(X, -2 * half).astype(self.dtype), (weights / mean_weight).astype(self.dtype)
         for turn, H in enumerate(islice(candidates, most)):
             H = H / (H.mean() or 1.0)
             known = np.zeros(H.shape) if best[1] is None else best[1]
@@ -75,10 +73,15 @@ class Field:
         return different
 
 
-def in_mean_units(strengths, half, weight):
-    """Return the strengths where X is divided by 4^half, W and H by 2^half, and weights by their mean ``weight``."""
+def mean_units(X, weights, strengths):
+    """Return half, the mean weight, and the strengths where X is divided by 4^half, W and H by 2^half, weights by it.
+
+    Then the mean of X is near 1, and nothing overflows in single precision.
+    """
+    half, mean_weight = int(np.frexp(X.mean())[1]) // 2, weights.mean()
     l1_W, l1_H, l2_W, l2_H = strengths
-    return np.ldexp(l1_W, -half), np.ldexp(l1_H, -half) / weight, float(l2_W), l2_H / weight
+    strengths = np.ldexp(l1_W, -half), np.ldexp(l1_H, -half) / mean_weight, float(l2_W), l2_H / mean_weight
+    return half, mean_weight, strengths
 
 
 def _with_component_of(other, H, turn):
@@ -118,7 +121,7 @@ def race(X, rows, k, loss, strengths, missing=None, effort=1):
 
     left = SQUARES.run(few, v, strengths, starts(few, k, v), FIRST, hits(SQUARES), most)
     if loss.counts:
-        if max(in_mean_units(strengths, int(np.frexp(few.mean())[1]) // 2, v.mean())) > MOST_STRENGTH:
+        if max(mean_units(few, v, strengths)[2]) > MOST_STRENGTH:
             return [H for _, H in left[:effort]], not_all
         of_squares = [H for _, H in left[: effort * MOST_LEFT]]
         candidates = chain(of_squares, starts(few, k, v))
