@@ -25,7 +25,7 @@ from sklearn import datasets
 from sklearn.decomposition import NMF
 
 from nmf_features import NonNegativeScaler, factorize, objective
-from nmf_features.penalties import Strengths, balance
+from nmf_features.core.penalties import Strengths, balance
 
 HERE = Path(__file__).parent
 FROM_STATSMODELS = [

@@ -2,9 +2,9 @@
 
 from importlib.metadata import version
 
+from .core.objective import objective
 from .estimator import NMFFeatures, nnmf
 from .factorize import Factorization, factorize
-from .objective import objective
 from .scaling import NonNegativeScaler
 from .selection import ComponentSelection, PenaltyPath, Stability, penalty_path, select_components, stability
 

@@ -17,19 +17,19 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import numpy_defaults, warn_user
-from .blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
-from .checks import check_weights, without_duplicates
+from .core.blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
+from .core.checks import check_weights, without_duplicates
+from .core.losses import check_domain, loss_of
+from .core.missing import Missing, column_means, leaves_out_unstored, missing_of, penalised_counts
+from .core.objective import divergence, loss_and_spread
+from .core.products import RESIDUAL_CELLS, gram, product
+from .core.projection import exact_scores, linear_scores
+from .core.schedule import Problem, fit_loadings
+from .core.units import in_units, largest, safe_scale
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import check_solver, free_scale, warn_of_outcome
-from .losses import check_domain, loss_of
-from .missing import Missing, column_means, leaves_out_unstored, missing_of, penalised_counts
-from .objective import divergence, loss_and_spread
-from .products import RESIDUAL_CELLS, gram, product
-from .projection import exact_scores, linear_scores
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import ScaledRows, Scaling
-from .schedule import Problem, fit_loadings
-from .units import in_units, largest, safe_scale
 
 
 class NMFFeatures(TransformerMixin, BaseEstimator):

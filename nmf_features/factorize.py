@@ -14,18 +14,18 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
 from ._warn import numpy_defaults, warn_user
-from .blocks import row_blocks
-from .checks import check_weights, without_duplicates
-from .init import STARTS
-from .losses import BETA_LOSSES, check_domain, loss_of
-from .missing import missing_of, penalised_counts
-from .objective import objective
-from .penalties import balance
-from .products import product
-from .projection import unit_scores
-from .schedule import Problem, fit_loadings
-from .solvers import DIVERGENCE_SOLVERS, SOLVERS, solvers_of
-from .units import extremes, largest
+from .core.blocks import row_blocks
+from .core.checks import check_weights, without_duplicates
+from .core.losses import BETA_LOSSES, check_domain, loss_of
+from .core.missing import missing_of, penalised_counts
+from .core.objective import objective
+from .core.penalties import balance
+from .core.products import product
+from .core.projection import unit_scores
+from .core.schedule import Problem, fit_loadings
+from .core.solvers import DIVERGENCE_SOLVERS, SOLVERS, solvers_of
+from .core.starts import STARTS
+from .core.units import extremes, largest
 
 # What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
 # to a registry is accepted.

@@ -12,7 +12,7 @@ from sklearn.utils import check_array
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import validate_data
 
-from .checks import without_duplicates
+from .core.checks import without_duplicates
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error

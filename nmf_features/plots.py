@@ -20,13 +20,13 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from . import drawing, frames
+from .core.losses import loss_of
+from .core.missing import leaves_out_unstored
+from .core.products import RESIDUAL_CELLS, product
+from .core.units import safe_scale
 from .drawing import BLUE, COLOURS, DASHES, GREEN, LINE, PAPER, QUIET, VERMILLION
 from .estimator import NMFFeatures, component_names
-from .losses import loss_of
-from .missing import leaves_out_unstored
-from .products import RESIDUAL_CELLS, product
 from .scaling import Scaling
-from .units import safe_scale
 
 
 class LoadingsDisplay:

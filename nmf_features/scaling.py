@@ -18,8 +18,8 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import numpy_defaults, warn_user
-from .checks import check_weights
-from .products import product
+from .core.checks import check_weights
+from .core.products import product
 
 KEPT_BITS = 36  # of means and deviations: eleven digits
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped

@@ -34,15 +34,15 @@ from sklearn.utils import _safe_indexing, check_consistent_length, check_random_
 from sklearn.utils.validation import _num_samples
 
 from ._warn import numpy_defaults, warn_user
-from .blocks import n_threads, positive_residual, rows_of_stored
+from .core.blocks import n_threads, positive_residual, rows_of_stored
+from .core.missing import column_means, leaves_out_unstored
+from .core.objective import divergence, loss_and_spread
+from .core.penalties import Strengths, balance
+from .core.products import product
+from .core.projection import unit_scores
+from .core.schedule import fit_loadings
 from .estimator import NMFFeatures
-from .missing import column_means, leaves_out_unstored
-from .objective import divergence, loss_and_spread
-from .penalties import Strengths, balance
-from .products import product
-from .projection import unit_scores
 from .scaling import Scaling
-from .schedule import fit_loadings
 
 LEAST_SHARE = 0.01  # of the mean of its column: what is predicted at least where the loss is infinite at zero
 # Penalties of a path: how many to a factor of ten, and where they start and end at the latest (also where the loss is

@@ -9,13 +9,13 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _beta_divergence
 
 from nmf_features import NMFFeatures, factorize, objective, select_components
-from nmf_features.losses import loss_of
-from nmf_features.missing import Missing
-from nmf_features.objective import divergence
-from nmf_features.penalties import Strengths
-from nmf_features.projection import exact_scores
-from nmf_features.solvers import DIVERGENCE_SOLVERS, MultiplicativeDivergence, multiply
-from nmf_features.units import extremes, largest
+from nmf_features.core.losses import loss_of
+from nmf_features.core.missing import Missing
+from nmf_features.core.objective import divergence
+from nmf_features.core.penalties import Strengths
+from nmf_features.core.projection import exact_scores
+from nmf_features.core.solvers import DIVERGENCE_SOLVERS, MultiplicativeDivergence, multiply
+from nmf_features.core.units import extremes, largest
 
 KL = "kullback-leibler"
 BETAS = [-1, 0, 0.5, 1, 1.5, 2, 2.5, 3]
@@ -180,7 +180,7 @@ def test_a_pass_of_the_solver_makes_lee_and_seungs_steps(table):
 def one_block(X, W):
     from types import SimpleNamespace
 
-    from nmf_features.blocks import Block
+    from nmf_features.core.blocks import Block
 
     block = Block(X)
     data = SimpleNamespace(X=X, dtype=X.dtype, k=W.shape[1], filled=X, weights=None, blocks=[block], each=map)

@@ -19,10 +19,10 @@ from sklearn.metrics import mean_tweedie_deviance
 
 import nmf_features
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective, plots
-from nmf_features.init import STARTS
-from nmf_features.losses import BETA_LOSSES
+from nmf_features.core.losses import BETA_LOSSES
+from nmf_features.core.solvers import SOLVERS
+from nmf_features.core.starts import STARTS
 from nmf_features.scaling import SCALES
-from nmf_features.solvers import SOLVERS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 EXAMPLES = DOCS / "examples"

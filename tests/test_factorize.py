@@ -12,15 +12,16 @@ from sklearn.datasets import load_breast_cancer, load_digits
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
-from nmf_features import factorize, objective, schedule
-from nmf_features.blocks import row_blocks
-from nmf_features.descent import Descent
-from nmf_features.init import STARTS
-from nmf_features.losses import LEAST_SQUARES
-from nmf_features.missing import Missing
-from nmf_features.penalties import Strengths, balance
-from nmf_features.schedule import Problem, sample_sizes
-from nmf_features.solvers import DIVERGENCE_SOLVERS, SOLVERS, stationarity
+from nmf_features import factorize, objective
+from nmf_features.core import schedule
+from nmf_features.core.blocks import row_blocks
+from nmf_features.core.descent import Descent
+from nmf_features.core.losses import LEAST_SQUARES
+from nmf_features.core.missing import Missing
+from nmf_features.core.penalties import Strengths, balance
+from nmf_features.core.schedule import Problem, sample_sizes
+from nmf_features.core.solvers import DIVERGENCE_SOLVERS, SOLVERS, stationarity
+from nmf_features.core.starts import STARTS
 
 
 def low_rank(n=60, p=12, k=3, noise=0.05, seed=0):
@@ -189,7 +190,7 @@ def test_many_blocks_as_one(monkeypatch):
     """The partition changes rounding only."""
     X = low_rank(1500, 9, noise=0.5)
     one = factorize(X, 3, tol=1e-9)
-    monkeypatch.setattr("nmf_features.blocks.BLOCK_BYTES", 1)
+    monkeypatch.setattr("nmf_features.core.blocks.BLOCK_BYTES", 1)
     assert len(row_blocks(X, 3)) == 12
     many = factorize(X, 3, tol=1e-9)
     assert_allclose(many.objective, one.objective, rtol=1e-7)

@@ -5,8 +5,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from nmf_features.blocks import fill
-from nmf_features.kernels import (
+from nmf_features.core.blocks import fill
+from nmf_features.core.kernels import (
     add_products,
     compiled,
     coordinate_descent,

@@ -11,10 +11,10 @@ from scipy.optimize import nnls
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, nnmf, objective
-from nmf_features.descent import Descent
-from nmf_features.losses import loss_of
-from nmf_features.missing import Missing
-from nmf_features.projection import exact_scores
+from nmf_features.core.descent import Descent
+from nmf_features.core.losses import loss_of
+from nmf_features.core.missing import Missing
+from nmf_features.core.projection import exact_scores
 from nmf_features.scaling import Scaling
 
 

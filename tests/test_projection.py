@@ -6,8 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.optimize import nnls
 
-from nmf_features.missing import Missing
-from nmf_features.projection import exact_scores, linear_scores, tile_rows
+from nmf_features.core.missing import Missing
+from nmf_features.core.projection import exact_scores, linear_scores, tile_rows
 
 
 def problem(n=600, p=12, k=6, seed=0):

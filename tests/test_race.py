@@ -12,11 +12,11 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _initialize_nmf
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
-from nmf_features.init import GRAM_COLUMNS, leading_directions, nndsvda
-from nmf_features.kernels import compiled, content_keys, descend_squares
-from nmf_features.race import COUNTS, SQUARES
-from nmf_features.samples import Rows
-from nmf_features.schedule import _distinct
+from nmf_features.core.kernels import compiled, content_keys, descend_squares
+from nmf_features.core.race import COUNTS, SQUARES
+from nmf_features.core.samples import Rows
+from nmf_features.core.schedule import _distinct
+from nmf_features.core.starts import GRAM_COLUMNS, leading_directions, nndsvda
 
 
 def scaled(name):

@@ -10,7 +10,7 @@ from sklearn.model_selection import PredefinedSplit, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 from nmf_features import NMFFeatures, factorize
-from nmf_features.projection import linear_scores
+from nmf_features.core.projection import linear_scores
 
 
 def test_linear_projection_is_what_bake_does():

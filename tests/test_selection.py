@@ -21,7 +21,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from nmf_features import NMFFeatures, factorize, penalty_path, select_components, selection, stability
-from nmf_features.losses import BETA_LOSSES
+from nmf_features.core.losses import BETA_LOSSES
 from nmf_features.selection import _draw_cells, _hide, _scaled, _Split
 
 # Where a test is about something else, few components are tried, and the choice may be the edge.

@@ -7,9 +7,10 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
-from nmf_features import NMFFeatures, factorize, schedule
-from nmf_features.samples import Rows
-from nmf_features.solvers import SOLVERS
+from nmf_features import NMFFeatures, factorize
+from nmf_features.core import schedule
+from nmf_features.core.samples import Rows
+from nmf_features.core.solvers import SOLVERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:NMF stopped")  # multiplicative updates are slow
 

@@ -8,8 +8,8 @@ from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
-from nmf_features.blocks import loadings_times, positive_residual, row_blocks, scores_times, take
-from nmf_features.kernels import compiled, csr_times, csr_transposed_times
+from nmf_features.core.blocks import loadings_times, positive_residual, row_blocks, scores_times, take
+from nmf_features.core.kernels import compiled, csr_times, csr_transposed_times
 from nmf_features.scaling import SCALES
 
 FORMATS = [sparse.csr_array, sparse.csc_matrix, sparse.coo_array]

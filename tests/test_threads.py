@@ -11,7 +11,7 @@ from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from nmf_features import NMFFeatures
-from nmf_features.products import gram, inner, product
+from nmf_features.core.products import gram, inner, product
 
 
 def blas_threads():

@@ -11,8 +11,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
-from nmf_features.blocks import Block
-from nmf_features.solvers import HALS
+from nmf_features.core.blocks import Block
+from nmf_features.core.solvers import HALS
 
 TIGHT = dict(tol=1e-14, max_iter=20_000)  # inner loops stop by what a strip of rows does: only minima can be compared
 WEIGHTS = np.random.default_rng(0).integers(0, 4, 80).astype(float)

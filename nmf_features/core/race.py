@@ -19,9 +19,9 @@ from itertools import chain, islice
 import numpy as np
 from scipy import sparse
 
-from .init import starts
 from .kernels import compiled, descend_counts, descend_squares
 from .missing import column_means, leaves_out_unstored
+from .starts import starts
 
 MOST_STARTS = 60  # that are tried
 FIRST = 4  # starts before every second one is the best minimum with one component replaced

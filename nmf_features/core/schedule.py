@@ -18,7 +18,6 @@ from sklearn.utils import check_array, check_random_state
 from .blocks import row_blocks, workers
 from .checks import check_columns
 from .descent import Descent
-from .init import STARTS, nndsvda, starts
 from .kernels import compiled, leads_to
 from .losses import BetaDivergence, check_range, loss_of
 from .missing import Missing, leaves_out_unstored, observed_shares
@@ -29,6 +28,7 @@ from .race import SAME, race
 from .race import TOL as RACE_TOL
 from .samples import Rows
 from .solvers import DIVERGENCE_SOLVERS, solvers_of
+from .starts import STARTS, nndsvda, starts
 from .units import in_units, largest, safe_scale
 
 SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first, but for that of race.py

@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 from scipy import sparse
 
-from ._warn import numpy_defaults
+from .._warn import numpy_defaults
 from .blocks import fitted_at_stored, squares
 from .checks import check_weights, without_duplicates
 from .losses import LEAST_SQUARES, loss_of
