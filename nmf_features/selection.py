@@ -34,13 +34,14 @@ from sklearn.utils import _safe_indexing, check_consistent_length, check_random_
 from sklearn.utils.validation import _num_samples
 
 from ._warn import numpy_defaults, warn_user
-from .core.blocks import n_threads, positive_residual, rows_of_stored
+from .core.blocks import block_of, rows_of_stored
 from .core.missing import column_means, leaves_out_unstored
 from .core.objective import divergence, loss_and_spread
 from .core.penalties import Strengths, balance
 from .core.products import product
 from .core.projection import unit_scores
 from .core.schedule import fit_loadings
+from .core.threads import n_threads
 from .estimator import NMFFeatures
 from .scaling import Scaling
 
@@ -654,7 +655,7 @@ def _hide(Z, cells, stored_only):
 
 def _new_loadings(problem, fit, k):
     """Return loadings of what a fit leaves over, up to k: leading singular vectors of its positive part, in turn."""
-    R = positive_residual(problem.X, fit.U.T, fit.H / fit.sums[:, None])
+    R = block_of(problem.X).residual(fit.U.T, fit.H / fit.sums[:, None]).X
     cells, new = R.data if sparse.issparse(R) else R, np.zeros((k - len(fit.H), R.shape[1]))
     cells[np.isnan(cells)] = 0
     cells /= cells.max(initial=0.0) or 1.0  # so that no square overflows
@@ -665,7 +666,7 @@ def _new_loadings(problem, fit, k):
             h = product(w / (np.linalg.norm(w) or 1.0), R)
         h /= np.linalg.norm(h) or 1.0
         w = product(R, h)
-        R = positive_residual(R, w[None], h[None])
+        R = block_of(R).residual(w[None], h[None]).X
         new[t] = np.sqrt(np.linalg.norm(w)) * h
     return new
 

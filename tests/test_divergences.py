@@ -11,10 +11,12 @@ from sklearn.decomposition._nmf import _beta_divergence
 from nmf_features import NMFFeatures, factorize, objective, select_components
 from nmf_features.core.losses import loss_of
 from nmf_features.core.missing import Missing
+from nmf_features.core.newton import MultiplicativeDivergence, multiply
 from nmf_features.core.objective import divergence
 from nmf_features.core.penalties import Strengths
 from nmf_features.core.projection import exact_scores
-from nmf_features.core.solvers import DIVERGENCE_SOLVERS, MultiplicativeDivergence, multiply
+from nmf_features.core.solvers import DIVERGENCE_SOLVERS
+from nmf_features.core.tables import MemoryTable
 from nmf_features.core.units import extremes, largest
 
 KL = "kullback-leibler"
@@ -166,26 +168,21 @@ def test_a_pass_of_the_solver_makes_lee_and_seungs_steps(table):
     """The solver on a whole table: one step of the scores, then one of the loadings."""
     X, rng = counts(), np.random.default_rng(0)
     H, W = rng.uniform(0.1, 1, (3, 15)), rng.uniform(0.1, 1, (120, 3))
-    data, block = one_block(table(X), W)
-    mu = MultiplicativeDivergence(loss_of(1))
-    mu.attach(data)
+    rows, mu = MemoryTable(table(X), k=3), MultiplicativeDivergence(loss_of(1))
+    rows.start(np.dtype(float), remembers=False)
+    rows.visit(lambda block, Wt: np.copyto(Wt, W.T))
+    mu.prepare(rows.summary())
     free = Strengths(0, 0, 0, 0)
-    stats = mu.improve_scores(block, data.Wt[0], H, mu.context(H, free), free, 1, 0)
+    stats = rows.sum_over(mu.improve_scores, H, mu.context(H, free), free, 1, 0)
     new_W = W * ((X / (W @ H)) @ H.T) / H.sum(axis=1)
-    assert_allclose(data.Wt[0].T, new_W, rtol=1e-12)
+    [found] = rows.map(lambda block, Wt: Wt.T)
+    assert_allclose(found, new_W, rtol=1e-12)
     new_H = H * (new_W.T @ (X / (new_W @ H))) / new_W.sum(axis=0)[:, None]
-    assert_allclose(mu.improve_components(H, stats, free, None), new_H, rtol=1e-12)
-
-
-def one_block(X, W):
-    from types import SimpleNamespace
-
-    from nmf_features.core.blocks import Block
-
-    block = Block(X)
-    data = SimpleNamespace(X=X, dtype=X.dtype, k=W.shape[1], filled=X, weights=None, blocks=[block], each=map)
-    data.Wt = [np.ascontiguousarray(W.T)]
-    return data, block
+    if mu.per_stored:
+        [found] = rows.map_columns(mu.improve_columns, H, free, None)
+    else:
+        found = mu.improve_components(H, stats, free, None)
+    assert_allclose(found, new_H, rtol=1e-12)
 
 
 @pytest.mark.parametrize("beta", [-1, 0.5, 1, 1.7, 3])

@@ -2,7 +2,6 @@
 
 import re
 import warnings
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,14 +13,15 @@ from sklearn.exceptions import ConvergenceWarning
 
 from nmf_features import factorize, objective
 from nmf_features.core import schedule
+from nmf_features.core.alternating import stationarity
 from nmf_features.core.blocks import row_blocks
 from nmf_features.core.descent import Descent
-from nmf_features.core.losses import LEAST_SQUARES
 from nmf_features.core.missing import Missing
 from nmf_features.core.penalties import Strengths, balance
-from nmf_features.core.schedule import Problem, sample_sizes
-from nmf_features.core.solvers import DIVERGENCE_SOLVERS, SOLVERS, stationarity
+from nmf_features.core.schedule import sample_sizes
+from nmf_features.core.solvers import SOLVERS
 from nmf_features.core.starts import STARTS
+from nmf_features.core.tables import MemoryTable
 
 
 def low_rank(n=60, p=12, k=3, noise=0.05, seed=0):
@@ -361,14 +361,18 @@ def samples(monkeypatch):
     monkeypatch.setattr(schedule, "SAMPLE_ROWS", 100)
 
 
+def sizes(X):
+    return sample_sizes(MemoryTable(X, k=3))
+
+
 def test_only_long_tables_are_fitted_on_samples():
-    assert sample_sizes(np.empty((200_000, 10)), 3) == [200_000]
-    assert sample_sizes(np.empty((1_000_000, 10)), 3) == [3906, 62_500, 1_000_000]
+    assert sizes(np.empty((200_000, 10))) == [200_000]
+    assert sizes(np.empty((1_000_000, 10))) == [3906, 62_500, 1_000_000]
 
 
 def test_tall_data_is_fitted_on_samples_first(samples, monkeypatch):
     X = low_rank(20_000, 8, 3, noise=0.3)
-    assert sample_sizes(X, 3) == [1250, 20_000]
+    assert sizes(X) == [1250, 20_000]
     start = {"init": "nnsvd-lrc", "tol": 1e-4}
     sampled = factorize(X, 3, **start)
     assert sampled.n_iter < 15
@@ -433,7 +437,7 @@ def test_what_single_precision_cannot_tell_is_told_by_double(samples, monkeypatc
     ends, settle = [], Descent.settle
 
     def note(self, *rest):
-        ends.append(self.dtype.name)
+        ends.append(self.table.precision.name)
         return settle(self, *rest)
 
     monkeypatch.setattr(Descent, "settle", note)
@@ -455,14 +459,9 @@ def test_penalties_of_rows_are_rounded_too(missing_values):
     X = np.where(seen, X, np.nan) if missing_values == "ignore" else sparse.csr_array(X * seen)
     blocks = []
     for dtype in (np.float32, np.float64):
-        problem = Problem.of(X, 1.0, None, Missing(20, True), 20, beta_loss="frobenius", penalty=0.1, l1_ratio=1)
-        newton = partial(DIVERGENCE_SOLVERS["newton"], LEAST_SQUARES, True)
-        make = {"ignore": SOLVERS["hals"], "unstored": newton}[missing_values]
-        missing = Missing(20, missing_values == "unstored")
-        settings = dict(loss=LEAST_SQUARES, k=3, strengths=problem.strengths, unit=problem.unit, make_solver=make)
-        loop = dict(tol=1e-5, window=5, each=map, watch=None)
-        descent = Descent(X, np.dtype(dtype), None, missing=missing, **settings, **loop)
-        blocks.append(list(descent.of_blocks(lambda block, Wt: block.observed)))
+        table = MemoryTable(X, missing=Missing(20, missing_values == "unstored"), k=3)
+        table.start(np.dtype(dtype), remembers=False)
+        blocks.append(list(table.map(lambda block, Wt: block.observed)))
     for single, double in zip(*blocks, strict=True):
         assert single.dtype == np.float32
         assert_allclose(single, double, rtol=1e-6)
@@ -480,7 +479,7 @@ def test_passes_over_samples_count_by_their_rows(samples, monkeypatch):
     made, run = [], Descent.run
 
     def count(self, H, max_iter, *rest):
-        made.append((self.X.shape[0], max_iter))
+        made.append((self.table.shape[0], max_iter))
         return run(self, H, max_iter, *rest)
 
     monkeypatch.setattr(Descent, "run", count)

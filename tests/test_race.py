@@ -17,6 +17,7 @@ from nmf_features.core.race import COUNTS, SQUARES
 from nmf_features.core.samples import Rows
 from nmf_features.core.schedule import _distinct
 from nmf_features.core.starts import GRAM_COLUMNS, leading_directions, nndsvda
+from nmf_features.core.tables import MemoryTable
 
 
 def scaled(name):
@@ -150,9 +151,9 @@ def test_the_order_of_rows_of_whole_numbers_changes_nothing(data, loss):
 
 def test_different_rows_have_different_places_in_the_order():
     X = np.unique(np.random.default_rng(0).integers(0, 2, size=(3000, 10)).astype(float), axis=0)
-    order = Rows(X).all()[0]
+    order = Rows(MemoryTable(X)).all()[0]
     moved = np.random.default_rng(1).permutation(len(X))
-    assert_array_equal(X[moved][Rows(X[moved]).all()[0]], X[order])
+    assert_array_equal(X[moved][Rows(MemoryTable(X[moved])).all()[0]], X[order])
 
 
 @pytest.mark.parametrize(
@@ -206,26 +207,26 @@ def test_samples_are_of_rows_not_of_places(make):
     X = gamma(5000, 7)
     X[:50] = X[50]  # equal rows
     moved = np.random.default_rng(0).permutation(5000)
-    rows, weights = Rows(make(X)).sample(300)
-    others, other_weights = Rows(make(X[moved])).sample(300)
+    rows, weights = Rows(MemoryTable(make(X))).sample(300)
+    others, other_weights = Rows(MemoryTable(make(X[moved]))).sample(300)
     assert_array_equal(X[moved][others], X[rows])
     assert_array_equal(other_weights, weights)
-    assert_array_equal(X[moved][Rows(make(X[moved])).all()[0]], X[Rows(make(X)).all()[0]])
+    assert_array_equal(X[moved][Rows(MemoryTable(make(X[moved]))).all()[0]], X[Rows(MemoryTable(make(X))).all()[0]])
 
 
 def test_a_row_of_weight_two_is_two_rows_in_a_sample():
     X = gamma(3000, 5)
     weights = 1.0 + (np.arange(3000) % 3 == 0)
     twice = np.repeat(np.arange(3000), weights.astype(int))
-    rows, of_rows = Rows(X, weights).sample(200)
-    copies, of_copies = Rows(X[twice]).sample(200)
+    rows, of_rows = Rows(MemoryTable(X, weights)).sample(200)
+    copies, of_copies = Rows(MemoryTable(X[twice])).sample(200)
     together = np.bincount(twice[copies], of_copies, minlength=3000)
     assert_allclose(np.bincount(rows, of_rows, minlength=3000), together, rtol=1e-9)
 
 
 def test_sums_over_samples_are_near_those_over_all_rows():
     X = np.random.default_rng(0).lognormal(0, 2, size=(20_000, 6))  # a few rows hold most of the sum of squares
-    rows, weights = Rows(X).sample(2000)
+    rows, weights = Rows(MemoryTable(X)).sample(2000)
     assert_allclose(weights.sum(), len(X), rtol=0.05)
     assert_allclose(weights @ np.square(X[rows]).sum(axis=1), np.square(X).sum(), rtol=0.02)
     assert np.isin(np.square(X).sum(axis=1).argsort()[-20:], rows).all()

@@ -8,7 +8,7 @@ from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
-from nmf_features.core.blocks import loadings_times, positive_residual, row_blocks, scores_times, take
+from nmf_features.core.blocks import block_of, row_blocks, take
 from nmf_features.core.kernels import compiled, csr_times, csr_transposed_times
 from nmf_features.scaling import SCALES
 
@@ -43,16 +43,20 @@ def test_products(X, run):
     run(csr_transposed_times)(S.data, S.indices, S.indptr, W, back)
     assert_allclose(back, X.T @ W)
     rows = slice(50, 120)
-    block = take(S, rows)
-    assert_allclose(block.toarray(), X[rows])
-    assert np.shares_memory(block.data, S.data)
-    assert_allclose(loadings_times(H, block), H @ X[rows].T)
-    assert_allclose(scores_times(np.ascontiguousarray(W[rows].T), block), W[rows].T @ X[rows])
+    block, dense = block_of(take(S, rows)), block_of(X[rows])
+    assert_allclose(block.X.toarray(), X[rows])
+    assert np.shares_memory(block.X.data, S.data)
+    Wt = np.ascontiguousarray(W[rows].T)
+    for either in (block, dense):
+        assert_allclose(either.loadings_times(H), H @ X[rows].T)
+        assert_allclose(either.scores_times(Wt), Wt @ X[rows])
+        assert_allclose(either.row_sums(), X[rows].sum(axis=1))
+        assert_allclose(either.row(3), X[rows][3])
+        assert_allclose(either.dense().X, X[rows])
     fitted = W[rows] @ H
-    assert_allclose(
-        positive_residual(block, np.ascontiguousarray(W[rows].T), H).toarray(),
-        np.where(X[rows] > 0, np.maximum(X[rows] - fitted, 0), 0),
-    )
+    assert_allclose(dense.residual(Wt, H).X, np.maximum(X[rows] - fitted, 0))
+    at_stored = np.where(X[rows] > 0, np.maximum(X[rows] - fitted, 0), 0)
+    assert_allclose(block.residual(Wt, H).X.toarray(), at_stored)
 
 
 @pytest.mark.parametrize("make", FORMATS)

@@ -11,8 +11,8 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
-from nmf_features.core.blocks import Block
-from nmf_features.core.solvers import HALS
+from nmf_features.core.alternating import HALS
+from nmf_features.core.blocks import block_of
 
 TIGHT = dict(tol=1e-14, max_iter=20_000)  # inner loops stop by what a strip of rows does: only minima can be compared
 WEIGHTS = np.random.default_rng(0).integers(0, 4, 80).astype(float)
@@ -69,8 +69,8 @@ def test_factorize_sees_repeated_rows(penalty, l1_ratio, init, make):
 def test_sums_over_rows_see_repeated_rows():
     X, v = table().to_numpy(), WEIGHTS[WEIGHTS > 0]
     W, hals = np.random.default_rng(0).uniform(size=(len(v), 3)), HALS()
-    weighted = hals.statistics(Block(X[WEIGHTS > 0], v), np.ascontiguousarray(W.T), None)
-    twice = hals.statistics(Block(repeated(X, WEIGHTS)), np.ascontiguousarray(repeated(W, v).T), None)
+    weighted = hals.statistics(block_of(X[WEIGHTS > 0], v), np.ascontiguousarray(W.T), None)
+    twice = hals.statistics(block_of(repeated(X, WEIGHTS)), np.ascontiguousarray(repeated(W, v).T), None)
     for a, b in zip(weighted, twice, strict=True):
         assert_allclose(a, b, rtol=1e-12)
 

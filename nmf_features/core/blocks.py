@@ -1,22 +1,29 @@
-"""Rows as blocks, of an array or a CSR matrix, worked through by several threads with the same bits for any number.
+"""Blocks of rows, of an array or of a CSR matrix: products with their cells, and what is known of them.
 
-Given H the rows of W are independent, and H needs only sums over rows. So a pass over the data is a map over
-row blocks and a sum. The partition depends on the shape alone, every block has a slot of its own, and slots
-are added in their order: the number of threads cannot change a single bit. BLAS gets products so small that it takes
-one thread for each (products.py).
+Given H the rows of W are independent, and H needs only sums over rows. So a pass over the data is a map over blocks of
+rows and a sum (tables.py). A block is small enough to stay in the cache with its scores. Whether it is dense or sparse
+is known here and to nothing above: both kinds answer the same questions.
+
+Scores of a block are Wt (k x rows). ``cells`` are the numbers that are looked at one by one: all of a dense block, the
+stored ones of a sparse block. Other numbers in their place (slopes, say) have the same shape.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import copy
 
-import joblib
 import numpy as np
 from scipy import sparse
 
-from .kernels import compiled, compiled_if_worth, csr_fitted, csr_times, csr_transposed_times, fill_holes, row_products
-from .missing import column_means
+from .kernels import (
+    compiled,
+    compiled_if_worth,
+    content_keys,
+    csr_fitted,
+    csr_grams_blas,
+    csr_times,
+    csr_transposed_times,
+    fill_holes,
+    row_products,
+)
 from .products import PRODUCT_CELLS, inner, product
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
@@ -34,6 +41,226 @@ def row_blocks(X, k, per_row=0):
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
 
+def block_of(X, weights=None, missing=None, observed=None):
+    """Return a block of rows, dense or sparse as X is."""
+    return (SparseBlock if sparse.issparse(X) else DenseBlock)(X, weights, missing, observed)
+
+
+class Block:
+    """Rows, with their weights (None: 1) and a mark at each of the ``cells`` that is missing (None: none is).
+
+    ``observed`` is the share of each row's cells that is observed: 1 where nothing is missing. Missing cells hold a
+    guess, which can be made anew, in place. ``rows`` says where in its table the block stands, and ``before`` holds the
+    scores of the pass before, where a guess is made from them.
+    """
+
+    before, rows = None, slice(None)
+
+    def __init__(self, X, weights=None, missing=None, observed=None):
+        self.X, self.weights, self.missing = X, weights, missing
+        self.observed = 1.0 if observed is None else observed.astype(X.dtype)
+        self.counts = np.ones(X.shape[0], X.dtype) if weights is None else weights.astype(X.dtype)
+        # Guesses made in each pass: with one alone a fit to few observed cells would move slowly.
+        self.fills = int(min(4, 1 / np.mean(self.observed)))
+        self._before_rounding = self._squared_norm = None
+
+    def rounded(self, dtype):
+        """Return the block with its cells in another precision; itself where they have it."""
+        if self.X.dtype == dtype:
+            return self
+        other = copy(self)
+        other.X, other._before_rounding = self._astype(dtype), self
+        other.counts = self.counts.astype(dtype)
+        other.observed = self.observed.astype(dtype) if np.ndim(self.observed) else 1.0
+        return other
+
+    def squared_norm(self):
+        """Return |X|^2, rows weighted, of cells that were not rounded; where some are missing, with their guesses."""
+        if self.missing is not None:
+            return squares(self.X, self.weights)
+        if self._before_rounding is not None:
+            return self._before_rounding.squared_norm()
+        if self._squared_norm is None:
+            self._squared_norm = squares(self.X, self.weights)
+        return self._squared_norm
+
+    def without_guesses(self):
+        """Return the rows with NaN where cells are missing."""
+        if self.missing is None:
+            return self.X
+        return self.with_cells(np.where(self.missing, np.asarray(np.nan, self.X.dtype), self.cells))
+
+
+class DenseBlock(Block):
+    """Rows of an array."""
+
+    is_sparse = False
+
+    @property
+    def cells(self):
+        """All cells (rows x p)."""
+        return self.X
+
+    def with_cells(self, cells):
+        """Return other numbers in the place of the cells, as a matrix of rows."""
+        return cells
+
+    def dense(self):
+        """Return the block with all its cells."""
+        return self
+
+    def _astype(self, dtype):
+        return self.X.astype(dtype, "C")
+
+    def fill(self, Wt, H):
+        """Put W H where cells are missing."""
+        if self.missing is not None and Wt.any():  # else nothing is known yet: the means of the columns stay
+            fill(self.X, product(Wt.T, H.astype(self.X.dtype)), self.missing)
+
+    def fill_with(self, means):
+        """Put the means of the columns where cells are missing."""
+        if self.missing is not None:
+            fill(self.X, means, self.missing)
+
+    def fitted(self, Wt, H):
+        """Return W H in the place of the cells."""
+        return product(Wt.T, H)
+
+    def loadings_times(self, H, cells=None):
+        """Return H X' (k x rows), in the dtype of X; with other numbers in the place of its cells, of these."""
+        X = self.X if cells is None else cells
+        H = H.astype(X.dtype)
+        if not X.flags.c_contiguous:
+            return product(H, X.T)
+        out = np.empty((len(H), len(X)), X.dtype)
+        compiled(row_products)(np.ascontiguousarray(H), X, out)
+        return out
+
+    def scores_times(self, Wt, cells=None):
+        """Return W' X (k x p) in float64; with other numbers in the place of the cells, of these."""
+        X = self.X if cells is None else cells
+        return product(Wt.astype(X.dtype, copy=False), X).astype(np.float64)
+
+    def hessians(self, H, products, curvature):
+        """Return the sums over columns of ``products`` of loadings times the curvature of the cells (... x rows)."""
+        return product(products.astype(curvature.dtype, copy=False), curvature.T)
+
+    def of_rows(self, values):
+        """Return numbers that belong to rows, such that they meet the cells of their row."""
+        return values[:, None]
+
+    def row_sums(self):
+        """Return the sums of the rows over observed cells."""
+        return (self.X if self.missing is None else np.where(self.missing, 0, self.X)).sum(axis=1)
+
+    def row(self, i):
+        """Return a row as an array."""
+        return self.X[i]
+
+    def residual(self, Wt, H):
+        """Return a block of max(X - W H, 0)."""
+        return DenseBlock(np.maximum(self.X - product(Wt.T, H), 0))
+
+    def content(self, factors, power):
+        """Return for every row a number that its cells alone decide, bit for bit, and the sum of their powers."""
+        keys, sizes = np.zeros((2, len(self.X)))
+        compiled(content_keys)(np.ascontiguousarray(self.without_guesses()), factors, power, keys, sizes)
+        return keys, sizes
+
+
+class SparseBlock(Block):
+    """Rows of a CSR matrix; ``cells`` are those that it stores."""
+
+    is_sparse = True
+
+    @property
+    def cells(self):
+        """The stored cells (n_stored)."""
+        return self.X.data
+
+    def with_cells(self, cells):
+        """Return other numbers in the place of the stored cells, as a matrix of rows."""
+        return with_data(self.X, cells)
+
+    def dense(self):
+        """Return the block with all its cells."""
+        other, missing = object.__new__(DenseBlock), self.missing
+        missing = None if missing is None else with_data(self.X, missing).toarray()
+        other.__dict__ = {**vars(self), "X": self.X.toarray(), "missing": missing}
+        return other
+
+    def _astype(self, dtype):
+        return with_data(self.X, self.X.data.astype(dtype))
+
+    def fill(self, Wt, H):
+        """Put W H where stored cells are missing."""
+        if self.missing is not None and Wt.any():
+            at = np.flatnonzero(self.missing)
+            H, rows = H.astype(self.X.dtype), rows_of_stored(self.X, at)
+            self.X.data[at] = np.einsum("tc,tc->c", Wt[:, rows], H[:, self.X.indices[at]])
+
+    def fill_with(self, means):
+        """Put the means of the columns where stored cells are missing."""
+        if self.missing is not None:
+            self.X.data[self.missing] = means[self.X.indices[self.missing]]
+
+    def fitted(self, Wt, H):
+        """Return W H in the place of the stored cells."""
+        return fitted_at_stored(self.X, Wt.T, H)
+
+    def loadings_times(self, H, cells=None):
+        """Return H X' (k x rows), in the dtype of X; with other numbers in the place of its cells, of these."""
+        X, cells = self.X, self.X.data if cells is None else cells
+        out = np.zeros((X.shape[0], len(H)), dtype=cells.dtype)
+        compiled(csr_times)(cells, X.indices, X.indptr, np.ascontiguousarray(H.T.astype(cells.dtype)), out)
+        return np.ascontiguousarray(out.T)
+
+    def scores_times(self, Wt, cells=None):
+        """Return W' X (k x p) in float64; with other numbers in the place of the cells, of these."""
+        X, cells = self.X, self.X.data if cells is None else cells
+        out = np.zeros((X.shape[1], len(Wt)))
+        compiled(csr_transposed_times)(cells, X.indices, X.indptr, np.ascontiguousarray(Wt.T), out)
+        return np.ascontiguousarray(out.T)
+
+    def hessians(self, H, whole, curvature):
+        """Return for each row the sum of curvature * h h' over its stored cells: packed, or the diagonal alone."""
+        if not whole:
+            return self.loadings_times(np.square(H), curvature)
+        k = len(H)
+        out = np.empty((k * (k + 1) // 2, self.X.shape[0]), H.dtype)
+        compiled(csr_grams_blas)(curvature, self.X.indices, self.X.indptr, np.ascontiguousarray(H.T), out)
+        return out
+
+    def of_rows(self, values):
+        """Return numbers that belong to rows, one for each stored cell of theirs."""
+        return np.repeat(values, np.diff(self.X.indptr))
+
+    def of_columns(self, values):
+        """Return numbers that belong to columns, one for each stored cell there."""
+        return values[self.X.indices]
+
+    def row_sums(self):
+        """Return the sums of the rows over observed cells."""
+        X = self.X if self.missing is None else with_data(self.X, np.where(self.missing, 0, self.X.data))
+        return np.asarray(X.sum(axis=1)).ravel()
+
+    def row(self, i):
+        """Return a row as an array."""
+        return self.X[[i]].toarray()[0]
+
+    def residual(self, Wt, H):
+        """Return a block of max(X - W H, 0) at the stored cells."""
+        X, rows = self.X, np.repeat(np.arange(self.X.shape[0]), np.diff(self.X.indptr))
+        fitted = sum((w[rows] * h[X.indices] for w, h in zip(Wt, H, strict=True)), start=np.zeros(len(X.data)))
+        return SparseBlock(with_data(X, np.maximum(X.data - fitted, 0)))
+
+    def content(self, factors, power):
+        """Return for every row a number that its cells alone decide, bit for bit, and the sum of their powers."""
+        X, ones = self.X, np.ones(self.X.shape[1])
+        cells = np.nan_to_num(self.without_guesses().data, nan=0.0).astype(np.float64)
+        return tuple(with_data(X, values) @ ones for values in (cells * factors[X.indices], cells**power))
+
+
 def take(X, rows):
     """Return the rows of a slice without a copy of their cells."""
     if not sparse.issparse(X):
@@ -46,65 +273,9 @@ def take(X, rows):
     return block
 
 
-class Block:
-    """A block of rows, with their weights (None: 1) and which of their cells are missing (of sparse X: stored ones).
-
-    ``observed`` is the share of each row's cells that is observed: 1 where nothing is missing. Missing cells hold a
-    guess, which can be made anew, in place.
-    """
-
-    def __init__(self, X, weights=None, missing=None, observed=None):
-        self.X, self.weights, self.missing = X, weights, missing
-        self.observed = 1.0 if observed is None else observed.astype(X.dtype)
-        self.counts = np.ones(X.shape[0], X.dtype) if weights is None else weights.astype(X.dtype)
-        self.fills = int(min(4, 1 / np.mean(self.observed)))  # per pass: what is filled in drags the fit to what it was
-        self._squared_norm = None if missing is not None else squares(X, weights)
-
-    def rounded(self, dtype):
-        """Return the block with its cells in another precision; itself where they have it."""
-        if self.X.dtype == dtype:
-            return self
-        other = copy(self)
-        other.X = with_data(self.X, self.X.data.astype(dtype)) if sparse.issparse(self.X) else self.X.astype(dtype, "C")
-        other.counts = self.counts.astype(dtype)
-        other.observed = self.observed.astype(dtype) if np.ndim(self.observed) else 1.0
-        return other
-
-    def fill(self, Wt, H):
-        """Put W H where cells are missing."""
-        if self.missing is None or not Wt.any():  # nothing is known yet: the means of the columns stay
-            return
-        H = H.astype(self.X.dtype)
-        if not sparse.issparse(self.X):
-            fill(self.X, product(Wt.T, H), self.missing)
-            return
-        at = np.flatnonzero(self.missing)
-        rows = rows_of_stored(self.X, at)
-        self.X.data[at] = np.einsum("tc,tc->c", Wt[:, rows], H[:, self.X.indices[at]])
-
-    def fill_with(self, means):
-        """Put the means of the columns where cells are missing."""
-        if self.missing is None:
-            return
-        if sparse.issparse(self.X):
-            self.X.data[self.missing] = means[self.X.indices[self.missing]]
-        else:
-            fill(self.X, means, self.missing)
-
-    def squared_norm(self):
-        """Return |X|^2, rows weighted."""
-        return squares(self.X, self.weights) if self._squared_norm is None else self._squared_norm
-
-
-def filled(X, missing, weights):
-    """Return X with the means of the columns where cells are missing, and where they are (of sparse X: stored ones)."""
-    means = column_means(X, weights, missing)
-    if not sparse.issparse(X):
-        holes = np.isnan(X)
-        return np.where(holes, means.astype(X.dtype), X), holes
-    full, holes = X.copy(), np.isnan(X.data)
-    full.data[holes] = means[X.indices[holes]]
-    return full, holes
+def cells_of(X, rows):
+    """Return where the rows of a slice have their cells: in X, or among the stored cells of sparse X."""
+    return slice(X.indptr[rows.start], X.indptr[rows.stop]) if sparse.issparse(X) else rows
 
 
 def fill(into, values, holes):
@@ -126,60 +297,6 @@ def with_data(X, data):
     other = sparse.csr_array(X.shape, dtype=data.dtype)
     other.data, other.indices, other.indptr = data, X.indices, X.indptr
     return other
-
-
-def loadings_times(H, X):
-    """Return H X' (k x rows), in the dtype of X, for a block of rows X."""
-    H = H.astype(X.dtype)
-    if not sparse.issparse(X):
-        if not X.flags.c_contiguous:
-            return product(H, X.T)
-        out = np.empty((len(H), len(X)), X.dtype)
-        compiled(row_products)(np.ascontiguousarray(H), X, out)
-        return out
-    out = np.zeros((X.shape[0], len(H)), dtype=X.dtype)
-    compiled(csr_times)(X.data, X.indices, X.indptr, np.ascontiguousarray(H.T), out)
-    return np.ascontiguousarray(out.T)
-
-
-def scores_times(Wt, X):
-    """Return W' X (k x p) in float64, for a block of rows X and its scores Wt (k x rows)."""
-    if not sparse.issparse(X):
-        return product(Wt.astype(X.dtype, copy=False), X).astype(np.float64)
-    out = np.zeros((X.shape[1], len(Wt)))
-    compiled(csr_transposed_times)(X.data, X.indices, X.indptr, np.ascontiguousarray(Wt.T), out)
-    return np.ascontiguousarray(out.T)
-
-
-def positive_residual(X, Wt, H):
-    """Return max(X - W H, 0) for a block of rows X; of a sparse block, at the stored cells."""
-    if not sparse.issparse(X):
-        return np.maximum(X - product(Wt.T, H), 0)
-    R = X.copy()
-    rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
-    fitted = sum((w[rows] * h[X.indices] for w, h in zip(Wt, H, strict=True)), start=np.zeros(len(X.data)))
-    R.data = np.maximum(X.data - fitted, 0)
-    return R
-
-
-def n_threads(n_jobs):
-    """Threads for ``n_jobs``: None is all that the process may use (CPU affinity, quota, OMP_NUM_THREADS)."""
-    if n_jobs is not None:
-        return max(1, joblib.cpu_count() + 1 + n_jobs if n_jobs < 0 else n_jobs)
-    cores = joblib.cpu_count()
-    limit = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
-    return min(cores, int(limit)) if limit.isdigit() and int(limit) > 0 else cores
-
-
-@contextmanager
-def workers(n_jobs, n_tasks):
-    """Give a ``map`` over ``n_tasks`` pieces of work, in order, on at most ``n_jobs`` threads."""
-    threads = min(n_threads(n_jobs), n_tasks)
-    if threads <= 1:
-        yield map
-        return
-    with ThreadPoolExecutor(threads, thread_name_prefix="nmf_features") as pool:
-        yield pool.map
 
 
 def fitted_at_stored(X, W, H):

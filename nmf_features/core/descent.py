@@ -14,73 +14,46 @@ matrix factorization algorithms using extrapolation.
 """
 
 import numpy as np
-from scipy import sparse
 
-from .blocks import Block, filled, loadings_times, positive_residual, row_blocks, scores_times, take
-from .missing import column_means, observed_shares
 from .penalties import balance
 from .products import inner, product
-from .projection import scores_of_used
-from .solvers import total
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X, and at the start and the end
 MORE_ROUNDS = 5  # of passes after exact scores, where these may always differ from those of the passes
 GOOD_PASSES = 2  # over the scores alone, from loadings that are near a minimum
 NOTHING = 1e-14  # a component that explains less of the sum of X has sunk to zero
-KEPT_CELLS = 1 << 21  # of tables that are rounded once, and not block by block in every pass
 
 
 class Descent:
-    """The loop, on one set of rows: down from given loadings to stationary ones. See the top of this file.
+    """The loop, on one table: down from given loadings to stationary ones. See the top of this file.
 
-    Passes start in precision ``dtype`` and go on in that of X where this one's rounding would tell; the end is always
-    judged there. The fall of the objective is judged over ``window`` passes; ``each`` maps over the blocks of rows;
-    ``watch``, if there is one, is called before each pass. It leaves ``H``, ``Wt`` (scores of each block, k x rows),
-    ``objective``, ``history``, ``n_iter`` and ``converged``.
+    Passes start in precision ``dtype`` and go on in that of the table where this one's rounding would tell; the end is
+    always judged there. The fall of the objective is judged over ``window`` passes; ``watch``, if there is one, is
+    called before each pass. It leaves ``H``, ``objective``, ``history``, ``n_iter`` and ``converged``, and scores in
+    the table.
     """
 
-    def __init__(self, X, dtype, weights, *, missing, loss, k, strengths, unit, make_solver, tol, window, each, watch):
-        self.X, self.weights, self.missing, self.loss = X, weights, missing, loss
-        self.k, self.strengths, self.unit = k, strengths, unit
-        self.solver, self.tol, self.window, self.each, self.watch = make_solver(), tol, window, each, watch
-        self.penalised = any(strengths)
-        self.rows = row_blocks(X, k, self.solver.per_row(k))
-        self.filled = X
-        self.observed = None  # the share of each column's cells that is, None for all
-        weights_of = [None if weights is None else weights[r] for r in self.rows]
-        if missing is None:
-            self.blocks = [Block(take(X, r), v) for r, v in zip(self.rows, weights_of, strict=True)]
-        else:
-            by_row, self.observed = observed_shares(X, missing, weights)
-            self.filled, holes = filled(X, missing, weights)
-            self.blocks = [
-                Block(take(self.filled, r), v, holes[cells_of(X, r)] if holes.any() else None, by_row[r])
-                for r, v in zip(self.rows, weights_of, strict=True)
-            ]
-        self.size = sum(self.solver.size(block) for block in self.blocks)
-        amounts = np.asarray(self.filled.sum(axis=0, dtype=np.float64)).ravel()
-        self.total, self.used = float(amounts.sum()), amounts > 0  # no columns of zeros, or nowhere observed
+    def __init__(self, table, dtype, *, loss, strengths, unit, solver, tol, window, watch):
+        self.table, self.loss, self.strengths, self.unit = table, loss, strengths, unit
+        self.solver, self.tol, self.window, self.watch = solver, tol, window, watch
+        self.penalised, self.k = any(strengths), table.k
+        summary = table.summary()
+        self.total = float(summary.column_sums.sum())
+        self.used = summary.column_sums > 0  # no columns of zeros, or nowhere observed
+        if not solver.sums_squares:
+            solver.prepare(summary)
+        self.size = sum(table.map(_size, solver))
+        self.constant = 0.0 if solver.sums_squares else sum(table.map(solver.constant))
+        self.by_columns = solver.per_stored
         self.rough = dtype
-        self._begin()
+        self.restart()
 
     def restart(self):
         """Forget all scores, what was filled in, and what was met."""
-        if self.missing is not None:
-            means = column_means(self.X, self.weights, self.missing)
-            for block in self.blocks:
-                block.fill_with(means)
-        return self._begin()
-
-    def _begin(self):
-        self.Wt = self.before = None  # memory is given back before there is new
-        memory = np.zeros(self.X.shape[0] * self.k, self.rough)  # in one piece, so that it is given back in one
-        self.Wt = [memory[r.start * self.k : r.stop * self.k].reshape(self.k, -1) for r in self.rows]
-        fills = self.missing is not None and self.solver.sums_squares
-        self.before = [Wt_block.copy() if fills else None for Wt_block in self.Wt]  # scores of the pass before
+        self.table.start(self.rough, remembers=self.table.missing is not None and self.solver.sums_squares)
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.first = 0  # entry of the history that was found in the precision of now
         self._set_precision(self.rough)
-        self.solver.attach(self)
         self._lift()
         return self
 
@@ -100,7 +73,7 @@ class Descent:
             H = np.where(self.used, H, 0.0)
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
-        self.solver.accepted()
+        self._accept()
         for _ in range(GOOD_PASSES if good else 0):
             self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
         careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
@@ -109,7 +82,7 @@ class Descent:
                 self.watch()
             self.n_iter += 1
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2, share)
-            H_new = self.solver.improve_components(H, stats, self.strengths, self.observed)
+            H_new = self._improve_components(H, stats)
             value = self._evaluate(H_new, stats)
             rose = not value <= self.objective + 4 * self.rounding  # or is not a number
             if rose and not self.solver.descends:
@@ -120,6 +93,8 @@ class Descent:
             if rose:  # extrapolated too far, or too few sweeps
                 H, momentum, share, rejected = self.H, 1.0, 0.0, rejected + 1
                 self.solver.rejected(rejected)
+                if self.solver.takes_back:
+                    self.table.take_back()
                 if rejected > 1 and self._sharpen():
                     self.objective, rejected = np.inf, 0
                 elif rejected > 1:
@@ -130,10 +105,10 @@ class Descent:
             rejected = 0
             judged, residual = len(self.history) - self.first >= self.window, np.inf
             if careful and judged:
-                residual = self.solver.residual(H, stats, self.strengths, self.observed)
+                residual = self._residual(H, stats)
             if self.penalised or careful:
                 H_new, value = self._balance(H_new, stats, value)
-            self.solver.accepted()
+            self._accept()
             value = min(value, self.objective)
             self.history.append(value)
             settled = value <= self.rounding
@@ -153,31 +128,30 @@ class Descent:
         self.stuck = rejected > 0
         return self
 
-    def settle(self, max_iter, n_jobs):
+    def settle(self, max_iter):
         """Judge the end by exact scores, revive components that died, go on where there is more to gain.
 
-        Return the exact scores for loadings divided by their sums, and these sums.
+        The table keeps the exact scores.
         """
         revivals, rounds = np.zeros(self.k, dtype=int), 0
         while True:
             if self.solver.positive or not self.solver.sums_squares:
                 self._clear()
-            self.Wt = None
-            U, sums, self.H = scores_of_used(self.X, self.H, self.strengths, n_jobs, self.missing, self.loss)
+            self.H = self.table.score_exactly(self.H, self.strengths, self.loss)
             rounded = self._sharpen()
             if not self.solver.sums_squares:  # such solvers look at all scores; a copy of them all is large
-                self.Wt = [self._transposed(U, sums, r) for r in self.rows]
-            stats = self._statistics(U, sums)
+                self.table.resume()
+            stats = self.table.sum_over(_statistics, self.solver, self.H)
             value = self._evaluate(self.H, stats)
             gain = self.objective - value
             # Exact scores of a row may be worse than those met on the way, where its problem is not convex.
             self.objective = min(self.objective, value) if self.solver.convex and not rounded else value
             self.history[-1:] = [self.objective]
-            self.kkt_residual = self.solver.residual(self.H, stats, self.strengths, self.observed)
+            self.kkt_residual = self._residual(self.H, stats)
             if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
                 self.converged = self.kkt_residual <= np.sqrt(self.tol)
             if not self.converged or self.objective <= self.rounding:
-                return U, sums
+                return
             more = not self.stuck and (
                 gain > self.window * self.tol * self.objective + self.rounding
                 or (self.kkt_residual > np.sqrt(self.tol) and (self.solver.convex or rounds < MORE_ROUNDS))
@@ -185,22 +159,27 @@ class Descent:
             rounds += 1
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
-                return U, sums
+                return
             if self.solver.sums_squares:
-                self.Wt = [self._transposed(U, sums, r) for r in self.rows]
+                self.table.resume()
             self._lift()
             if not (more or self._revive(dead, revivals)):
-                return U, sums
+                return
             self.converged = False
             if self.n_iter < max_iter:
                 self.run(self.H, max_iter)
+
+    def _accept(self):
+        self.solver.accepted()
+        if self.solver.takes_back:
+            self.table.keep()
 
     def _clear(self):
         """Make zero what solvers that only come near it leave, of columns of zeros and of components that sank."""
         self.H = np.where(self.used, self.H, 0)
         if not self.loss.takes_zeros:  # there cells count by their ratios, however small they are
             return
-        amounts = sum(Wt_block.sum(axis=1, dtype=np.float64) for Wt_block in self.Wt) * self.H.sum(axis=1)
+        amounts = sum(self.table.map(_sums_of_scores)) * self.H.sum(axis=1)
         for t in np.argsort(amounts, kind="stable"):
             rest = self.H * (np.arange(self.k) != t)[:, None]
             sunk = amounts[t] <= NOTHING * max(amounts.max(), self.total)
@@ -209,30 +188,25 @@ class Descent:
                 self.H = rest
 
     def _set_precision(self, dtype):
-        self.dtype = dtype
-        self.at_hand = self.blocks  # small tables are rounded once, others block by block, when they are read
-        if (self.X.nnz if sparse.issparse(self.X) else self.X.size) <= KEPT_CELLS:
-            self.at_hand = [block.rounded(dtype) for block in self.blocks]
+        self.table.round_to(dtype)
         # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told. In
         # single precision the errors of the blocks, which are summed in double, are seen, and average out.
-        accuracy = 1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps) / np.sqrt(len(self.blocks))
+        accuracy = 1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps) / np.sqrt(self.table.n_blocks)
         self.rounding = accuracy * self.size
 
     def _sharpen(self):
-        """Go on in the precision of X; return whether that is a change."""
-        if self.dtype == self.X.dtype:
+        """Go on in the precision of the table; return whether that is a change."""
+        if self.table.precision == self.table.dtype:
             return False
-        self._set_precision(self.X.dtype)
+        self._set_precision(self.table.dtype)
         self.first = len(self.history)
-        self.Wt = [Wt_block.astype(self.dtype) for Wt_block in self.Wt or []]
         return True
 
     def _lift(self):
         """Lift zeros among the scores, for a solver that could not."""
         if self.solver.positive:
-            least = 1e-6 * max(Wt_block.max(initial=0.0) for Wt_block in self.Wt) or self.solver.blank
-            for Wt_block in self.Wt:
-                np.maximum(Wt_block, least, out=Wt_block)
+            least = 1e-6 * max(self.table.map(_largest_score)) or self.solver.blank
+            self.table.visit(_lift_scores, least)
 
     def _pass(self, H, sweeps, enough, share=0.0):
         """Improve the scores, and return what the loadings need to know: one read of X.
@@ -240,125 +214,146 @@ class Descent:
         Missing cells are filled with the loadings, and with scores extrapolated by ``share``, too.
         """
         context = self.solver.context(H, self.strengths)
+        return self.table.sum_over(_improve, self.solver, H, context, self.strengths, sweeps, enough, share)
 
-        def improve(block, Wt_block, before):
-            if before is not None:
-                ahead = np.maximum(Wt_block + share * (Wt_block - before), 0) if share else Wt_block
-                block.fill(ahead, H)
-                before[:] = Wt_block
-            return self.solver.improve_scores(block, Wt_block, H, context, self.strengths, sweeps, enough)
+    def _improve_components(self, H, stats):
+        observed = self.table.observed
+        if not self.by_columns:
+            return self.solver.improve_components(H, stats, self.strengths, observed)
+        parts = list(self.table.map_columns(self.solver.improve_columns, H, self.strengths, observed))
+        return np.concatenate(parts, axis=1, dtype=np.float64)
 
-        return total(self.of_blocks(improve, self.before))
-
-    def of_blocks(self, function, *more):
-        """Map a function of a block, its scores and ``more`` over the blocks, in the precision of the passes."""
-        return self.each(
-            lambda block, *others: function(block.rounded(self.dtype), *others), self.at_hand, self.Wt, *more
-        )
-
-    def _statistics(self, U, sums):
-        """Return what the loadings need to know, for exact scores."""
-
-        def of_block(block, r):
-            return self.solver.statistics(block.rounded(self.dtype), self._transposed(U, sums, r), self.H)
-
-        return total(self.each(of_block, self.at_hand, self.rows))
+    def _residual(self, H, stats):
+        observed, top = self.table.observed, H.max(initial=0.0)
+        if not self.by_columns:
+            return self.solver.residual(H, stats, self.strengths, observed)
+        if top == 0:
+            return 0.0
+        return max(self.table.map_columns(self.solver.residual_of_columns, H, self.strengths, observed)) / top
 
     def _evaluate(self, H, stats):
-        return self.solver.loss(H, stats) + self._penalty(H, stats.W_sums, stats.W_squares)
+        penalty = self._penalty(H, stats.W_sums, stats.W_squares)
+        if self.solver.sums_squares:
+            return self.solver.error(H, stats) + penalty
+        return float(sum(self.table.map(self.solver.error_of_block, H))) + self.constant + penalty
 
     def _penalty(self, H, W_sums, W_squares):
         if not self.penalised:
             return 0.0
         scores = self.strengths.l1_W * W_sums.sum() + self.strengths.l2_W / 2 * W_squares.sum()
-        return float(scores) + self.strengths.cost(np.zeros(0), H, columns=self.observed)
+        return float(scores) + self.strengths.cost(np.zeros(0), H, columns=self.table.observed)
 
     def _balance(self, H, stats, value):
         """Share the scale between scores and loadings; return the loadings and the objective there."""
-        c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.observed)
-        for Wt_block in self.Wt + [before for before in self.before if before is not None]:
-            Wt_block *= c[:, None].astype(self.dtype)
+        c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.table.observed)
+        self.table.visit(_rescale, c)
         before = self._penalty(H, stats.W_sums, stats.W_squares)
         H, self.H = H / c[:, None], self.H / c[:, None]
         return H, value - before + self._penalty(H, stats.W_sums * c, stats.W_squares * c**2)
 
-    def _transposed(self, U, sums, r):
-        return np.ascontiguousarray((U[r] / sums.astype(self.X.dtype)).T)
-
     def _revive(self, dead, revivals):
         """Put a rank-one piece of the residual in place of the first dead component that it pays for."""
-        v = np.ones(self.X.shape[0]) if self.weights is None else self.weights
-        blocks = [block.X for block in self.blocks]
         for t in np.flatnonzero(dead):
             revivals[t] += 1
             if not self.solver.sums_squares:
                 if self._try(t):
                     return True
                 continue
-            pair = _rank_one(blocks, self.Wt, v, self.H, self.strengths, self.unit, self.objective)
+            pair = _rank_one(self.table, self.H, self.strengths, self.unit, self.objective)
             if pair is not None:
-                for r, Wt_block in zip(self.rows, self.Wt, strict=True):
-                    Wt_block[t] = pair[0][r]
+                self.table.visit(_set_component, t, pair[0])
                 self.H[t] = pair[1]
                 return True
         return False
 
     def _try(self, t):
         """Make a pass with the residual of the worst row as loadings of a component; keep it if it pays."""
-        worst, best = -1.0, None
-        for block, Wt in zip(self.blocks, self.Wt, strict=True):
-            R = positive_residual(block.X, Wt, self.H)
-            sums = np.asarray(R.sum(axis=1)).ravel()
-            i = int(sums.argmax())
-            if sums[i] > worst:
-                worst, best = sums[i], R[[i]].toarray()[0] if sparse.issparse(R) else R[i]
+        _, best = max(self.table.map(_worst_row, self.H), key=lambda pair: pair[0])
         if not best.any():
             return False
-        H, kept = self.H.copy(), [Wt.copy() for Wt in self.Wt]
+        H = self.H.copy()
+        self.table.keep()
         H[t] = best
         for _ in range(3):
             stats = self._pass(H, CAREFUL_SWEEPS, 0.01)
-            H = self.solver.improve_components(H, stats, self.strengths, self.observed)
+            H = self._improve_components(H, stats)
         if self._evaluate(H, stats) < self.objective - self.rounding:
             self.H = H
             return True
-        self.Wt = kept
+        self.table.take_back()
         return False
 
 
-def cells_of(X, rows):
-    """Return where the rows of a slice have their cells: in X, or among the stored cells of sparse X."""
-    return slice(X.indptr[rows.start], X.indptr[rows.stop]) if sparse.issparse(X) else rows
+# What is done with each block of rows
 
 
-def _rank_one(blocks, Wt, v, H, strengths, unit, value):
+def _improve(block, Wt, solver, H, context, strengths, sweeps, enough, share):
+    """Improve the scores; where cells are missing make a new guess first, from scores extrapolated by ``share``."""
+    if block.before is not None:
+        ahead = np.maximum(Wt + share * (Wt - block.before), 0) if share else Wt
+        block.fill(ahead, H)
+        block.before[:] = Wt
+    return solver.improve_scores(block, Wt, H, context, strengths, sweeps, enough)
+
+
+def _statistics(block, Wt, solver, H):
+    return solver.statistics(block, Wt, H)
+
+
+def _size(block, Wt, solver):
+    return solver.size(block)
+
+
+def _sums_of_scores(block, Wt):
+    return Wt.sum(axis=1, dtype=np.float64)
+
+
+def _largest_score(block, Wt):
+    return Wt.max(initial=0.0)
+
+
+def _lift_scores(block, Wt, least):
+    np.maximum(Wt, least, out=Wt)
+
+
+def _rescale(block, Wt, c):
+    for scores in (Wt, block.before):
+        if scores is not None:
+            scores *= c[:, None].astype(Wt.dtype)
+
+
+def _set_component(block, Wt, t, w):
+    Wt[t] = w[block.rows]
+
+
+def _worst_row(block, Wt, H):
+    """Return the largest sum of a row's positive residual, and this residual."""
+    R = block.residual(Wt, H)
+    sums = R.row_sums()
+    i = int(sums.argmax())
+    return sums[i], R.row(i)
+
+
+# A rank-one piece of the residual
+
+
+def _rank_one(table, H, strengths, unit, value):
     """Best non-negative rank-one piece of the residual, or None if it would not lower the penalised objective.
 
     With a penalty w = h = 0 is a strict local minimum, so only such a finite step can revive a component.
     """
-    ends = np.cumsum([block.shape[0] for block in blocks])[:-1]
+    v = np.ones(table.shape[0]) if table.weights is None else table.weights
 
     def times(h):  # residual times h
-        parts = zip(blocks, Wt, strict=True)
-        return np.concatenate(
-            [loadings_times(h[None], X)[0] - product(product(H, h), V) for X, V in parts], dtype=np.float64
-        )
+        return np.concatenate(list(table.map(_residual_times, H, h)), dtype=np.float64)
 
     def back_times(w):  # w times residual
-        parts = zip(np.split(w, ends), blocks, Wt, strict=True)
-        return sum(scores_times(u[None], X)[0] - product(product(V, u), H) for u, X, V in parts)
+        return sum(table.map(_times_residual, H, w))
 
-    worst, missing = (-1.0, None), 0.0
-    for X, V, v_block in zip(blocks, Wt, np.split(v, ends), strict=True):
-        R = positive_residual(X, V, H)
-        norms = v_block * np.asarray((R * R).sum(axis=1)).ravel()
-        i = int(norms.argmax())
-        if norms[i] > worst[0]:
-            row = R[[i]].toarray()[0] if sparse.issparse(R) else R[i]
-            worst = norms[i], row.astype(np.float64)
-        missing = missing + np.ravel(product(v_block, R)).astype(np.float64)
+    norms, rows, missing = zip(*table.map(_worst_square, H, v), strict=True)
+    worst, missing = rows[int(np.argmax(norms))].astype(np.float64), sum(missing)
     best, best_change = None, -1e-12 * value
-    for h in (worst[1], missing):  # two starts: the worst row, and the direction of all that is missing
+    for h in (worst, missing):  # two starts: the worst row, and the direction of all that is missing
         for iteration in range(60):
             penalised = iteration >= 30  # first the direction, then its size
             if not h.any():
@@ -376,3 +371,22 @@ def _rank_one(blocks, Wt, v, H, strengths, unit, value):
             if h.any() and change < best_change:
                 best, best_change = (w, h), change
     return best
+
+
+def _residual_times(block, Wt, H, h):
+    block.fill(Wt, H)
+    return block.loadings_times(h[None])[0] - product(product(H, h), Wt)
+
+
+def _times_residual(block, Wt, H, w):
+    block.fill(Wt, H)
+    return block.scores_times(w[None, block.rows])[0] - product(product(Wt, w[block.rows]), H)
+
+
+def _worst_square(block, Wt, H, v):
+    """Return the largest norm of a row's positive residual, that residual, and the sum of all."""
+    block.fill(Wt, H)
+    R, v = block.residual(Wt, H), v[block.rows]
+    norms = v * np.asarray((R.X * R.X).sum(axis=1)).ravel()
+    i = int(norms.argmax())
+    return norms[i], R.row(i), np.ravel(product(v, R.X)).astype(np.float64)

@@ -25,12 +25,13 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
-from .blocks import fitted_at_stored, rows_of_stored, take, with_data, workers
+from .blocks import fitted_at_stored, rows_of_stored, take, with_data
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
 from .losses import LEAST_SQUARES
 from .missing import Missing, leaves_out_unstored, observed_shares
+from .newton import diagonal_of_packed, multiply
 from .products import gram, product
-from .solvers import diagonal_of_packed, multiply
+from .threads import workers
 
 RIDGE = 1e-12
 LITTLE = 1e-4  # of a difference, beside what it is one of: less has lost four digits

@@ -98,19 +98,19 @@ SQUARES = Field(descend_squares, np.float64, lambda k: min(k // 2 + 2, 6))
 COUNTS = Field(descend_counts, np.float32, lambda k: min(2 * k + 1, 14))
 
 
-def race(X, rows, k, loss, strengths, missing=None, effort=1):
+def race(table, rows, k, loss, strengths, effort=1):
     """Return the loadings to go on from, best first, and whether a doubt is left; None where there is no race.
 
-    ``rows`` are those of X by content. Missing cells hold the means of their columns here. Where that, or few rows, or
-    another loss leave a doubt, those that come near the best are returned, too. ``effort`` multiplies the number of
-    starts, and so many are returned, if there are as many different minima.
+    ``rows`` are those of the table by content. Missing cells hold the means of their columns here. Where that, or few
+    rows, or another loss leave a doubt, those that come near the best are returned, too. ``effort`` multiplies the
+    number of starts, and so many are returned, if there are as many different minima.
     """
-    n, p = X.shape
+    (n, p), missing = table.shape, table.missing
     field = COUNTS if loss.counts else SQUARES
     m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):
         return None, False
-    few, v = _drawn(X, rows, m, missing)
+    few, v = _drawn(table, rows, m)
     if not few.any():
         return None, False
     times = effort * SMALL_EFFORT if few.size <= SMALL_CELLS else effort
@@ -128,7 +128,7 @@ def race(X, rows, k, loss, strengths, missing=None, effort=1):
         left = COUNTS.run(few, v, strengths, candidates, FIRST + len(of_squares), hits(COUNTS), most)
     if not_all:
         m = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
-        more, v = _drawn(X, rows, m, missing)
+        more, v = _drawn(table, rows, m)
         near = _near(left, NEAR, effort * MOST_NEAR)
         candidates, first = chain(near, starts(more, k, v)), len(near) + 2
         times_met = effort * field.hits(k) + len(near) - 1  # that those of few rows lead there says less
@@ -143,11 +143,11 @@ def _near(minima, margin, most):
     return [H for value, H in minima[:most] if value <= minima[0][0] * (1 + margin)]
 
 
-def _drawn(X, rows, m, missing):
-    """Return m rows of X (or all) as an array without missing cells, and what they weigh."""
-    drawn, weights = rows.all() if X.shape[0] <= m else rows.sample(m)
-    part = X[drawn].toarray() if sparse.issparse(X) else X[drawn]
-    part = np.ascontiguousarray(part, dtype=np.float64)
-    if missing is not None:
+def _drawn(table, rows, m):
+    """Return m rows (or all) as an array without missing cells, and what they weigh."""
+    drawn, weights = rows.all() if table.shape[0] <= m else rows.sample(m)
+    part = table.take(drawn)
+    part = np.ascontiguousarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float64)
+    if table.missing is not None:
         part = np.where(np.isnan(part), column_means(part, weights), part)
     return part, weights

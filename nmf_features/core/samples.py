@@ -11,12 +11,6 @@ Fast Monte-Carlo algorithms for finding low-rank approximations, for drawing row
 """
 
 import numpy as np
-from scipy import sparse
-
-from .blocks import with_data
-from .kernels import compiled, content_keys
-
-SLICE_CELLS = 1 << 17  # a slice of rows stays in the cache
 
 
 class Rows:
@@ -25,12 +19,13 @@ class Rows:
     ``power`` says by what powers of its cells a row is measured: from 0 to 2.
     """
 
-    def __init__(self, X, weights=None, power=2.0):
-        self.weights = weights
+    def __init__(self, table, power=2.0):
+        self.weights = table.weights
         # Without any relation: whole multiples of regular ones would often have the same sum for different rows.
-        factors = np.random.default_rng(0).uniform(1, 2, X.shape[1])
-        keys, self.sizes = _keys_and_sizes(X, factors, float(power))
-        self.order = np.argsort(keys, kind="stable") if weights is None else np.lexsort((weights, keys))
+        factors = np.random.default_rng(0).uniform(1, 2, table.shape[1])
+        parts = zip(*table.map(_content, factors, float(power)), strict=True)
+        keys, self.sizes = (np.concatenate(part) for part in parts)
+        self.order = np.argsort(keys, kind="stable") if self.weights is None else np.lexsort((self.weights, keys))
         in_order = self._weights(self.order)  # sums, too, are the same in any order that the rows came in
         self.weight, self.size = in_order.sum(), (in_order * self.sizes[self.order]).sum()
 
@@ -54,15 +49,6 @@ class Rows:
         return (1 / self.weight + (self.sizes[rows] / self.size if self.size else 1 / self.weight)) / 2
 
 
-def _keys_and_sizes(X, factors, power):
+def _content(block, Wt, factors, power):
     """Return for every row a number that its cells alone decide, bit for bit, and the sum of their powers."""
-    n, p = X.shape
-    keys, sizes = np.zeros(n), np.zeros(n)
-    if sparse.issparse(X):
-        cells = np.nan_to_num(X.data, nan=0.0).astype(np.float64)
-        return tuple(with_data(X, values) @ np.ones(p) for values in (cells * factors[X.indices], cells**power))
-    step = max(1, SLICE_CELLS // max(p, 1))
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
-        compiled(content_keys)(np.ascontiguousarray(X[rows]), factors, power, keys[rows], sizes[rows])
-    return keys, sizes
+    return block.content(factors, power)

@@ -7,6 +7,7 @@ in double. The problem is symmetric in X and X', so a wide table is solved as it
 smaller factor.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,7 +16,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils import check_array, check_random_state
 
-from .blocks import row_blocks, workers
+from .blocks import row_blocks
 from .checks import check_columns
 from .descent import Descent
 from .kernels import compiled, leads_to
@@ -27,8 +28,10 @@ from .projection import exact_scores, scores_of_used
 from .race import SAME, race
 from .race import TOL as RACE_TOL
 from .samples import Rows
-from .solvers import DIVERGENCE_SOLVERS, solvers_of
+from .solvers import is_default, solver_maker
 from .starts import STARTS, nndsvda, starts
+from .tables import MemoryTable
+from .threads import workers
 from .units import in_units, largest, safe_scale
 
 SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first, but for that of race.py
@@ -149,30 +152,26 @@ def fit_loadings(
     if wide:
         order = slice(None)  # in which these rows stand as columns; it tells only where many starts are tried
         if isinstance(init, str) and init == "auto":
-            order = Rows(X, None, loss.power).order
+            order = Rows(MemoryTable(X), loss.power).order
         X = X[order].T.tocsr() if sparse.issparse(X) else X[order].T
         strengths, unit = _swap(strengths), _swap(unit)
     if not isinstance(init, str):
         init = np.ldexp(init, -e)
         if wide:  # the loop starts from the other factor
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs)[order].T.astype(np.float64)
+    if learning_rate is not None:
+        learning_rate = np.ldexp(learning_rate, 2 * e)  # in units of X
 
-    options = {} if learning_rate is None else {"learning_rate": np.ldexp(learning_rate, 2 * e)}  # in units of X
-    known = solvers_of(loss, missing)
-    if known is DIVERGENCE_SOLVERS:
-        options = {"loss": loss, "unstored": leaves_out_unstored(missing)}
-    make = partial(known[solver], **options)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
-        descent = partial(
-            Descent, missing=missing, loss=loss, k=k, strengths=strengths, unit=unit, make_solver=make, each=each,
+        search = Search(
+            loss, strengths, unit, solver_maker(solver, loss, missing, learning_rate), init, n_init, rng, max_iter, tol,
+            races=isinstance(init, str) and init == "auto" and is_default(solver, loss, missing),
+            samples=learning_rate is None,  # a rate fits one number of rows
+            single=_fits_single(X, np.ldexp(problem.top, -2 * e), strengths),
             watch=watch,
         )  # fmt: skip
-        races = isinstance(init, str) and init == "auto" and known[solver] is known["auto"]
-        long = learning_rate is None  # a rate fits one number of rows
-        single = _fits_single(X, np.ldexp(problem.top, -2 * e), strengths)
-        best = _coarse_to_fine(X, weights, descent, races, long, single, init, n_init, rng, max_iter, tol)
-        U, sums = best.settle(max_iter, n_jobs)
-    H = best.H
+        best = search.run(MemoryTable(X, weights, missing, k, search.solver().per_row(k), each, n_jobs))
+    U, sums, H = best.table.exact, best.table.sums, best.H
     if wide:
         H = (U / sums).T.astype(np.float64)
         U, sums, H = scores_of_used(as_given, H, _swap(strengths), n_jobs)
@@ -184,63 +183,105 @@ def fit_loadings(
     return Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
 
 
-def _coarse_to_fine(X, weights, make, races, long, single, init, n_init, rng, max_iter, tol):
-    """Run descents on samples, if X is ``long``, and on all rows; return the one with the lowest objective.
+@dataclass(frozen=True)
+class Search:
+    """The way from a table to its best loadings: races, descents on samples of its rows, and on all of them.
 
-    ``make`` makes a descent on given rows. Where ``races`` says so, a race tells where to begin. What leads to nearly
-    the best minimum on a sample goes on to the next, and all rows decide.
+    ``races`` says whether races tell where to begin, ``samples`` whether samples may go before all rows, ``single``
+    whether single precision will do there.
     """
-    solver, k, missing, loss = make.keywords["make_solver"](), *(make.keywords[q] for q in ("k", "missing", "loss"))
-    sizes = sample_sizes(X, k, not solver.sums_squares) if long else [X.shape[0]]
-    rough = len(sizes) > 1 and solver.rough and single
-    by_content = Rows(X, weights, loss.power) if races or len(sizes) > 1 else None
-    left, doubtful = None, False
-    if races:
-        left, doubtful = race(X, by_content, k, loss, make.keywords["strengths"], missing, n_init)
-    good = left is not None
-    judged = good and tol >= RACE_TOL  # five passes that gain little were made before
-    for m in sizes:
-        first, last = m == sizes[0], m == sizes[-1]
-        rows, v = (slice(None), weights) if last else by_content.sample(m)
-        descent = partial(
-            make,
-            X if last else X[rows],
-            SINGLE if rough else X.dtype,
-            v,
-            tol=tol if last else max(tol * m / sizes[-1], min(SAMPLE_TOL, k / (SAMPLE_PASSES * m))),
-            window=2 if last and (judged or not first) else 5,
-        )
-        passes = max_iter * (sizes[-1] // m)  # one over a sample costs its share of one over all rows
-        if last:
-            by_content = None  # it takes memory
-        if left is None:
-            left = _named_starts(descent(), init, n_init, rng)
-        if first and doubtful:  # few rows may miss what more rows show
-            more = descent()
-            left = [*left, nndsvda(more.filled, k, None, more.weights)]
-        if not last:
-            met = []
-            for H in left:
-                run = descent().run(H, passes, good)
-                met.append((run.value, run.H))
-            met.sort(key=lambda pair: pair[0])
-            near = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]]
-            left = _distinct(near or [met[0][1]])
-            good = True
-    if not (good and len(left) > 1 and n_init == 1):  # several starts that are asked for go to the end
-        return min((descent().run(H, passes, good) for H in left), key=lambda run: run.value)
-    most = min(passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
-    run, best, least = descent(), None, np.inf
+
+    loss: BetaDivergence
+    strengths: Strengths
+    unit: Strengths
+    solver: Callable
+    init: str | np.ndarray
+    n_init: int
+    rng: np.random.RandomState
+    max_iter: int
+    tol: float
+    races: bool
+    samples: bool = True
+    single: bool = True
+    watch: Callable | None = None
+
+    def run(self, table):
+        """Return the descent with the lowest objective, settled: its table holds exact scores."""
+        solver, k = self.solver(), table.k
+        sizes = sample_sizes(table, not solver.sums_squares) if self.samples else [table.shape[0]]
+        rough = len(sizes) > 1 and solver.rough and self.single
+        by_content = Rows(table, self.loss.power) if self.races or len(sizes) > 1 else None
+        left, doubtful = None, False
+        if self.races:
+            left, doubtful = race(table, by_content, k, self.loss, self.strengths, self.n_init)
+        good = left is not None
+        judged = good and self.tol >= RACE_TOL  # five passes that gain little were made before
+        for m in sizes:
+            first, last = m == sizes[0], m == sizes[-1]
+            rows = table if last else table.sample(*by_content.sample(m))
+            tol = self.tol if last else max(self.tol * m / sizes[-1], min(SAMPLE_TOL, k / (SAMPLE_PASSES * m)))
+            window, dtype = 2 if last and (judged or not first) else 5, SINGLE if rough else table.dtype
+            descent = partial(self._descent, rows, dtype, tol, window)
+            passes = self.max_iter * (sizes[-1] // m)  # one over a sample costs its share of one over all rows
+            if last:
+                by_content = None  # it takes memory
+            if left is None:
+                left = self._named_starts(rows)
+            if first and doubtful:  # few rows may miss what more rows show
+                left = [*left, self._start(nndsvda, rows)]
+            if not last:
+                left, good = _best_of(descent, left, passes, good), True
+        if good and len(left) > 1 and self.n_init == 1:
+            best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
+        else:  # several starts that are asked for go to the end
+            best = min((descent().run(H, passes, good) for H in left), key=lambda run: run.value)
+        best.settle(self.max_iter)
+        return best
+
+    def _descent(self, table, dtype, tol, window):
+        return Descent(
+            table.fresh(), dtype, loss=self.loss, strengths=self.strengths, unit=self.unit, solver=self.solver(),
+            tol=tol, window=window, watch=self.watch,
+        )  # fmt: skip
+
+    def _named_starts(self, table):
+        """Return the starts that were asked for, on the rows of a table."""
+        if isinstance(self.init, str) and self.init == "auto":
+            X, weights = table.in_memory()
+            return list(islice(starts(X, table.k, weights), 1 if table.k < 2 else max(2, self.n_init)))
+        first = self._start(STARTS[self.init], table) if isinstance(self.init, str) else self.init
+        return [first, *(self._start(STARTS["random"], table) for _ in range(self.n_init - 1))]
+
+    def _start(self, method, table):
+        X, weights = table.in_memory()
+        return method(X, table.k, self.rng, weights)
+
+
+def _best_of(descent, left, passes, good):
+    """Return the loadings that descents on a sample lead to, best first, but for those that are clearly worse."""
+    met = []
+    for H in left:
+        run = descent().run(H, passes, good)
+        met.append((run.value, run.H))
+    met.sort(key=lambda pair: pair[0])
+    near = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]]
+    return _distinct(near or [met[0][1]])
+
+
+def _judged(run, left, passes, most):
+    """Return the descent from the loadings that are best after at most so many passes over all rows."""
+    most = min(passes, most)
+    best, least = None, np.inf
     for H in reversed(left):  # all in the same memory; the likely best one comes last, and goes on
         if best is not None:
             run.restart()
-        run.run(H, most, good)
+        run.run(H, most, True)
         # What differs by less is one minimum, and rounding must not decide; an exact fit may be a little below zero.
         if run.value <= least + SAME * abs(least):
             best = run.H
         least = min(least, run.value)
     if run.H is not best:
-        run.restart().run(best, passes, good)
+        run.restart().run(best, passes, True)
     return run if run.converged else run.run(run.H, passes)
 
 
@@ -263,30 +304,17 @@ def _swap(strengths):
     return Strengths(strengths.l1_H, strengths.l1_W, strengths.l2_H, strengths.l2_W)
 
 
-def sample_sizes(X, k, large=False):
+def sample_sizes(table, large=False):
     """Rows of the samples that a long table is fitted on, each many times the one before, and all rows at last.
 
     The loadings from a small sample are a start for the larger one that leaves it few passes. Where passes cost much
     (``large``) a table is long earlier, and samples grow in smaller steps.
     """
-    n, p = X.shape
-    cells, step = (X.nnz if sparse.issparse(X) else n * p), 4 if large else 16
+    (n, p), cells, step = table.shape, table.n_cells, 4 if large else 16
     # enough rows for every column: two for each, or 20 stored cells in each
-    least = max(SAMPLE_ROWS, 10 * k, 20 * n * p // max(X.nnz, 1) if sparse.issparse(X) else 2 * p)
+    least = max(SAMPLE_ROWS, 10 * table.k, 20 * n * p // max(cells, 1) if table.is_sparse else 2 * p)
     sizes, m = [n], n // step
     while cells > (LONG_CELLS // 16 if large else LONG_CELLS) and m >= least:
         sizes.insert(0, m)
         m //= step
     return sizes
-
-
-def _named_starts(descent, init, n_init, rng):
-    """Return the starts that were asked for, on the rows of a descent."""
-    X, k, weights = descent.filled, descent.k, descent.weights
-    if not isinstance(init, str):
-        first = [init]
-    elif init == "auto":
-        return list(islice(starts(X, k, weights), 1 if k < 2 else max(2, n_init)))
-    else:
-        first = [STARTS[init](X, k, rng, weights)]
-    return first + [STARTS["random"](X, k, rng, weights) for _ in range(n_init - 1)]

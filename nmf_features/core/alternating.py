@@ -1,0 +1,227 @@
+"""Solvers for least squares: both halves of a pass are one problem, solved in turn.
+
+    minimise  1/2 |X - W H|^2 + penalty(W) + penalty(H),   W >= 0, H >= 0
+
+Given H the rows of W are independent; given W, H depends on X through W'X and W'W, sums over rows. Both halves are the
+same problem,
+
+    minimise over F >= 0:   1/2 tr(F' A F) - tr(F' B) + l1 sum(F),        A (k x k), B (k x m), l1 (m)
+
+with F = W', A = HH' + l2, B = HX' for the scores, and F = H, A = W'W + l2, B = W'X for the loadings (l1 is one number
+where nothing is missing). A solver is a way to improve F, given A, B and l1.
+
+Missing cells are filled with what the current factors say of them, at each pass: what is minimised then is never below
+the objective over the observed cells, and equal to it where it touches (expectation and maximisation, EM).
+
+References: A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and
+tensor factorizations; N. Gillis and F. Glineur (2012) for several sweeps per product with X.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .kernels import compiled, coordinate_descent
+from .products import gram, inner, product
+
+
+class Statistics(NamedTuple):
+    """Sums over rows (weighted, where rows have weights): all that the loadings need to know of X."""
+
+    WtW: np.ndarray  # k x k
+    WtX: np.ndarray  # k x p
+    W_sums: np.ndarray  # k; this and the next with the share of a row's cells that is observed, as in the penalty
+    W_squares: np.ndarray  # k
+    squared_norm: np.ndarray  # |X|^2, what is missing filled in
+
+
+def weighted_sums(block, Wt):
+    """Return the weighted scores of a block and their sums and squares, as they count in the penalty."""
+    weighted = Wt.copy() if block.weights is None else Wt * block.counts
+    v = np.broadcast_to(block.observed, Wt.shape[1:])
+    return weighted, *(product(q, v).astype(np.float64) for q in (weighted, weighted * Wt))
+
+
+class Solver:
+    """What the loop (descent.py) asks of any solver, which sees blocks of rows and sums over them, never the loop.
+
+    ``descends`` says whether a pass can only lower the objective, ``extrapolates`` whether loadings may be
+    extrapolated between passes (and may then shrink to the share ``floor`` of what they were), ``positive`` whether
+    zeros would stay zeros, so that it must start without any, ``lifts`` whether loadings must all the same, and
+    ``blank`` what unknown scores are where zeros would stay. ``convex`` says whether the problem of the scores is
+    (else exact ones may be worse than those at hand), ``sums_squares`` whether statistics tell the loss, as those of
+    least squares do, ``rough`` whether single precision will do on the way, and ``takes_back`` whether a pass that
+    raised the objective is taken back. ``per_stored`` says whether of a sparse table only stored cells are looked at:
+    then loadings are improved column by column of it.
+    """
+
+    descends, extrapolates, positive, lifts, convex, sums_squares, rough = True, True, False, False, True, True, False
+    takes_back, per_stored, floor, blank = False, False, 0.0, 1.0
+
+    def accepted(self):
+        """Note that the last pass lowered the objective."""
+
+    def rejected(self, times):
+        """Note that the last pass, and ``times`` in a row, did not lower the objective."""
+
+
+class Alternating(Solver):
+    """What the solvers for least squares share: both halves of a pass as one problem, and what is known after it."""
+
+    def size(self, block):
+        """Return the size of the terms in a block's loss."""
+        return block.squared_norm()
+
+    def per_row(self, k):
+        """Return how many numbers a pass keeps for each row beside its cells."""
+        return 2 * k
+
+    def context(self, H, strengths):
+        """Return what all blocks need to know of the loadings."""
+        return plus_diagonal(gram(H), strengths.l2_W)
+
+    def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
+        """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
+        A, l1 = HHt.astype(Wt.dtype), strengths.l1_W * block.observed
+        for step in range(block.fills):
+            if step > 0:
+                block.fill(Wt, H)
+            HXt = block.loadings_times(H)
+            if strengths.l2_W and block.missing is not None:
+                HXt += strengths.l2_W * (1 - block.observed) * Wt  # the penalty that is missing is filled in as well
+            self.improve(Wt, A, HXt, l1, block.counts, sweeps, enough)
+        return self._sums(block, Wt)
+
+    def statistics(self, block, Wt, H):
+        """Return what the loadings need to know of a block whose scores are good."""
+        block.fill(Wt, H)
+        return self._sums(block, Wt)
+
+    def _sums(self, block, Wt):
+        weighted = Wt.copy() if block.weights is None else Wt * block.counts
+        WtW = product(Wt, weighted.T).astype(np.float64)
+        sums, squares = weighted.sum(axis=1, dtype=np.float64), WtW.diagonal().copy()
+        if block.missing is not None:
+            sums, squares = product(weighted, block.observed), product(weighted * Wt, block.observed)
+        return Statistics(WtW, block.scores_times(weighted), sums, squares, np.array(block.squared_norm()))
+
+    def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
+        """Return better loadings; touches no data. ``observed`` is the share of each column that is (None: all)."""
+        A, B, l1 = self._problem(H, stats, strengths, observed)
+        H = H.copy()
+        self.improve(H, A, B, l1, np.ones(H.shape[1]), sweeps, enough)
+        return H
+
+    def error(self, H, stats):
+        """Return the loss for loadings H and the scores behind the statistics."""
+        return max(float(0.5 * stats.squared_norm - inner(H, stats.WtX) + 0.5 * inner(stats.WtW, gram(H))), 0.0)
+
+    def residual(self, H, stats, strengths, observed):
+        """Return how far the loadings are from stationary, given statistics of their scores."""
+        A, B, l1 = self._problem(H, stats, strengths, observed)
+        return stationarity(H, A, B - l1)
+
+    def _problem(self, H, stats, strengths, observed):
+        B, observed = stats.WtX, 1.0 if observed is None else observed
+        if strengths.l2_H:
+            B = B + strengths.l2_H * (1 - observed) * H
+        return plus_diagonal(stats.WtW, strengths.l2_H), B, strengths.l1_H * observed
+
+
+def plus_diagonal(A, value):
+    """Return A with a value added to its diagonal."""
+    return A + value * np.eye(len(A)) if value else A
+
+
+class HALS(Alternating):
+    """Hierarchical alternating least squares: each component is minimised exactly, in turn, in several sweeps.
+
+    The objective never rises. Sweeps cost little beside the product with X, so several are made per product,
+    until one changes less than the share ``enough`` of what the first one did.
+    """
+
+    rough = True
+
+    def __init__(self):
+        self.coordinate_descent = compiled(coordinate_descent)
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Sweep over the components."""
+        if not np.isscalar(l1) or l1:
+            B = B - l1
+        self.coordinate_descent(F, A, B, weights, sweeps, enough)
+
+
+class Multiplicative(Alternating):
+    """Multiplicative updates, F <- F * B / (A F + l1), one for the scores and one for the loadings in a pass.
+
+    The objective never rises, and nothing becomes negative, or zero; what is zero would stay so, and is lifted at the
+    start. Slow, and the most read.
+
+    Reference: D. D. Lee and H. S. Seung (2001), Algorithms for non-negative matrix factorization.
+    """
+
+    extrapolates, positive = False, True
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Multiply once by the ratio of the negative to the positive part of the gradient."""
+        below = product(A, F) + l1
+        F *= np.divide(B, below, out=np.ones_like(F), where=below > 0)  # 0 / 0: nothing depends on this entry
+
+
+class AlternatingLeastSquares(Alternating):
+    """Alternating least squares: the unconstrained minimiser, cut off at zero.
+
+    No descent method: the objective may rise, so the best loadings met are kept and the residual is reported.
+
+    Reference: M. W. Berry et al. (2007), Algorithms and applications for approximate nonnegative matrix
+    factorization.
+    """
+
+    descends = extrapolates = False
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Solve A F = B - l1 and cut off."""
+        limits = np.finfo(A.dtype)
+        ridge = 10 * limits.eps * max(np.trace(A), limits.tiny) * np.eye(len(A), dtype=A.dtype)
+        F[:] = np.maximum(product(np.linalg.inv(A + ridge), B - l1), 0)
+
+
+class Gradient(Alternating):
+    """Projected gradient descent: F <- max(F - rate * (A F - B + l1), 0), once in each half of a pass.
+
+    Without a ``learning_rate`` each step starts from the inverse mean curvature and is halved until the objective
+    falls as much as it must. A fixed rate may be too large: then the objective rises and the best loadings are kept.
+
+    Reference: C.-J. Lin (2007), Projected gradient methods for nonnegative matrix factorization.
+    """
+
+    extrapolates = False
+
+    def __init__(self, learning_rate=None):
+        self.learning_rate, self.descends = learning_rate, learning_rate is None
+
+    def improve(self, F, A, B, l1, weights, sweeps, enough):
+        """Take one step."""
+        gradient = product(A, F) - B + l1
+        if self.learning_rate is not None:
+            F[:] = np.maximum(F - self.learning_rate * gradient, 0)
+            return
+        curvature = np.trace(A) / len(A)
+        while curvature > 0:
+            step = np.maximum(F - gradient / curvature, 0) - F
+            if inner(step, product(A, step)) <= curvature * inner(step, step):  # the quadratic lies under its bound
+                F += step
+                return
+            curvature *= 2
+
+
+def stationarity(F, A, B):
+    """Largest violation max |min(F, gradient / curvature)|, relative to max F: 0 where the KKT conditions hold."""
+    top = F.max(initial=0.0)
+    if top == 0:
+        return 0.0 if B.max(initial=0.0) <= 0 else np.inf
+    curvature = A.diagonal()
+    alive = curvature > 0
+    gradient = (product(A[alive], F) - B[alive]) / curvature[alive, None]
+    return float(np.abs(np.minimum(F[alive], gradient)).max(initial=0.0) / top)

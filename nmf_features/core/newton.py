@@ -1,0 +1,307 @@
+"""Solvers for every loss: slopes and curvatures of the cells, and steps on whole rows and columns.
+
+Every cell has a slope d'(y) and a curvature at y = (W H)_ij. Sums of slope times h_j are the gradient of a row of
+scores, sums of curvature times h_j h_j' its Hessian, and the same with w_i, over rows, those of a column of loadings. A
+cell that is missing adds nothing.
+
+Of a sparse table only the stored cells are looked at, where the others are not observed, or where the slope of a zero
+does not depend on y (Kullback-Leibler); its columns are rows of the transposed table then, so that nothing grows faster
+than the stored cells. For other losses its blocks are made dense.
+
+References: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence;
+C.-J. Hsieh and I. S. Dhillon (2011), Fast coordinate descent methods with variable selection for non-negative matrix
+factorization.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .alternating import Solver, weighted_sums
+from .blocks import fill, squares
+from .kernels import compiled, own_grams_descent, packed_products
+from .losses import LEAST_SQUARES
+from .products import inner, product, weighted_sum
+
+
+class Slopes(NamedTuple):
+    """Sums over rows (weighted) of the derivatives of the loss: what the loadings need to know of the data."""
+
+    gradient: np.ndarray  # k x p
+    positive: np.ndarray  # k x p, its positive part
+    grams: np.ndarray  # Hessian of each column: its lower triangle, k (k + 1) / 2 x p, or its diagonal alone, k x p
+    W_sums: np.ndarray  # k; this and the next with the share of a row's cells that is observed, as in the penalty
+    W_squares: np.ndarray  # k
+
+
+class DivergenceSolver(Solver):
+    """What the solvers for every loss share: slopes and curvatures of cells, summed for rows and columns."""
+
+    lifts, sums_squares, floor, blank = True, False, 0.1, 0.0
+    multiplies = False  # whether steps are multiplicative, and need the positive part of the gradient
+    whole_hessians = True  # or their diagonals alone
+
+    def __init__(self, loss=LEAST_SQUARES, unstored=False):
+        self.loss, self.unstored, self.convex = loss, unstored, loss.convex
+
+    def prepare(self, summary):
+        """Learn what one read of the table tells: whether stored cells are all, and the least fit of a cell."""
+        self.per_stored = summary.stored and (self.unstored or self.loss.counts)
+        self.least_fit = self.loss.least_fit(summary.mean, summary.least)
+
+    def size(self, block):
+        """Return the size of the terms in a block's loss."""
+        return self.loss.size(block.cells)
+
+    def per_row(self, k):
+        """Return how many numbers a pass keeps for each row beside its cells."""
+        return k * (k + 1) // 2
+
+    def constant(self, block, Wt):
+        """Return what of a block's loss :meth:`error_of_block` leaves out, as it depends on the data alone."""
+        if not self.loss.counts or self.per_stored or block.missing is not None:
+            return 0.0
+        with np.errstate(divide="ignore"):
+            logs = np.where(block.X > 0, np.log(block.X), 0)
+        return inner(block.counts, (block.X * (logs - 1)).sum(axis=1, dtype=np.float64))
+
+    def _seen(self, block):
+        """Return a block whose cells are all that is to be looked at."""
+        return block if self.per_stored else block.dense()
+
+    def _off_zero(self, fitted):
+        """Keep the fit of cells off zero, where slopes are infinite, in place and in its precision."""
+        return np.maximum(fitted, max(self.least_fit, float(np.finfo(fitted.dtype).tiny) ** 0.5), out=fitted)
+
+    def context(self, H, strengths):
+        """Return what all blocks need to know of the loadings."""
+        return self.whole_hessians if self.per_stored else self.products(H)
+
+    def products(self, F):
+        """Return the products of the rows of F that Hessians are sums of."""
+        return packed_products(F) if self.whole_hessians else np.square(F)
+
+    def improve_scores(self, block, Wt, H, products, strengths, sweeps, enough):
+        """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
+        l1, l2 = (np.broadcast_to(q * block.observed, Wt.shape[1:]) for q in (strengths.l1_W, strengths.l2_W))
+        if not Wt.any():
+            Wt[:] = self._first_scores(block, H)
+            for _ in range(2):
+                gradient, positive, _ = self.slopes(block, Wt, H, None)
+                multiply(Wt, gradient, positive, l1, l2, self.loss)
+        gradient, positive, grams = self.slopes(block, Wt, H, products)
+        self.improve(Wt, gradient, positive, grams, l1, l2, block.counts, sweeps, enough)
+        return self.statistics(block, Wt, H)
+
+    def _first_scores(self, block, H):
+        """Return equal scores, such that a row and its fit have the same sum."""
+        sums = block.row_sums() / np.maximum(np.broadcast_to(block.observed, block.X.shape[:1]), 1e-3)
+        return (sums / (H.sum() or 1.0))[None]
+
+    def cells(self, block, Y, multiplies):
+        """Return slope, its positive part and curvature of every cell where the fit is Y, and whether 1 is left out.
+
+        For Kullback-Leibler the slope is 1 - x / y: where every cell counts the ones are summed apart, without the
+        cells. A missing cell is filled with its fit, so that its slope is zero, and has no curvature. The positive part
+        is right where it is needed, for what ``multiplies``.
+        """
+        X, holes = block.cells, block.missing
+        self._off_zero(Y)
+        if holes is not None:
+            fill(X, Y, holes)
+        apart = self.loss.counts and not self.unstored and (self.per_stored or holes is None)
+        if apart:
+            slope = X / Y
+            curvature, positive = np.divide(slope, Y, out=Y), np.zeros(()) if holes is None else np.zeros_like(Y)
+            np.negative(slope, out=slope)
+        else:
+            slope, positive, curvature = self.loss.slopes_of_cells(X, Y)
+        if holes is not None:
+            curvature *= ~holes
+            positive = np.where(holes, -1 if apart else 0, positive) if multiplies else positive
+        return slope, positive, curvature, apart
+
+    def slopes(self, block, F, A, products, weights=None):
+        """Return gradient, its positive part and packed Hessians of the columns of F (k x rows), fit F' A.
+
+        ``products`` are those of A (None: for a multiplicative step; Hessians are not wanted and the positive part is).
+        For stored cells they say whether whole Hessians are wanted, or their diagonals alone. ``weights`` belong to the
+        columns of A.
+        """
+        block, multiplies = self._seen(block), self.multiplies or products is None
+        A = A.astype(F.dtype, copy=False)
+        ones = (A.sum(axis=1) if weights is None else product(A, weights))[:, None]
+        slope, positive, curvature, apart = self.cells(block, block.fitted(F, A), multiplies)
+        if weights is not None:
+            v = block.of_columns(weights).astype(F.dtype)
+            slope, curvature, positive = slope * v, curvature * v, positive * v if positive.ndim else positive
+        gradient = block.loadings_times(A, slope)
+        above = block.loadings_times(A, positive) if multiplies and positive.ndim else None
+        grams = None if products is None else block.hessians(A, products, curvature)
+        if apart:
+            gradient, above = gradient + ones, ones if above is None else above + ones
+        return gradient, above, grams
+
+    def statistics(self, block, Wt, H):
+        """Return what the loadings need to know of a block: of stored cells only the sums of scores."""
+        weighted, sums, squares = weighted_sums(block, Wt)
+        if self.per_stored:
+            return Slopes(*np.zeros((3, 0)), sums, squares)
+        block = block.dense()
+        slope, positive, curvature, apart = self.cells(block, block.fitted(Wt, H.astype(Wt.dtype)), self.multiplies)
+        gradient, above = block.scores_times(weighted, slope), np.zeros(())
+        if self.multiplies and positive.ndim:
+            above = block.scores_times(weighted, positive)
+        if apart:
+            ones = weighted.sum(axis=1, keepdims=True, dtype=np.float64)
+            gradient, above = gradient + ones, above + np.broadcast_to(ones, gradient.shape)
+        products = self.products(Wt) if block.weights is None else self.products(Wt) * block.counts
+        return Slopes(gradient, above, block.scores_times(products, curvature), sums, squares)
+
+    def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
+        """Return better loadings. ``observed`` is the share of each column that is (None: all)."""
+        H = H.copy()
+        l1, l2 = _of_columns(H, strengths, observed)
+        self.improve(H, *stats[:3], l1, l2, np.ones(H.shape[1]), sweeps, enough)
+        return H
+
+    def improve_columns(self, block, H, W, weights, columns, strengths, observed, sweeps=40, enough=0.01):
+        """Return better loadings of a block of columns of stored cells, given all scores W (k x n)."""
+        l1, l2 = _of_columns(H, strengths, observed, columns)
+        slopes = self.slopes(block, H, W, self.whole_hessians, weights)
+        self.improve(H, *slopes, l1, l2, np.ones(H.shape[1]), sweeps, enough)
+        return H
+
+    def error_of_block(self, block, Wt, H):
+        """Return the loss of a block for loadings H, but for its :meth:`constant`: one more look at the data."""
+        counts, block = block.counts, self._seen(block)
+        X, holes = block.cells, block.missing
+        if self.per_stored:
+            y = block.fitted(Wt.astype(np.float64), H)
+            np.maximum(y, max(self.least_fit, float(np.finfo(Wt.dtype).tiny) ** 0.5), out=y)
+            v, cells = block.of_rows(counts.astype(np.float64)), self.loss.of_cells(X, y)
+            if holes is not None:
+                cells[holes] = 0
+            if self.unstored:
+                return inner(v, cells)
+            return inner(v, cells - y) + inner(product(Wt, counts).astype(np.float64), H.sum(axis=1))
+        Y = self._off_zero(block.fitted(Wt, H.astype(Wt.dtype)))
+        if self.loss.counts and holes is None:
+            logs = np.log(Y, out=Y)
+            if block.weights is not None:
+                logs *= counts[:, None]
+            everything = inner(product(Wt, counts).astype(np.float64), H.sum(axis=1))
+            return everything - inner(X, logs)
+        if holes is not None:
+            fill(Y, X, holes)  # no difference, no loss
+        if self.loss.squares:
+            return squares(np.subtract(X, Y, out=Y), block.weights) / 2
+        return weighted_sum(self.loss.of_cells(X, Y).sum(axis=1, dtype=np.float64), block.weights)
+
+    def residual(self, H, stats, strengths, observed):
+        """Return how far the loadings are from stationary, given statistics of their scores."""
+        top = H.max(initial=0.0)
+        return self._violation(H, *stats[:3], strengths, observed, self.whole_hessians) / top if top else 0.0
+
+    def residual_of_columns(self, block, H, W, weights, columns, strengths, observed):
+        """Return how far the loadings of a block of columns of stored cells are from stationary."""
+        return self._violation(H, *self.slopes(block, H, W, False, weights), strengths, observed, False, columns)
+
+    @staticmethod
+    def _violation(H, gradient, positive, grams, strengths, observed, whole, columns=slice(None)):
+        l1, l2 = _of_columns(H, strengths, observed, columns)
+        curvature = (grams[diagonal_of_packed(len(H))] if whole else grams) + l2
+        slope = gradient + l1 + l2 * H
+        with np.errstate(over="ignore"):
+            step = np.divide(slope, curvature, out=np.zeros(slope.shape), where=curvature > 0)
+        return float(np.abs(np.minimum(H, step)).max(initial=0.0))
+
+
+def _of_columns(H, strengths, observed, columns=slice(None)):
+    """Return the L1 and L2 strengths of columns of the loadings; ``observed`` is the share of each that is."""
+    shares = 1.0 if observed is None else observed[columns]
+    return tuple(np.broadcast_to(q * shares, H.shape[1:]) for q in (strengths.l1_H, strengths.l2_H))
+
+
+def multiply(F, gradient, positive, l1, l2, loss):
+    """Take a multiplicative step, in place: F times the negative over the positive part of the gradient, to a power.
+
+    The loss says which power: with it no step can raise the objective.
+    """
+    below, above = np.maximum(positive - gradient, 0), positive + l1 + l2 * F
+    ratio = np.divide(below, above, out=np.ones_like(F), where=above > 0)  # 0 / 0: nothing depends on this entry
+    F *= ratio ** loss.exponent(bool(np.any(l2)))
+
+
+class MultiplicativeDivergence(DivergenceSolver):
+    """Multiplicative updates for every beta-divergence, one for the scores and one for the loadings in a pass.
+
+        F <- F * (negative part of the gradient / its positive part)^power
+
+    The objective never rises, and nothing becomes negative, or zero. For Kullback-Leibler without penalty these are
+    Lee and Seung's rules, up to the sums of loadings that they divide by.
+
+    References: D. D. Lee and H. S. Seung (1999), Learning the parts of objects by non-negative matrix factorization;
+    C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
+    """
+
+    extrapolates, positive, multiplies, whole_hessians = False, True, True, False
+
+    def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
+        """Take one multiplicative step."""
+        multiply(F, gradient, positive, l1, l2, self.loss)
+
+
+class Newton(DivergenceSolver):
+    """Newton steps: rows of scores, then columns of loadings, minimise a quadratic model of their part of the loss.
+
+    Each row and column has a Hessian of its own (least squares in which a cell weighs as much as its curvature); for
+    beta = 2 without missing cells the model is exact. Entries fall to a tenth at most in a step, unless they are small
+    already, since the model knows nothing of the pole of the loss at zero. Where the objective rises all the same, the
+    pass is taken back, and some multiplicative ones are made, which cannot raise it.
+
+    References: C.-J. Hsieh and I. S. Dhillon (2011), Fast coordinate descent methods with variable selection for
+    non-negative matrix factorization; P. McCullagh and J. A. Nelder (1989), Generalized linear models, for the scoring
+    step where the loss is not convex.
+    """
+
+    takes_back = True
+
+    def __init__(self, loss=LEAST_SQUARES, unstored=False):
+        super().__init__(loss, unstored)
+        self.floor, self.rough = 0.0 if loss.squares else self.floor, self.convex
+        self.cautious, self.patience = 0, 1
+        self.descent = compiled(own_grams_descent)
+
+    @property
+    def multiplies(self):
+        """Whether steps are multiplicative for a while."""
+        return self.cautious > 0
+
+    def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
+        """Minimise the quadratic model by sweeps of coordinate descent; or multiply, for once."""
+        if self.cautious:
+            multiply(F, gradient, positive, l1, l2, self.loss)
+            return
+        if np.any(l2):
+            grams[diagonal_of_packed(len(F))] += l2
+        slopes = gradient + l1 + l2 * F
+        least = np.zeros_like(F)
+        if self.floor:
+            np.multiply(F, self.floor, out=least, where=1e-3 * F.max(axis=0) < F)
+        slopes, grams = (q.astype(F.dtype, copy=False) for q in (slopes, grams))
+        self.descent(F, slopes, grams, least, weights.astype(F.dtype, copy=False), sweeps, enough)
+
+    def accepted(self):
+        """Be a little less cautious."""
+        self.cautious = max(self.cautious - 1, 0)
+
+    def rejected(self, times):
+        """Be cautious for a while, if it was not the extrapolation."""
+        if times > 1:
+            self.cautious, self.patience = self.patience, min(2 * self.patience, 64)
+
+
+def diagonal_of_packed(k):
+    """Where a packed lower triangle has its diagonal."""
+    return np.arange(k) * (np.arange(k) + 3) // 2

@@ -1,0 +1,238 @@
+"""Tables: all rows of the data, in blocks, and the scores of each block.
+
+    for each block of rows X_b:                # read once
+        change its scores W_b                  # rows are independent
+        total += what the loadings need to know of them
+
+That is all that anything above asks of the data: ``map`` and ``sum_over`` give a function each block with its scores.
+So where rows and scores are kept (here: in memory) is known to a table alone. The partition into blocks depends on the
+shape alone and sums run in the order of the blocks: the number of threads cannot change a single bit.
+"""
+
+from copy import copy
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from .blocks import block_of, cells_of, row_blocks, take, with_data
+from .missing import Missing, column_means, observed_shares
+from .projection import scores_of_used
+
+KEPT_CELLS = 1 << 21  # of tables that are rounded once, and not block by block in every pass
+
+
+class Summary(NamedTuple):
+    """What is known of a table after one read."""
+
+    column_sums: np.ndarray  # p, missing cells guessed
+    n_cells: int
+    least: float  # positive cell
+    stored: bool  # whether only stored cells are looked at one by one
+
+    @property
+    def mean(self):
+        """The mean of all cells, missing ones guessed."""
+        return float(self.column_sums.sum()) / max(self.n_cells, 1)
+
+
+class Table:
+    """What is the same of every table; ``map`` and where scores are kept are not.
+
+    ``weights`` of its rows are None, or an array; ``missing`` says what cells can be missing (None: none is), and
+    ``observed`` what share of each column is observed then. ``start`` gives the table scores, all zero.
+    """
+
+    shape: tuple
+    weights: np.ndarray | None
+    missing: Missing | None
+    observed: np.ndarray | None
+
+    def map(self, function, *arguments):
+        """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place.
+
+        So may it ``block.before``. Guesses of missing cells need not outlive the call: who needs them makes them.
+        """
+        raise NotImplementedError
+
+    def sum_over(self, function, *arguments):
+        """Return the sum of what a function returns for every block: numbers, or tuples of arrays."""
+        return total(self.map(function, *arguments))
+
+    def summary(self):
+        """Return what is known after one read."""
+        parts = list(self.map(_summary_of_block))
+        sums = sum(part.column_sums for part in parts)
+        n_cells, least = sum(part.n_cells for part in parts), min(part.least for part in parts)
+        return Summary(sums, n_cells, least, parts[0].stored)
+
+    def visit(self, function, *arguments):
+        """Call function(block, Wt, *arguments) for every block, for what it does to the scores."""
+        for _ in self.map(function, *arguments):
+            pass
+
+
+def total(parts):
+    """Add what all blocks gave, in their order."""
+    parts = iter(parts)  # one at a time: each may be as large as many loadings
+    first = next(parts)
+    if not isinstance(first, tuple):
+        return sum(parts, start=first)
+    for part in parts:
+        for sum_, term in zip(first, part, strict=True):
+            sum_ += term
+    return first
+
+
+def _summary_of_block(block, Wt):
+    cells, shape = block.cells, block.X.shape
+    sums = np.asarray(block.X.sum(axis=0, dtype=np.float64)).ravel()
+    return Summary(sums, shape[0] * shape[1], float(np.min(cells, where=cells > 0, initial=np.inf)), block.is_sparse)
+
+
+class MemoryTable(Table):
+    """Rows of an array or a CSR matrix, and their scores beside them.
+
+    ``k`` scores and ``per_row`` numbers are kept for each row; ``each`` maps over blocks (threads.py).
+    """
+
+    def __init__(self, X, weights=None, missing=None, k=1, per_row=0, each=map, n_jobs=1):
+        self.X, self.weights, self.missing = X, weights, missing
+        self.k, self.per_row, self.each, self.n_jobs = k, per_row, each, n_jobs
+        self.shape, self.dtype, self.is_sparse = X.shape, X.dtype, sparse.issparse(X)
+        self.n_cells = X.nnz if self.is_sparse else X.size  # that are kept
+        self.rows = row_blocks(X, k, per_row)
+        self.n_blocks = len(self.rows)
+        self.Wt = self.before = self.kept = self.exact = None
+        self._fill()
+
+    def _fill(self):
+        """Make the blocks; where cells are missing, of a copy that holds the means of the columns there."""
+        X, weights, self.observed, self.filled, self.means = self.X, self.weights, None, self.X, None
+        by_row = holes = None
+        if self.missing is not None:
+            by_row, self.observed = observed_shares(X, self.missing, weights)
+            self.means = column_means(X, weights, self.missing)
+            self.filled, holes = filled(X, self.means)
+            holes = holes if holes.any() else None
+        self.blocks, self.columns, self.precision = [], None, X.dtype
+        for rows in self.rows:
+            v, shares = (None if of_rows is None else of_rows[rows] for of_rows in (weights, by_row))
+            marks = None if holes is None else holes[cells_of(X, rows)]
+            block = block_of(take(self.filled, rows), v, marks, shares)
+            block.rows = rows
+            self.blocks.append(block)
+        self.at_hand = self.blocks
+
+    def fresh(self):
+        """Return a table of the same rows that will have scores, and guesses of missing cells, of its own."""
+        other = copy(self)
+        other.Wt = other.before = other.kept = other.exact = None
+        if self.missing is not None:
+            other._fill()
+        other.round_to(self.dtype)
+        return other
+
+    def start(self, dtype, remembers):
+        """Begin with scores that are all zero; ``remembers`` says whether those of the pass before are kept, too."""
+        if self.missing is not None:
+            for block in self.blocks:
+                block.fill_with(self.means)
+        self.Wt = self.before = self.kept = self.exact = None  # memory is given back before there is new
+        memory = np.zeros(self.shape[0] * self.k, dtype)  # in one piece, so that it is given back in one
+        self.Wt = [memory[r.start * self.k : r.stop * self.k].reshape(self.k, -1) for r in self.rows]
+        self.before = [Wt.copy() if remembers else None for Wt in self.Wt]
+        self.round_to(dtype)
+
+    def round_to(self, dtype):
+        """Go on in another precision: small tables are rounded once, others block by block, when they are read."""
+        self.precision, self.at_hand = dtype, self.blocks
+        if self.n_cells <= KEPT_CELLS:
+            self.at_hand = [block.rounded(dtype) for block in self.blocks]
+        self.Wt = self.Wt and [Wt.astype(dtype, copy=False) for Wt in self.Wt]
+
+    def map(self, function, *arguments):
+        """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place."""
+
+        def of_block(i):
+            block = self.at_hand[i].rounded(self.precision)
+            block.before = self.before and self.before[i]
+            return function(block, self._scores(i), *arguments)
+
+        return self.each(of_block, range(self.n_blocks))
+
+    def map_columns(self, function, H, *arguments):
+        """Return function(block, part of H, W, weights, columns, *arguments) for blocks of columns of a sparse table.
+
+        These are blocks of the transposed table, and W (k x n) are all scores: what is sparse stays so.
+        """
+        if self.columns is None:
+            Xt = self.X.T.tocsr()
+            holes = np.isnan(Xt.data)
+            Xt = with_data(Xt, np.where(holes, 0, Xt.data))
+            self.columns = row_blocks(Xt, self.k)
+            self.transposed = [
+                block_of(take(Xt, c), None, holes[cells_of(Xt, c)] if holes.any() else None) for c in self.columns
+            ]
+        W = np.concatenate(self.Wt, axis=1)
+
+        def of_block(columns, block):
+            part = np.ascontiguousarray(H[:, columns], dtype=self.precision)
+            return function(block.rounded(self.precision), part, W, self.weights, columns, *arguments)
+
+        return self.each(of_block, self.columns, self.transposed)
+
+    def score_exactly(self, H, strengths, loss):
+        """Find exact scores in place of those at hand; return the loadings, zero in components nobody has a score of.
+
+        They are kept for loadings divided by their sums, with these ``sums``.
+        """
+        self.Wt = None
+        U, self.sums, H = scores_of_used(self.X, H, strengths, self.n_jobs, self.missing, loss)
+        self.exact = U
+        return H
+
+    def _scores(self, i):
+        if self.Wt is not None:
+            return self.Wt[i]
+        return None if self.exact is None else self._exact_scores(i)
+
+    def _exact_scores(self, i):
+        U = self.exact[self.rows[i]] / self.sums.astype(self.dtype)
+        return np.ascontiguousarray(U.T)
+
+    def resume(self):
+        """Go on from exact scores."""
+        self.Wt = [self._exact_scores(i) for i in range(self.n_blocks)]
+
+    def keep(self):
+        """Keep the scores, to come back to."""
+        self.kept = [Wt.copy() for Wt in self.Wt]
+
+    def take_back(self):
+        """Come back to the scores that were kept."""
+        for Wt, kept in zip(self.Wt, self.kept, strict=True):
+            Wt[:] = kept
+
+    def take(self, positions):
+        """Return some of the rows, NaN where cells are missing."""
+        return self.X[positions]
+
+    def sample(self, positions, weights):
+        """Return a table of some of the rows, with weights of their own."""
+        rows = self.take(positions)
+        return MemoryTable(rows, weights, self.missing, self.k, self.per_row, self.each, self.n_jobs)
+
+    def in_memory(self):
+        """Return rows to make starts of, guesses where cells are missing, and their weights: here all of them."""
+        return self.filled, self.weights
+
+
+def filled(X, means):
+    """Return X with the means of the columns where cells are missing, and where they are (of sparse X: stored ones)."""
+    if not sparse.issparse(X):
+        holes = np.isnan(X)
+        return np.where(holes, means.astype(X.dtype), X), holes
+    full, holes = X.copy(), np.isnan(X.data)
+    full.data[holes] = means[X.indices[holes]]
+    return full, holes
