@@ -644,7 +644,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     def _check(self, X, reset):
         anything = self.variables is not None or self.n_components == 0  # then other columns may hold anything
-        return frames.check_table(self, X, reset, dtype=None if anything else [np.float64, np.float32])
+        seen = self._labels if not reset and self._fitted_on_frame else None
+        return frames.check_table(self, X, reset, dtype=None if anything else [np.float64, np.float32], seen=seen)
 
     def _choose(self, X):
         """Positions of the columns to factorise."""

@@ -25,10 +25,11 @@ def is_frame(X):
     return nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray)
 
 
-def check_table(estimator, X, reset, dtype=None):
+def check_table(estimator, X, reset, dtype=None, seen=None):
     """Check the form of X by scikit-learn's rules (names, number of columns, rows at fit); return it as a table.
 
-    An array becomes one of ``dtype`` (None: its own). What the cells hold is checked by :func:`to_matrix`.
+    An array becomes one of ``dtype`` (None: its own). ``seen`` holds the labels of the frame in ``fit``, if it was one.
+    What the cells hold is checked by :func:`to_matrix`.
     """
     if not is_frame(X):
         return validate_data(
@@ -46,7 +47,7 @@ def check_table(estimator, X, reset, dtype=None):
     if reset and not len(X):
         raise ValueError("X has no rows: found a frame of 0 sample(s) while a minimum of 1 is required.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
-    seen = estimator._labels if not reset and estimator._fitted_on_frame else columns
+    seen = columns if seen is None else seen
     if not all(isinstance(name, str) for name in [*columns, *seen]) and seen != columns:
         raise ValueError(f"X has the columns {columns}; wanted the same names, in the same order, as in fit: {seen}.")
     return X
@@ -203,6 +204,11 @@ def _to_numpy(column):
     if isinstance(column, pd.Series) and pd.api.types.is_extension_array_dtype(column.dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
     return column.to_numpy()
+
+
+def copy(X):
+    """Return the whole table as a new object."""
+    return select(X, range(len(labels(X)))) if is_frame(X) else X.copy()
 
 
 def select(X, positions):
