@@ -20,13 +20,14 @@ from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 
 from . import drawing, frames
+from .columns import component_names
 from .core.losses import loss_of
 from .core.missing import leaves_out_unstored
 from .core.products import RESIDUAL_CELLS, product
 from .core.units import safe_scale
 from .drawing import BLUE, COLOURS, DASHES, GREEN, LINE, PAPER, QUIET, VERMILLION
-from .estimator import NMFFeatures, component_names
-from .scaling import Scaling
+from .estimator import NMFFeatures
+from .fitting import scores_of
 
 
 class LoadingsDisplay:
@@ -97,7 +98,7 @@ class LoadingsDisplay:
             For ``n_components=0``, an unknown ``kind``, or an ``image_shape`` that does not hold all columns.
         """
         _check_fitted(nmf)
-        components = pd.DataFrame(nmf.components_, index=nmf._component_names(), columns=_column_names(nmf))
+        components = pd.DataFrame(nmf.components_, index=nmf.columns_.component_names, columns=nmf.columns_.terms)
         return cls(components).plot(
             kind=kind, n_top=n_top, max_columns=max_columns, image_shape=image_shape, cmap=cmap, ax=ax
         )
@@ -275,7 +276,7 @@ class ScoresDisplay:
         """
         _check_fitted(nmf)
         drawing.pyplot()
-        names = nmf._component_names()
+        names = nmf.columns_.component_names
         W = nmf.transform(X)
         scores = pd.DataFrame(_to_array(W, slice(len(frames.labels(W)) - len(names), None)), columns=names)
         return cls(scores, y).plot(kind=kind, max_components=max_components, max_points=max_points, cmap=cmap, ax=ax)
@@ -526,11 +527,12 @@ def reconstruction_shares(nmf, X):
     0.00
     """
     _check_fitted(nmf)
-    Z = nmf._scaled(nmf._check(X, reset=False))
-    W = np.nan_to_num(nmf._scores(Z), nan=0.0)  # rows with nothing observed do not count
+    columns = nmf.columns_
+    Z = columns.scaled(columns.checked(X))
+    W = np.nan_to_num(scores_of(columns, Z), nan=0.0)  # rows with nothing observed do not count
     Z, e = safe_scale(Z)
     W, means = np.ldexp(W, -2 * e), np.ldexp(nmf.column_means_, -2 * e)
-    loss, unstored = loss_of(nmf.beta_loss), leaves_out_unstored(nmf._missing(Z))
+    loss, unstored = loss_of(nmf.beta_loss), leaves_out_unstored(columns.missing(Z))
     error, spread = np.zeros(len(means)), np.zeros(len(means))
     step = max(1, RESIDUAL_CELLS // len(means))
     for start in range(0, Z.shape[0], step):
@@ -539,7 +541,7 @@ def reconstruction_shares(nmf, X):
         for total, y in ((error, product(W[rows], nmf.components_)), (spread, np.broadcast_to(means, x.shape))):
             total += np.where(np.isnan(x), 0, loss.of_cells(x, y)).sum(axis=0)
     share = np.where(spread > 0, _share(error, spread), np.nan)
-    return pd.DataFrame({"share": share, "error": error, "spread": spread}, index=drawing.index(_column_names(nmf)))
+    return pd.DataFrame({"share": share, "error": error, "spread": spread}, index=drawing.index(columns.terms))
 
 
 def _share(error, spread):
@@ -1111,7 +1113,3 @@ def _to_array(W, columns):
         return frames.to_matrix(W, range(len(frames.labels(W)))[columns], "ignore")[0]
     W = W.tocsr()[:, columns].toarray() if sparse.issparse(W) else W[:, columns]
     return np.asarray(W, dtype=np.float64)
-
-
-def _column_names(nmf):
-    return Scaling(**nmf.scaling_).names_out(nmf.variables_)
