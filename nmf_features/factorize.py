@@ -1,4 +1,4 @@
-"""factorize(): X ~ W H with W, H >= 0, on plain arrays.
+"""factorize(): X ~ W H with non-negative factors, on plain arrays.
 
 X is n_samples x n_features; W (n_samples x k) holds the scores, H (k x n_features) the loadings. Half the
 literature, Lee & Seung included, puts samples in columns: their W is our H', their H our W'.
