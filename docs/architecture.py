@@ -1,8 +1,9 @@
 """Draw what imports what, from the imports themselves: ``python docs/architecture.py``.
 
-One picture holds the whole package, a package inside it being one box; another holds the modules of core. A box stands
-one layer above the highest one that it imports, or just below those that import it if it imports none, so all arrows
-point down. An arrow is left out where a chain of others leads to the same box. Modules that begin with _ are left out.
+One picture shows the whole package, with a box for each package inside it; another shows the modules of core. A box
+stands one layer above the highest one that it imports, or just below those that import it if it imports none, so all
+arrows point down. An arrow is left out where a chain of others leads to the same box, and so are modules that begin
+with _.
 
 Reference: K. Sugiyama, S. Tagawa and M. Toda (1981), Methods for visual understanding of hierarchical system
 structures.
@@ -17,8 +18,14 @@ from pathlib import Path
 DOCS = Path(__file__).parent
 PICTURES = {DOCS / "architecture.svg": "nmf_features", DOCS / "core.svg": "nmf_features/core"}
 
-WIDTH, HEIGHT, GAP, LAYER, MARGIN = 252, 100, 22, 140, 8  # of boxes, between them, from layer to layer, around all
-CHARACTERS = 33  # in a line of a box, of a wide font
+WIDTH, HEIGHT, GAP, LAYER, MARGIN = (
+    252,
+    100,
+    22,
+    140,
+    8,
+)  # boxes, gaps between them, step between layers, margin
+CHARACTERS = 33  # in a line of a box, even in a wide font
 STYLE = """
 text { font: 12.5px system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #3d4650 }
 .name { font-size: 15px; font-weight: 600; fill: #14212b }
@@ -84,8 +91,8 @@ def reduced(edges):
 def layers(edges):
     """Return the rows of the picture from the top, and the steps of its arrows from one row to the next.
 
-    An arrow that passes a row has a place of its own there, (from, to), so that it crosses no box. Places are looked
-    for by the mean place of what they are joined to, row by row; the ordering with the fewest crossings is kept.
+    An arrow that passes a row has a place of its own there, (from, to), so that it crosses no box. Each row is sorted
+    by the mean place of the neighbours above and below, in several sweeps; the order with the fewest crossings is kept.
     """
 
     def depth(name):
@@ -127,7 +134,7 @@ def places(rows):
 
 
 def crossings(rows, steps):
-    """Return how many pairs of steps cross, and how far all go sideways."""
+    """Return how many pairs of steps cross, and how far they go sideways in total."""
     at = places(rows)
     ends = [(a[0], at[a], at[b]) for a, b in steps]
     crossed = sum(r == s and (x - u) * (y - v) < 0 for r, x, y in ends for s, u, v in ends)
@@ -146,7 +153,7 @@ def svg(folder):
     rows, steps = layers(reduced(imports(contents, package)))
     wide = [sum(width(node) for node in row) + GAP * (len(row) - 1) for row in rows]
     full, tall = max(wide) + 2 * MARGIN, (len(rows) - 1) * LAYER + HEIGHT + 2 * MARGIN
-    corner = {}  # upper left, of boxes and of what passes
+    corner = {}  # upper left corner of boxes and of passing arrows
     for r, row in enumerate(rows):
         x = (full - wide[r]) / 2
         for node in row:
@@ -181,7 +188,7 @@ def svg(folder):
 
 
 def width(node):
-    """Return the width of a box; of an arrow that passes, none."""
+    """Return the width of a box, 0 for an arrow that passes."""
     return WIDTH if isinstance(node, str) else 0
 
 
