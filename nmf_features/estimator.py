@@ -1,6 +1,6 @@
 """NMFFeatures, the scikit-learn transformer, and nnmf, the same for ``df.pipe``.
 
-A fit is: choose, shift and scale columns (columns) -> loadings H -> the canonical form, which is shown (fitting).
+A fit is: choose, shift and scale columns (columns) -> find loadings H and show them in canonical form (fitting).
 """
 
 from numbers import Integral
@@ -397,7 +397,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         columns = self.columns_
         Z = columns.scaled(columns.checked(X))
         W = scores_of(columns, Z)
-        W[np.isnan(W)] = 0  # of rows with nothing observed, which do not count
+        W[np.isnan(W)] = 0  # rows with nothing observed do not count
         weights, loss = check_weights(sample_weight, Z), loss_of(self.beta_loss)
         error, spread = loss_and_spread(Z, W, self.components_, self.column_means_, loss, weights, columns.missing(Z))
         if spread == 0:
@@ -487,7 +487,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         columns = learned.columns
         self._labels, self._fitted_on_frame, self._positions = columns.labels, columns.from_frame, columns.positions
         self.variables_, self.n_components_ = columns.variables, columns.n_components
-        if learned.X is None:  # nothing is learned: not a cell is looked at
+        if learned.X is None:  # no components: no cell is looked at
             self.components_, self.component_scales_ = np.zeros((0, len(self.variables_))), np.zeros(0)
             self.explained_, self.objective_, self.history_ = np.zeros(0), float("nan"), np.zeros(0)
             self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
@@ -519,7 +519,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
 
 def checked(model):
-    """Return an NMFFeatures whose parameters were checked, as in ``fit``."""
+    """Return an NMFFeatures after checking its parameters as ``fit`` does."""
     model._validate_params()
     return model
 

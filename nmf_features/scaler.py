@@ -1,4 +1,4 @@
-"""NonNegativeScaler: shift and scale as a scikit-learn transformer of its own, for frames and arrays."""
+"""NonNegativeScaler: shift and scale as a scikit-learn transformer, for frames and arrays."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from ._warn import numpy_defaults
 from .core.checks import check_weights
 from .scaling import PARAMETERS, Scaling
 
-DTYPES = [np.float64, np.float32]  # what arrays may be; others become the first
+DTYPES = [np.float64, np.float32]  # arrays of other dtypes become the first
 
 
 class NonNegativeScaler(TransformerMixin, BaseEstimator):
@@ -51,7 +51,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Constant columns carry nothing: they become 0, and ``inverse_transform`` gives their constant.
+    Constant columns carry nothing: they become 0, and ``inverse_transform`` restores their constant.
 
     Examples
     --------
@@ -147,7 +147,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         return frames.make(matrix, self._labels, like=X) if frames.is_frame(X) else matrix
 
     def get_feature_names_out(self, input_features=None):
-        """Return the names of the resulting columns, an object array of str."""
+        """Return the names of the resulting columns, as an object array of str."""
         check_is_fitted(self)
         names = _check_feature_names_in(self, input_features)
         return np.asarray(Scaling(**self.scaling_).names_out(names), dtype=object)

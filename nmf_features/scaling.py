@@ -22,7 +22,7 @@ CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
 
 class Scaling:
-    """What was learned of the columns: plain arrays, in the order of the columns.
+    """What was learned about the columns: plain arrays, in the order of the columns.
 
     ``offset``, ``minimum``, ``maximum``, ``constant``: one entry per column; ``factor``: one per column of the
     result, which has two (+ and -) for each column if ``split``. ``capped``: results are cut at 1 (robust).
@@ -70,7 +70,7 @@ class Scaling:
         doubled = np.repeat(constant, 2) if split else constant
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
-        with np.errstate(invalid="ignore"):  # of columns that are missing altogether
+        with np.errstate(invalid="ignore"):  # from columns in which nothing is observed
             factor = np.ones(state.size) if scale is None else SCALES[scale](X, state, weights, unstored)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
@@ -123,7 +123,7 @@ class Scaling:
 
     def _scaled(self, X, overwrite):
         if sparse.issparse(X):
-            if self.constant.any():  # they carry nothing, so nothing of them is stored
+            if self.constant.any():  # constant columns carry nothing, so none of their cells are stored
                 kept = ~self.constant[X.indices]
                 ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr].astype(X.indptr.dtype)
                 X = sparse.csr_array((X.data[kept], X.indices[kept], ends), shape=X.shape)
@@ -161,7 +161,7 @@ class Scaling:
 
 
 class ScaledRows:
-    """A table of which slices of rows are read and scaled when they are asked for: no copy of it all is made."""
+    """A table whose rows are read and scaled a slice at a time, when they are asked for; it is never copied whole."""
 
     def __init__(self, rows, scaling, names):
         self.rows, self.scaling, self.names = rows, scaling, names
@@ -177,7 +177,7 @@ def _slices(X):
 
 
 def means(X, function, weights):
-    """Means by column of a function of the rows, over observed cells, in float64."""
+    """Return column means of a function of the rows, over observed cells, in float64."""
     total, count = 0.0, 0.0
     for rows in _slices(X):
         values = function(X[rows].astype(np.float64, order="C"))
@@ -203,7 +203,7 @@ def _sparse_extremes(X, unstored):
 
 
 def sparse_means(X, cells, weights, unstored):
-    """Means by column, over observed cells, of what is zero where nothing is stored; NaN is not observed."""
+    """Return column means over observed cells; what is not stored is zero, NaN is not observed."""
     p, holes = X.shape[1], np.isnan(cells)
     v = np.ones(len(cells)) if weights is None else np.repeat(weights, np.diff(X.indptr))
     observed = np.bincount(X.indices[~holes], v[~holes], minlength=p)
@@ -214,11 +214,11 @@ def sparse_means(X, cells, weights, unstored):
     return total / np.where(observed > 0, observed, 1)
 
 
-# Factors are found on values divided by the largest (``state.unit``, in [0, 1]): no square overflows or vanishes.
+# Factors are computed from values divided by the largest (``state.unit``, in [0, 1]), so no square over- or underflows.
 
 
 def _without_last_bits(values):
-    """Round means of rows: their last bits depend on the order of the rows, and later fits on these bits."""
+    """Round means of rows: the last bits depend on the order of the rows, and fits depend on these bits."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
 
@@ -262,7 +262,7 @@ def _quantile(values, weights):
 
 def _robust(X, state, weights, unstored):
     quantiles = []
-    if sparse.issparse(X):  # the stored cells of a column, and one zero that weighs as much as all others
+    if sparse.issparse(X):  # the stored cells of a column, and one zero with the weight of all others
         X, v = X.tocsc(), np.ones(X.shape[0]) if weights is None else weights
         for start, stop in zip(X.indptr, X.indptr[1:], strict=False):
             stored = v[X.indices[start:stop]]
@@ -285,7 +285,7 @@ SCALES = {
     "robust": _robust,
 }
 
-# What NonNegativeScaler and NMFFeatures accept, said once.
+# What NonNegativeScaler and NMFFeatures accept.
 PARAMETERS = {
     "shift": [StrOptions({"min", "split"}), None],
     "scale": [StrOptions(SCALES.keys()), None],

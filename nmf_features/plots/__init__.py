@@ -10,9 +10,8 @@ samples in columns the two change places.
     selection.py         how many, how sparse, how sure?        ComponentSelectionDisplay, PenaltyPathDisplay,
                                                                 StabilityDisplay
 
-As in scikit-learn, a display is made and drawn by ``from_...`` and drawn again by ``plot``. What does not fit into a
-picture (columns, components, rows) is counted in the line below its title. matplotlib is imported when something is
-drawn.
+As in scikit-learn, ``from_...`` makes a display and draws it, and ``plot`` draws it again. If columns, components or
+rows are left out, the line below the title says how many. matplotlib is imported when something is drawn.
 """
 
 from .fit import ConvergenceDisplay, ReconstructionDisplay, reconstruction_shares

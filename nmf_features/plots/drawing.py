@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 
 QUIET, LINE, FAINT = "#59636e", "#d9dee3", "#eef1f4"
-# Okabe and Ito's colours, told apart with any colour vision, and markers that tell them apart without colours.
+# The colours of Okabe and Ito, which the colour-blind can tell apart too, and markers for prints without colours.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
 COLOURS, MARKERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY), ("o", "D", "s", "^", "v", "P")
 DASHES = ("-", "--", ":", "-.")
-REST = "#8c959f"  # what has no colour of its own: other categories, missing values
-PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # under words that may cross a line
+REST = "#8c959f"  # other categories, missing values
+PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # behind text that may cross a line
 LONGEST_NAME = 28
 
 
@@ -34,7 +34,7 @@ def shown(name, longest=LONGEST_NAME):
 
 
 def listed(names, most=5):
-    """Return some names in words."""
+    """Return names as text: the first ones, and how many more there are."""
     text = ", ".join(shown(name) for name in names[:most])
     return text if len(names) <= most else f"{text} and {len(names) - most} more"
 
@@ -45,7 +45,7 @@ def number(value):
 
 
 def decimal(value):
-    """Return a number with two decimals, and a minus as long as a plus."""
+    """Return a number with two decimals and a proper minus sign."""
     return f"{value:.2f}".replace("-", "\u2212")
 
 
@@ -69,11 +69,11 @@ def canvas(ax, size):
 
 
 def panels(ax, rows, columns, *, sharex=False, heights=None, space=(None, None)):
-    """Divide axes into an array of them; the divided ones keep nothing but their title."""
+    """Divide axes into an array of them; the original axes keep only their title."""
     spec, spacing = ax.get_subplotspec(), {"height_ratios": heights}
-    if ax.figure.get_layout_engine() is None:  # nobody else makes room for names between the panels
+    if ax.figure.get_layout_engine() is None:  # no layout engine makes room for names between the panels
         spacing |= {"hspace": space[0], "wspace": space[1]}
-    elif spec is not None:  # a row of their own, else panels would be laid out under the title
+    elif spec is not None:  # panels get a row of their own, or they would overlap the title
         title, spec = spec.subgridspec(2, 1, height_ratios=[0.01, 1])
         ax.set_subplotspec(title)
     if spec is not None:
@@ -93,7 +93,7 @@ def used(axes, k):
 
 
 def tidy(ax, grid=None):
-    """Leave the left and the lower line, quiet ticks, and grid lines behind the data where asked for."""
+    """Keep the left and bottom spines and quiet ticks, with grid lines behind the data if asked for."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color(LINE)
     ax.tick_params(length=0, labelcolor=QUIET, labelsize="small")
@@ -103,20 +103,20 @@ def tidy(ax, grid=None):
 
 
 def title(ax, text, note="", above=6):
-    """Write a title, and below it, smaller, a note."""
+    """Write a title with a smaller note below it."""
     lines = note.count("\n") + 1 if note else 0
     ax.set_title(text + "\n" * lines, loc="left", weight="bold", fontsize="large", pad=above)
-    if note:  # the middle title, moved to the left: titles keep clear of tick labels together
+    if note:  # the centre title, moved to the left: both titles keep clear of tick labels
         ax.set_title(note, loc="center", x=0, ha="left", color=QUIET, fontsize="small", pad=above)
 
 
 def heading(ax, text, note="", above=22):
-    """Write title and note over axes that are divided into panels, clear of what stands above these."""
+    """Write title and note above axes that are divided into panels."""
     title(ax, text, note, above=above if ax.figure.get_layout_engine() is None else 6)
 
 
 def write(ax, text, xy, offset, **how):
-    """Write something small beside a point, ``offset`` in points."""
+    """Write small text beside a point, ``offset`` in points."""
     ax.annotate(text, xy, offset, textcoords="offset points", **({"fontsize": "small"} | how))
 
 
@@ -126,7 +126,7 @@ def small_title(ax, name):
 
 
 def tidy_bar(bar, label):
-    """Leave a colour bar its colours, quiet ticks and its name."""
+    """Remove the outline of a colour bar, make its ticks quiet and name it."""
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelcolor=QUIET, labelsize="small")
     bar.set_label(label, color=QUIET, fontsize="small")
@@ -142,7 +142,7 @@ def every(ax, n, axis):
 
 
 def name_rows(ax, at, names):
-    """Name rows at the left, every second or third one where there is no room for all; say so."""
+    """Name rows at the left; only every second or third, and say so, where there is no room for all."""
     step = every(ax, len(names), "y")
     ax.set_yticks(np.asarray(at)[::step], [shown(name) for name in names[::step]])
     ax.tick_params(axis="y", labelcolor="black")

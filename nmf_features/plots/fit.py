@@ -58,7 +58,7 @@ class ReconstructionDisplay:
 
     @classmethod
     def from_estimator(cls, nmf, X, *, max_columns=40, ax=None):
-        """Draw what a fitted :class:`NMFFeatures` explains of X.
+        """Draw how much of each column of X a fitted :class:`NMFFeatures` explains.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class ReconstructionDisplay:
         return self
 
     def _mark_score(self, ax, low):
-        """Draw the share of all columns together as a line with its number."""
+        """Draw the share for all columns together, as a line with its number."""
         if not np.isfinite(self.score):
             return
         if self.score >= low:
@@ -179,7 +179,7 @@ def reconstruction_shares(nmf, X):
 
 
 def _share(error, spread):
-    """1 - error / spread; 0 / 0 is NaN."""
+    """Return 1 - error / spread; 0 / 0 is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return 1 - np.divide(error, spread)
 
@@ -210,9 +210,9 @@ def _draw_shares(ax, at, shares, low):
 class ConvergenceDisplay:
     """The objective after each pass over the data, of one fit or of several on the same data.
 
-    Drawn is how far it lies above the best objective of all, as a share of that, on a logarithmic scale; a straight
-    line falls by the same factor in every pass. The best pass itself, at zero, is off that scale. Fits of few passes
-    are drawn as they are.
+    The plot shows how far the objective lies above the best of all, as a share of it, on a logarithmic scale; a
+    straight line falls by the same factor in every pass. The best pass itself, at zero, is off that scale. For fits of
+    few passes the objective itself is drawn.
 
     Parameters
     ----------
@@ -348,7 +348,7 @@ class ConvergenceDisplay:
         return self
 
     def _outcome(self, name):
-        """Say in words where a fit came to."""
+        """Return in words how a fit ended."""
         h, known = self.histories[name], self.converged is not None
         if not len(h):
             return "no pass was made"

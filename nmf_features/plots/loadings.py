@@ -217,17 +217,17 @@ def _table_of_loadings(components, names, columns):
     return pd.DataFrame(H, index=drawing.index(names), columns=drawing.index(columns))
 
 
-# Also for other displays
+# Used by other displays too
 
 
 def to_largest(components):
-    """Divide the loadings of each component by the largest; a component of zeros stays one."""
+    """Divide the loadings of each component by the largest; components of zeros stay zero."""
     largest = components.max(axis=1)
     return components.div(largest.where(largest > 0, 1), axis=0)
 
 
 def ordered_columns(H, most):
-    """Positions of the columns with the largest loadings, ordered by the component in which each counts most.
+    """Return positions of the columns with the largest loadings, ordered by the component in which each counts most.
 
     Within a component the largest come first; columns without loadings come last.
     """
@@ -243,7 +243,7 @@ def heatmap_size(k, rows):
 
 
 def draw_loadings(ax, components, max_columns, cmap):
-    """Draw a heat map of H', a row for each column of X; return it, and what to say of columns left out."""
+    """Draw a heat map of H', a row for each column of X; return it, and a note on columns that were left out."""
     H = to_largest(components)
     order = ordered_columns(H.to_numpy(), max_columns)
     mesh = ax.pcolormesh(
@@ -276,7 +276,7 @@ def loadings_bar(mesh, axes, shrink=0.8):
 
 
 def draw_top(ax, loadings, m):
-    """Draw the m largest loadings of a component, and what share of it they are."""
+    """Draw the m largest loadings of a component, and the share of the component that they make up."""
     top = loadings.sort_values(ascending=False, kind="stable").head(m)
     top = top[top > 0]
     drawing.tidy(ax)

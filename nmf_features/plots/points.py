@@ -10,7 +10,7 @@ def correlation(W):
     """Correlations of the columns; NaN for one that does not vary."""
     D = W - W.mean(axis=0)
     norms = np.linalg.norm(D, axis=0)
-    vary = norms > 1e-12 * np.abs(W).max(axis=0, initial=0.0) * np.sqrt(len(W))  # more than rounding
+    vary = norms > 1e-12 * np.abs(W).max(axis=0, initial=0.0) * np.sqrt(len(W))  # by more than rounding error
     D = np.divide(D, norms, out=np.full(D.shape, np.nan), where=vary)
     return np.clip(D.T @ D, -1, 1)
 
@@ -27,7 +27,7 @@ def colouring(y, scored, cmap):
 
 
 def are_amounts(values):
-    """Whether numbers are amounts rather than names of categories: many of them, or fractions."""
+    """Whether values are amounts rather than categories: more than ten different numbers, or fractions."""
     test = pd.api.types
     if not test.is_numeric_dtype(values) or test.is_bool_dtype(values):
         return False
@@ -81,7 +81,7 @@ class Categories:
             )
 
     def explain(self, axes):
-        """Name the categories, in the empty corner where there is one."""
+        """Add a legend, in the empty corner where there is one."""
         if self.name is None:
             return
         from matplotlib.lines import Line2D
@@ -108,7 +108,7 @@ class Amounts:
         self.values, self.name, self.cmap, self.drawn = np.where(np.isinf(values), np.nan, values), name, cmap, None
 
     def groups(self):
-        """One: all rows."""
+        """Return a single group, of all rows."""
         return [(0, REST, np.ones(len(self.values), dtype=bool))]
 
     def draw(self, ax, x, y, drawn):
@@ -117,7 +117,7 @@ class Amounts:
         size = point_size(len(drawn))
         ax.scatter(x[drawn[~known]], y[drawn[~known]], size, LINE, linewidths=0)
         at = drawn[known]
-        low, high = np.nanquantile(self.values, (0.02, 0.98)) if known.any() else (None, None)  # a few may lie far out
+        low, high = np.nanquantile(self.values, (0.02, 0.98)) if known.any() else (None, None)  # despite a few outliers
         how = {"cmap": self.cmap, "vmin": low, "vmax": high, "alpha": 0.85, "linewidths": 0}
         self.drawn = ax.scatter(x[at], y[at], size, self.values[at], **how)
 
@@ -137,7 +137,7 @@ def point_size(n):
 
 
 def draw_histogram(ax, w, colouring):
-    """Draw how the scores of a component lie, category by category, all with the same bins."""
+    """Draw histograms of a component's scores, one for each category, all with the same bins."""
     edges = np.histogram_bin_edges(w, bins=int(np.clip(1.5 * np.sqrt(len(w)), 8, 24)))
     groups = colouring.groups()
     for _, colour, rows in groups:
@@ -149,7 +149,7 @@ def draw_histogram(ax, w, colouring):
 
 
 def tidy_pairs(axes, W, names):
-    """Share the axes of pairs, and name them on the outside and on the diagonal."""
+    """Share the axes of the pairs, and name the components along the outside and on the diagonal."""
     k = len(names)
     for i in range(k):
         margin = 0.05 * (np.ptp(W[:, i]) or 1)

@@ -14,7 +14,7 @@ from .drawing import LINE
 class ScoresDisplay:
     """The new columns, the scores W: pair by pair, or their correlations.
 
-    Unlike the scores of PCA these are correlated: components are parts that may come together.
+    Unlike the scores of PCA these are correlated: components are parts that may occur together.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class ScoresDisplay:
 
 
 def _to_array(W, columns):
-    """Return some columns of a frame, array or sparse matrix as a float array; NaN is let through."""
+    """Return some columns of a frame, array or sparse matrix as a float array, which may have NaN."""
     if frames.is_frame(W):
         return frames.to_matrix(W, range(len(frames.labels(W)))[columns], "ignore")[0]
     W = W.tocsr()[:, columns].toarray() if sparse.issparse(W) else W[:, columns]

@@ -88,7 +88,7 @@ class ComponentSelectionDisplay:
         drawing.write(ax, f"chosen: {choice}", (choice, chosen[0]), (0, -14), ha="center", va="top", **words)
         self._mark_means(ax, error, k)
         low, high = ax.get_ylim()
-        ax.set_ylim(low - 0.08 * (high - low), high)  # room for what is chosen
+        ax.set_ylim(low - 0.08 * (high - low), high)  # room for the label of the choice
         drawing.tidy(ax, grid="y")
         ax.set_xticks(k[:: -(-len(k) // 20)])
         ax.set_xlabel("number of components", color=QUIET)
@@ -101,7 +101,7 @@ class ComponentSelectionDisplay:
         return self
 
     def _mark_means(self, ax, error, k):
-        """Draw the error of the column means, 1, unless it is far away."""
+        """Draw the error of the column means, 1, unless it is far from the others."""
         everything = [*error, *self.selection.table["error"]]
         low, high = min(everything), max(everything)
         if low - (high - low) / 2 <= 1 <= high + (high - low) / 2:
@@ -200,7 +200,7 @@ class PenaltyPathDisplay:
 
     def _errors(self, ax, at, table):
         lines, errors = {"all cells fitted": table["error"]}, {}
-        if "held_out_error" in table:  # not where no cells were hidden
+        if "held_out_error" in table:  # absent if no cells were hidden
             lines = {"hidden cells": table["held_out_error"]} | lines
             errors = {"hidden cells": table["held_out_standard_error"]}
         _draw_lines(ax, at, lines, (VERMILLION, BLUE)[2 - len(lines) :], errors)
@@ -221,7 +221,7 @@ class PenaltyPathDisplay:
 
 
 def _penalty_axis(penalties):
-    """Return where penalties lie on an axis of decades, with 0 at the left of it, and the ticks."""
+    """Return positions of penalties on a logarithmic axis, with 0 to the left of it, and the ticks."""
     positive = penalties[penalties > 0]
     logs = np.log10(positive)
     first, last = (logs.min(), logs.max()) if len(logs) else (0.0, 0.0)
@@ -239,7 +239,7 @@ def _penalty_axis(penalties):
 
 
 def _draw_lines(ax, at, lines, colours, standard_errors=None):
-    """Draw lines over the penalties, with their names where they are furthest apart."""
+    """Draw lines over the penalties, named where they are furthest apart."""
     for (name, values), colour in zip(lines.items(), colours, strict=True):
         values = values.to_numpy(dtype=float)
         ax.plot(at, values, color=colour, marker="o", markersize=4, linewidth=1.8)

@@ -31,8 +31,8 @@ class ComponentSelection:
         The choice: the smallest number whose error is within one standard error (of the differences, split by split)
         of the least.
     table : pandas.DataFrame
-        A row for every number of components and split: ``n_components``, ``split``, ``error``. The error is the loss of
-        the hidden cells over that of the column means: 1 is no better than these.
+        A row for every number of components and split: ``n_components``, ``split``, ``error``. The error is the loss on
+        the hidden cells, relative to that of the column means: 1 is no better than these.
     summary : pandas.DataFrame
         A row for every number of components: ``n_components``, ``error`` (mean over the splits), ``difference`` to the
         least mean error and its ``standard_error``.
@@ -58,10 +58,10 @@ def select_components(
 ):
     """Choose the number of components by hiding cells and predicting them.
 
-    In each split a share of the cells is hidden at random, other cells each time. The others are factorised with 1, 2,
-    3, ... components, each fit going on from the one before, and predict the hidden ones. Too few components miss what
-    is there, too many follow the noise of what they see. The choice is the smallest number that is within one standard
-    error of the best, split by split.
+    In each split a share of the cells is hidden at random, different cells each time. The rest is factorised with 1, 2,
+    3, ... components, each fit starting from the one before, and predicts the hidden cells. Too few components miss
+    structure, too many follow the noise of the cells they see. The choice is the smallest number that is within one
+    standard error of the best, split by split.
 
     Parameters
     ----------
@@ -76,13 +76,13 @@ def select_components(
         Share of the cells hidden in each split; no cell is hidden twice, so at most 1 / n_splits. Of sparse data no
         more cells than are stored; with ``missing_values="unstored"`` only stored ones.
     max_samples : int or None, default 10,000
-        Of longer tables only so many rows, drawn at random, are looked at. None: all rows.
+        Of longer tables only this many rows are used, drawn at random. None: all rows.
     random_state : int, RandomState instance or None, default None
         Seed of the rows, the cells and random starts: pass an int for the same result each time.
     n_jobs : int or None, default None
         Threads; None: as many as the process may use. The result does not depend on it.
     progress : bool, default True
-        Whether to show how far it is, in terminals and notebooks, where ``rich`` is installed.
+        Whether to show a progress bar, in terminals and notebooks, if ``rich`` is installed.
     **params
         Any other parameter of :class:`NMFFeatures`; ``tol`` is 1e-4 if not given.
 
@@ -99,8 +99,8 @@ def select_components(
     Warns
     -----
     UserWarning
-        If the choice is the largest or the smallest number tried, if more components than columns were asked for (as
-        many as columns are tried then), or if fits did not converge.
+        If the choice is the largest or the smallest number tried, if more components than columns were asked for
+        (then at most as many as columns are tried), or if fits did not converge.
 
     References
     ----------
@@ -157,7 +157,7 @@ def _check_counts(n_components):
 
 
 def _new_loadings(problem, fit, k):
-    """Return loadings of what a fit leaves over, up to k: leading singular vectors of its positive part, in turn."""
+    """Return loadings for the residual of a fit, up to k: leading singular vectors of its positive part, one by one."""
     R = positive_residual(problem.X, fit.U.T, fit.H / fit.sums[:, None])
     cells, new = R.data if sparse.issparse(R) else R, np.zeros((k - len(fit.H), R.shape[1]))
     cells[np.isnan(cells)] = 0
@@ -175,7 +175,7 @@ def _new_loadings(problem, fit, k):
 
 
 def _summary(table):
-    """Return the mean error of each number of components, and how it differs from the least, split by split."""
+    """Return the mean error for each number of components, and its difference from the least, split by split."""
     errors = table.pivot(index="split", columns="n_components", values="error")
     mean = errors.mean()
     difference = errors.sub(errors[mean.idxmin()], axis=0)
@@ -186,7 +186,7 @@ def _summary(table):
 
 
 def _warn_of_edge(chosen, counts, n_columns, least):
-    """Say where the choice may be due to the numbers tried."""
+    """Warn where the choice may be due to the numbers that were tried."""
     if least >= 1:
         warn_user("No number of components predicts hidden cells better than the means of the columns do.")
     if chosen == counts[-1]:

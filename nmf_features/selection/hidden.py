@@ -15,11 +15,11 @@ from ..fitting import problem_of
 from ..scaling import Scaling
 from .runs import seeds
 
-LEAST_SHARE = 0.01  # of the mean of its column: what is predicted at least where the loss is infinite at zero
+LEAST_SHARE = 0.01  # of its column's mean: the least that is predicted, where the loss is infinite at zero
 
 
 def draw_cells(Z, columns, n_splits, test_size, rng):
-    """Draw the cells that each split hides: places among the stored cells where only these count, else in the table."""
+    """Draw the cells that each split hides: positions among the stored cells if only these count, else in the table."""
     if not isinstance(n_splits, Integral) or isinstance(n_splits, bool) or n_splits < 2:
         raise ValueError(f"n_splits is {n_splits!r}; wanted a whole number, 2 or more.")
     if not isinstance(test_size, Real) or not 0 < test_size * n_splits <= 1:
@@ -35,13 +35,13 @@ def draw_cells(Z, columns, n_splits, test_size, rng):
         places, most = range(Z.shape[0] * int(counted.sum())), Z.nnz
     else:
         places = np.flatnonzero(~np.isnan(Z) & counted)
-        if columns.model.shift == "split":  # one half of a column tells of the other: they are hidden together
+        if columns.model.shift == "split":  # one half of a column reveals the other: both are hidden together
             places = places[places % 2 == 0]
     each = int(max(1, min(test_size * len(places), most)))
     if each * n_splits > len(places):
         raise ValueError(f"X has {len(places)} observed cells; wanted at least one for each of n_splits={n_splits}.")
     drawn = generator.choice(len(places), each * n_splits, replace=False)
-    if isinstance(places, range):  # of the columns that count, to all columns
+    if isinstance(places, range):  # from positions among the counted columns to all columns
         row, column = np.divmod(drawn, counted.sum())
         drawn = row * Z.shape[1] + np.flatnonzero(counted)[column]
     else:
@@ -51,7 +51,7 @@ def draw_cells(Z, columns, n_splits, test_size, rng):
 
 
 class Split:
-    """The fit to what is left when some cells are hidden, and how well it predicts these."""
+    """The problem that is left when some cells are hidden, and how well a fit predicts these."""
 
     def __init__(self, Z, cells, columns):
         unstored = columns.model.missing_values == "unstored"
@@ -59,24 +59,24 @@ class Split:
         learned = Scaling.learn(train, None, None, range(Z.shape[1]), unstored=unstored)
         self.problem = problem_of(columns, train)
         self.loss, means = self.problem.loss, column_means(train, None, self.problem.missing)
-        # Not asked for: cells that are missing anyway (of sparse data), and those of columns of which nothing is left.
+        # Left out: cells that are missing anyway (in sparse data), and columns in which nothing else is observed.
         asked = ~np.isnan(self.values) & ~np.isnan(learned.minimum[self.columns])
-        if not self.loss.spares_zeros:  # zeros alone are nothing
+        if not self.loss.spares_zeros:  # nor columns of zeros alone
             asked &= means[self.columns] > 0
         self.rows, self.columns, self.values = self.rows[asked], self.columns[asked], self.values[asked]
         self.means, self.lowest, self.highest = (v[self.columns] for v in (means, learned.minimum, learned.maximum))
-        if not self.loss.spares_zeros:  # the loss is infinite where nothing is predicted of something
+        if not self.loss.spares_zeros:  # the loss is infinite where zero is predicted for a positive cell
             self.lowest = np.maximum(self.lowest, LEAST_SHARE * self.means)
         self.spread = self._loss(self.means)
         if not self.spread > 0:
             raise ValueError("X is too small, or too nearly constant: the hidden cells are all equal to column means.")
 
     def see(self, fit, penalty=None):
-        """Return the loss of the hidden cells over that of the column means."""
+        """Return the loss on the hidden cells, relative to that of the column means."""
         W = np.full((len(self.problem.used), len(fit.H)), np.nan)
         W[self.problem.used] = fit.U
         fitted = np.einsum("ct,tc->c", W[self.rows], (fit.H / fit.sums[:, None])[:, self.columns])
-        fitted = np.where(np.isnan(fitted), self.means, fitted)  # rows of which nothing is left
+        fitted = np.where(np.isnan(fitted), self.means, fitted)  # rows in which nothing else is observed
         return self._loss(np.clip(fitted, self.lowest, self.highest)) / self.spread
 
     def _loss(self, fitted):
@@ -85,7 +85,7 @@ class Split:
 
 
 def hide(Z, cells, stored_only):
-    """Return Z without some cells; their rows, columns and values."""
+    """Return Z without some cells, and the rows, columns and values of these."""
     if not sparse.issparse(Z):
         rows, columns = np.divmod(cells, Z.shape[1])
         train = Z.copy()

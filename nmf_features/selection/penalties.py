@@ -25,8 +25,8 @@ from ..fitting import problem_of
 from . import runs
 from .hidden import Split, draw_cells
 
-# Penalties of a path: how many to a factor of ten, and where they start and end at the latest (also where the loss is
-# infinite at zero), relative to the one at which nothing costs as much as the column means do.
+# Penalties of a path: how many per factor of ten, the first one, and the last one (also where the loss is infinite at
+# zero), relative to the one at which an empty model costs as much as the column means do.
 PER_DECADE, LOWEST, HIGHEST, NEVER_EMPTY = 4, 1e-3, 1e3, 10
 
 
@@ -37,10 +37,10 @@ class PenaltyPath:
     Attributes
     ----------
     table : pandas.DataFrame
-        A row for every penalty, upwards: ``penalty``; ``n_alive``, components that are not zero; ``zero_loadings`` and
-        ``zero_scores``, shares of zeros; ``error``, the loss over that of the column means; ``held_out_error`` and
-        ``held_out_standard_error``, the same of hidden cells, over the splits; with ``y`` also ``score`` and
-        ``score_standard_error``, of a linear model on the components, over the folds.
+        A row for every penalty, in increasing order: ``penalty``; ``n_alive``, components that are not zero;
+        ``zero_loadings`` and ``zero_scores``, shares of zeros; ``error``, the loss over that of the column means;
+        ``held_out_error`` and ``held_out_standard_error``, the same for hidden cells, over the splits; with ``y`` also
+        ``score`` and ``score_standard_error``, of a linear model on the components, over the folds.
     scoring : str or None
         What ``score`` is: "r2" or "accuracy"; None without ``y``.
     """
@@ -65,10 +65,10 @@ def penalty_path(
     progress=True,
     **params,
 ):
-    """Fit with one penalty after another, and see what each costs and what it makes simpler.
+    """Fit with one penalty after another, and see how the error and the number of zeros change.
 
-    The penalties go upwards from 0, each fit going on from the one before (a component that an L1 penalty has emptied
-    does not come back on the way down).
+    The penalties increase from 0, and each fit starts from the one before (with decreasing ones a component that an L1
+    penalty has emptied would not come back).
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def _mean_and_error(seen):
 
 
 class _Whole:
-    """The fit to all cells, and what it looks like."""
+    """The problem of all cells, and what a fit to it looks like."""
 
     def __init__(self, Z, columns):
         self.problem, self.counted = problem_of(columns, Z), columns.counted
@@ -207,7 +207,7 @@ class _Whole:
         }
 
     def penalties(self):
-        """Return 0, and then penalties around the one at which nothing costs as much as the column means do."""
+        """Return 0, and penalties around the one at which an empty model costs as much as the column means do."""
         X, unit = self.problem.X, self.problem.unit
         ones, means = np.ones((X.shape[0], 1)), self.means[None]
         c = balance(ones.sum(axis=0), ones.sum(axis=0), means, unit)
@@ -220,7 +220,7 @@ class _Whole:
 
 
 class _Fold:
-    """The fit to some rows, and how well a linear model on its components predicts the others."""
+    """The problem of some rows, and how well a linear model on the components predicts ``y`` in the others."""
 
     def __init__(self, problem, others, y, y_others):
         self.problem, self.others, self.y, self.y_others = problem, others, y, y_others
@@ -240,7 +240,7 @@ def _is_classes(y):
 
 
 def _folds(X, y, cv, model):
-    """Return what makes a _Fold of each fold, and the name of its score."""
+    """Return the arguments of a _Fold for each fold, and the name of the score."""
     y = column_or_1d(np.asarray(y), warn=False)
     classes = _is_classes(y)
     if not classes and not np.isfinite(y).all():
@@ -248,7 +248,7 @@ def _folds(X, y, cv, model):
     folds = []
     for train, test in check_cv(cv, y, classifier=classes).split(np.zeros((len(y), 1)), y):
         own = clone(model).set_params(out_of_range="clip")
-        with warnings.catch_warnings():  # what there is to say was said of all rows
+        with warnings.catch_warnings():  # these warnings were given for all rows
             warnings.simplefilter("ignore")
             learned = Columns.learn(own, _safe_indexing(X, train))
             others = learned.columns.scaled(learned.columns.checked(_safe_indexing(X, test)))

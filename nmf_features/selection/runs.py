@@ -60,10 +60,10 @@ def fit(model, problem, k, start, seed, n_jobs, step=None):
 
 
 def run(tasks, steps, what, n_jobs, progress):
-    """Run tasks on threads, in a way that Ctrl-C ends soon; return what they return, in order.
+    """Run tasks on threads so that Ctrl-C ends them soon; return what they return, in order.
 
-    A task is called with how many threads it may use itself, and with a function to call with the number of steps that
-    it has made, 0 to ask only whether to go on.
+    A task is called with the number of threads that it may use itself, and with a function to be called with the number
+    of steps made: 0 only asks whether to go on.
     """
     threads = min(n_threads(n_jobs), len(tasks))
     if not threads:
@@ -79,9 +79,9 @@ def run(tasks, steps, what, n_jobs, progress):
 
         futures = [pool.submit(task, within, step) for task in tasks]
         try:
-            while (state := wait(futures, 0.1, FIRST_EXCEPTION)).not_done:  # a wait without end may not hear Ctrl-C
+            while (state := wait(futures, 0.1, FIRST_EXCEPTION)).not_done:  # without timeout, Ctrl-C may go unnoticed
                 for future in state.done:
-                    future.result()  # or what it raised
+                    future.result()  # raises what the task raised
             return [future.result() for future in futures]
         except BaseException:
             stop.set()
@@ -92,7 +92,7 @@ def run(tasks, steps, what, n_jobs, progress):
 
 @contextmanager
 def _progress_bar(what, steps, shown):
-    """Give a function to call after each step."""
+    """Yield a function to call after each step."""
     bar = _bar() if shown else None
     if bar is None:
         yield lambda: None
@@ -103,7 +103,7 @@ def _progress_bar(what, steps, shown):
 
 
 def _bar():
-    """Return a progress bar of rich, or None where it is not installed or nobody looks."""
+    """Return a progress bar of rich, or None if it is not installed or the output is not shown to anybody."""
     try:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -117,7 +117,7 @@ def _bar():
 
 
 def warn_of_passes(converged, model):
-    """Say how many of the fits did not converge."""
+    """Warn if some of the fits did not converge."""
     failed = len(converged) - sum(converged)
     if failed:
         warn_user(

@@ -52,8 +52,8 @@ def stability(
     """See which components come back from other starts, and from other samples of the rows.
 
     The reference is the fit to all rows from ``init``. ``n_runs`` fits start at random instead, and
-    ``n_runs`` see rows drawn with replacement (as many as there are). The components of each are matched with those of
-    the reference so that the sum of their similarities, cosines of loadings, is largest.
+    ``n_runs`` fits are to rows drawn with replacement (as many as there are). The components of each are matched with
+    those of the reference so that the sum of their similarities, cosines of loadings, is largest.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def stability(
 
 
 def matched_with(loadings, reference):
-    """Return loadings in the order of the reference, and their cosines with it: the sum of the cosines is largest."""
+    """Return loadings in the order in which their cosines with the reference have the largest sum; and the cosines."""
     cosines = product(_unit(reference), _unit(loadings).T)
     _, order = linear_sum_assignment(-cosines)
     return loadings[order], cosines[np.arange(len(order)), order]
