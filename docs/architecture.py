@@ -1,8 +1,9 @@
-"""Draw what imports what, from the imports themselves, into docs/architecture.svg: ``python docs/architecture.py``.
+"""Draw what imports what, from the imports themselves: ``python docs/architecture.py``.
 
-A module stands one layer above the highest one that it imports, or just below those that import it if it imports none,
-so all arrows point down. An arrow is left out where a
-chain of others leads there too. Modules that begin with _ are left out.
+One picture shows the whole package, with a box for each package inside it; another shows the modules of core. A box
+stands one layer above the highest one that it imports, or just below those that import it if it imports none, so all
+arrows point down. An arrow is left out where a chain of others leads to the same box, and so are modules that begin
+with _.
 
 Reference: K. Sugiyama, S. Tagawa and M. Toda (1981), Methods for visual understanding of hierarchical system
 structures.
@@ -15,48 +16,72 @@ from itertools import pairwise
 from pathlib import Path
 
 DOCS = Path(__file__).parent
-PACKAGE = DOCS.parent / "nmf_features"
-PICTURE = DOCS / "architecture.svg"
+PICTURES = {DOCS / "architecture.svg": "nmf_features", DOCS / "core.svg": "nmf_features/core"}
 
-WIDTH, HEIGHT, GAP, LAYER, MARGIN = 252, 100, 22, 140, 8  # of boxes, between them, from layer to layer, around all
-CHARACTERS = 33  # in a line of a box, of a wide font
+WIDTH, HEIGHT, GAP, LAYER, MARGIN = (
+    252,
+    100,
+    22,
+    140,
+    8,
+)  # boxes, gaps between them, step between layers, margin
+CHARACTERS = 33  # in a line of a box, even in a wide font
 STYLE = """
 text { font: 12.5px system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; fill: #3d4650 }
 .name { font-size: 15px; font-weight: 600; fill: #14212b }
 .box { fill: #eef4f8; stroke: #7f9fb5 }
+.package { fill: #fdf3e1; stroke: #c49a4a }
 .arrow { fill: none; stroke: #5d7486; stroke-width: 1.4 }
 """
 
 
-def modules():
-    """Return the syntax tree of each module."""
-    paths = sorted(path for path in PACKAGE.glob("*.py") if not path.name.startswith("_"))
-    return {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+def boxes(folder):
+    """Return the files of each box of a folder, as their package and syntax tree: a module, or a package (name/)."""
+    found = {}
+    for path in sorted((DOCS.parent / folder).iterdir()):
+        if path.is_dir() and (path / "__init__.py").exists():
+            found[f"{path.name}/"] = [path / "__init__.py", *sorted(path.glob("[!_]*.py"))]
+        elif path.suffix == ".py" and not path.name.startswith("_"):
+            found[path.stem] = [path]
+    return {
+        name: [
+            (".".join(path.parent.relative_to(DOCS.parent).parts), ast.parse(path.read_text(encoding="utf-8")))
+            for path in paths
+        ]
+        for name, paths in found.items()
+    }
 
 
-def imports(trees):
-    """Return for each module those that it imports, wherever in the file it does."""
+def imported(package, tree):
+    """Return the full names of what a file of a package imports, wherever in the file it does."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: 1 - node.level or None] if node.level else []
+            source = [*above, *([node.module] if node.module else [])]
+            found |= {".".join([*source, alias.name]) for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def imports(boxes, inside):
+    """Return for each box inside a package the others that its files import."""
     edges = {}
-    for name, tree in trees.items():
-        found = set()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                source = (
-                    "nmf_features" * bool(node.level) + "." * bool(node.level and node.module) + (node.module or "")
-                )
-                found |= {f"{source}.{alias.name}" for alias in node.names}
-            elif isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-        parts = [full.split(".") for full in found if full.startswith("nmf_features.")]
-        edges[name] = sorted({part[1] for part in parts} & set(trees))
+    for name, files in boxes.items():
+        full = set().union(*(imported(package, tree) for package, tree in files))
+        parts = {other[len(inside) + 1 :].split(".")[0] for other in full if other.startswith(f"{inside}.")}
+        edges[name] = sorted(other for other in boxes if other != name and other.rstrip("/") in parts)
     return edges
 
 
 def reduced(edges):
-    """Leave out what a chain of other imports leads to."""
+    """Leave out what a chain of other imports leads to; refuse imports that go round in a circle."""
 
-    def reachable(name):
-        return set(edges[name]).union(*(reachable(b) for b in edges[name]))
+    def reachable(name, path=()):
+        if name in path:
+            raise ValueError(f"These import each other: {[*path[path.index(name) :], name]}.")
+        return set(edges[name]).union(*(reachable(b, (*path, name)) for b in edges[name]))
 
     return {
         name: [b for b in below if not any(b in reachable(other) for other in below)] for name, below in edges.items()
@@ -66,8 +91,8 @@ def reduced(edges):
 def layers(edges):
     """Return the rows of the picture from the top, and the steps of its arrows from one row to the next.
 
-    An arrow that passes a row has a place of its own there, (from, to), so that it crosses no box. Places are looked
-    for by the mean place of what they are joined to, row by row; the ordering with the fewest crossings is kept.
+    An arrow that passes a row has a place of its own there, (from, to), so that it crosses no box. Each row is sorted
+    by the mean place of the neighbours above and below, in several sweeps; the order with the fewest crossings is kept.
     """
 
     def depth(name):
@@ -109,7 +134,7 @@ def places(rows):
 
 
 def crossings(rows, steps):
-    """Return how many pairs of steps cross, and how far all go sideways."""
+    """Return how many pairs of steps cross, and how far they go sideways in total."""
     at = places(rows)
     ends = [(a[0], at[a], at[b]) for a, b in steps]
     crossed = sum(r == s and (x - u) * (y - v) < 0 for r, x, y in ends for s, u, v in ends)
@@ -122,13 +147,13 @@ def subject(tree):
     return text.split(". ")[0].rstrip(".")
 
 
-def svg():
-    """Return the picture as text, the same for the same package."""
-    trees = modules()
-    rows, steps = layers(reduced(imports(trees)))
+def svg(folder):
+    """Return the picture of a folder as text, the same for the same imports."""
+    contents, package = boxes(folder), folder.replace("/", ".")
+    rows, steps = layers(reduced(imports(contents, package)))
     wide = [sum(width(node) for node in row) + GAP * (len(row) - 1) for row in rows]
     full, tall = max(wide) + 2 * MARGIN, (len(rows) - 1) * LAYER + HEIGHT + 2 * MARGIN
-    corner = {}  # upper left, of boxes and of what passes
+    corner = {}  # upper left corner of boxes and of passing arrows
     for r, row in enumerate(rows):
         x = (full - wide[r]) / 2
         for node in row:
@@ -137,7 +162,7 @@ def svg():
     lines = [
         '<svg xmlns="http://www.w3.org/2000/svg" role="img" '
         f'viewBox="0 0 {full} {tall}" width="{full}" height="{tall}">',
-        "<title>The modules of nmf_features and what they import</title>",
+        f"<title>{package}: what imports what</title>",
         f"<style>{STYLE}</style>",
         '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#5d7486"/></marker>',
@@ -153,16 +178,17 @@ def svg():
         lines.append(f'<path class="arrow" d="{curve}"{end}/>')
     for (_, name), (x, y) in corner.items():
         if width(name):
-            lines.append(f'<rect class="box" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="7"/>')
+            kind = "package" if name.endswith("/") else "box"
+            lines.append(f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="7"/>')
             lines.append(f'<text class="name" x="{x + 11:g}" y="{y + 22:g}">{name}</text>')
-            text = textwrap.wrap(subject(trees[name]), CHARACTERS, max_lines=4, placeholder=" ...")
+            text = textwrap.wrap(subject(contents[name][0][1]), CHARACTERS, max_lines=4, placeholder=" ...")
             for i, line in enumerate(text):
                 lines.append(f'<text x="{x + 11:g}" y="{y + 40 + 16 * i:g}">{escape(line)}</text>')
     return "\n".join([*lines, "</svg>", ""])
 
 
 def width(node):
-    """Return the width of a box; of an arrow that passes, none."""
+    """Return the width of a box, 0 for an arrow that passes."""
     return WIDTH if isinstance(node, str) else 0
 
 
@@ -173,5 +199,6 @@ def joint(node, other, side, steps, corner):
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(svg(), encoding="utf-8")
-    print(f"{PICTURE.name}: {len(modules())} modules")
+    for picture, folder in PICTURES.items():
+        picture.write_text(svg(folder), encoding="utf-8")
+        print(f"{picture.name}: {len(boxes(folder))} boxes")

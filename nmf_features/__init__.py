@@ -5,7 +5,7 @@ from importlib.metadata import version
 from .core.objective import objective
 from .estimator import NMFFeatures, nnmf
 from .factorize import Factorization, factorize
-from .scaling import NonNegativeScaler
+from .scaler import NonNegativeScaler
 from .selection import ComponentSelection, PenaltyPath, Stability, penalty_path, select_components, stability
 
 __version__ = version("nmf-features")

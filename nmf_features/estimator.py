@@ -1,7 +1,6 @@
 """NMFFeatures, the scikit-learn transformer, and nnmf, the same for ``df.pipe``.
 
-A fit is: choose columns (frames) -> shift and scale (scaling) -> loadings H (factorize) -> scores W (projection).
-What is shown is the canonical pair: the loadings of a component sum to 1 and its scores take up the size.
+A fit is: choose, shift and scale columns (columns) -> find loadings H and show them in canonical form (fitting).
 """
 
 from numbers import Integral
@@ -17,19 +16,18 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import numpy_defaults, warn_user
-from .core.blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
-from .core.checks import check_weights, without_duplicates
-from .core.losses import check_domain, loss_of
-from .core.missing import Missing, column_means, leaves_out_unstored, missing_of, penalised_counts
-from .core.objective import divergence, loss_and_spread
-from .core.products import RESIDUAL_CELLS, gram, product
-from .core.projection import exact_scores, linear_scores
-from .core.schedule import Problem, fit_loadings
-from .core.units import in_units, largest, safe_scale
+from .columns import Columns, listed
+from .core.checks import check_weights
+from .core.losses import loss_of
+from .core.missing import column_means
+from .core.objective import loss_and_spread
+from .core.products import product
+from .core.projection import linear_scores
 from .factorize import PARAMETERS as FIT_PARAMETERS
-from .factorize import check_solver, free_scale, warn_of_outcome
+from .factorize import warn_of_outcome
+from .fitting import canonical, problem_of, scores_of, solve
 from .scaling import PARAMETERS as SCALING_PARAMETERS
-from .scaling import ScaledRows, Scaling
+from .scaling import Scaling
 
 
 class NMFFeatures(TransformerMixin, BaseEstimator):
@@ -260,12 +258,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         -------
         frame or array of shape (n_samples, n_features_out)
         """
-        X, Z, W = self._fit(X, sample_weight)
+        learned, W = self._fit(X, sample_weight)
         if self.n_components_ and W is None:
-            return self.transform(X)
+            return self.transform(learned.table)
         if self.n_components_ and self.projection == "linear":
-            W = linear_scores(Z, self.components_)
-        return self._result(X, W)
+            W = linear_scores(learned.X, self.components_)
+        return learned.columns.result(learned.table, W)
 
     @numpy_defaults
     def transform(self, X):
@@ -285,14 +283,15 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()
-        X = self._check(X, reset=False)
+        columns = self.columns_
+        table = columns.checked(X)
         if self.n_components_ == 0:
-            return self._result(X, None)
-        if self.projection == "linear":
-            return self._result(X, linear_scores(self._scaled(X), self.components_))
-        check = loss_of(self.beta_loss).by_ratio  # zeros and ratios have to be looked for
-        by_rows = not check and self.out_of_range == "clip" and frames.readable_by_rows(X, self._positions)
-        return self._result(X, self._scores(self._scaled_rows(X) if by_rows else self._scaled(X)))
+            W = None
+        elif self.projection == "linear":
+            W = linear_scores(columns.scaled(table), self.components_)
+        else:
+            W = scores_of(columns, columns.scaled_by_rows(table))
+        return columns.result(table, W)
 
     @numpy_defaults
     def inverse_transform(self, X):
@@ -310,63 +309,15 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             The kind that came in. With ``projection="linear"``, the least-squares inverse of X H'.
         """
         check_is_fitted(self)
-        is_frame = frames.is_frame(X)
-        if not is_frame:
+        if not frames.is_frame(X):
             X = check_array(X, accept_sparse="csr", dtype=None, ensure_all_finite=False, ensure_min_samples=0)
         if self.n_components_ == 0:
-            return frames.select(X, range(len(frames.labels(X)))) if is_frame else X.copy()
-        at, rest = self._locate(X)
+            return frames.copy(X)
+        columns = self.columns_
+        at, rest = columns.locate(X)
         W, _ = frames.to_matrix(X, at)
         H = np.linalg.pinv(self.components_).T if self.projection == "linear" else self.components_
-        chosen = Scaling(**self.scaling_).invert(product(W, H.astype(W.dtype)))
-        if not rest and len(frames.labels(X)) == self.n_components_:
-            return frames.make(chosen, self.variables_, like=X) if is_frame else chosen
-
-        # Back to the order of the columns in fit; columns unknown there come last.
-        names = [self._labels[j] if j < self.n_features_in_ else frames.labels(X)[a] for j, a in rest.items()]
-        order = np.argsort([*rest, *self._positions], kind="stable").tolist()
-        if is_frame:
-            others = frames.rename(frames.select(X, list(rest.values())), names)
-            both = frames.beside(others, frames.make(chosen, self.variables_, like=X))
-            return frames.select(both, order)
-        others = X[:, list(rest.values())]
-        both = sparse.hstack([others, chosen]).tocsr() if sparse.issparse(X) else np.hstack([others, chosen])
-        return both[:, order]
-
-    def _locate(self, X):
-        """Where X, as ``transform`` returned it, has the components; and the other columns, by position in ``fit``.
-
-        Names may be those of the frame in ``fit``, or those of ``get_feature_names_out``.
-        """
-        labels, k = frames.labels(X), self.n_components_
-        kept = [j for j in range(self.n_features_in_) if j not in set(self._positions)]
-        if not frames.is_frame(X):
-            width = len(self._kept()) + k
-            if len(labels) == k:
-                return labels, {}
-            if len(labels) != width:
-                raise ValueError(
-                    f"X has {len(labels)} columns; wanted {width} as transform returns them, or the {k} components "
-                    "alone."
-                )
-            return labels[-k:], {j: int(np.searchsorted(self._kept(), j)) for j in kept}
-        missing = [name for name in self._component_names() if name not in labels]
-        if missing:
-            raise ValueError(f"X lacks the components {missing}; wanted a frame as transform returns it.")
-        at = [labels.index(name) for name in self._component_names()]
-        if len(labels) == k:
-            return at, {}
-        strings = _check_feature_names_in(self, None)
-        known = {
-            j: [name for name in (self._labels[j], strings[j]) if name in labels] for j in range(self.n_features_in_)
-        }
-        missing = [self._labels[j] for j in kept if not known[j]]
-        if missing:
-            raise ValueError(f"X lacks the columns {missing}; wanted a frame as transform returns it.")
-        rest = {j: labels.index(known[j][0]) for j in kept}
-        used = {*at, *(labels.index(names[0]) for names in known.values() if names)}
-        extra = [a for a in range(len(labels)) if a not in used]
-        return at, rest | {self.n_features_in_ + i: a for i, a in enumerate(extra)}
+        return columns.restored(X, rest, product(W, H.astype(W.dtype)))
 
     @numpy_defaults
     def impute(self, X):
@@ -399,38 +350,25 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if self.n_components_ == 0:
             raise ValueError("n_components=0: there is nothing to impute from.")
-        X = self._check(X, reset=False)
-        matrix, _ = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
-        scaling = Scaling(**self.scaling_)
-        if sparse.issparse(X):
-            return self._impute_sparse(X, matrix, scaling)
+        columns = self.columns_
+        table = columns.checked(X)
+        matrix, _ = columns.read(table)
+        if sparse.issparse(table):
+            Z = columns.scale(matrix)
+            W = scores_of(columns, Z, self.impute_penalties_)
+
+            def fitted_at(rows, terms):
+                fitted = np.einsum("ct,tc->c", W[rows], self.components_[:, terms])
+                return np.where(np.isnan(fitted), self.column_means_[terms], fitted)
+
+            return columns.filled_sparse(table, fitted_at)
         missing = np.isnan(matrix.toarray() if sparse.issparse(matrix) else matrix)  # sparse: a frame of Sparse columns
         if not missing.any():
-            return X.copy() if not frames.is_frame(X) else frames.select(X, range(self.n_features_in_))
-        rows = missing.any(axis=1)
-        Z = scaling.apply(matrix[rows], self.out_of_range, self.variables_)
-        self._check_domain(Z)
-        W = self._scores(Z, self.impute_penalties_)
+            return frames.copy(table)
+        Z = columns.scale(matrix[missing.any(axis=1)])
+        W = scores_of(columns, Z, self.impute_penalties_)
         fitted = np.where(np.isnan(W[:, :1]), self.column_means_, product(W, self.components_))
-        filled = np.clip(scaling.invert(fitted), scaling.minimum, scaling.maximum)
-        values = np.zeros(matrix.shape)
-        values[rows] = filled
-        return frames.fill(X, self._positions.tolist(), values, missing)
-
-    def _impute_sparse(self, X, matrix, scaling):
-        """Return sparse X with its stored NaN filled in."""
-        Z = scaling.apply(matrix, self.out_of_range, self.variables_)
-        self._check_domain(Z)
-        W = self._scores(Z, self.impute_penalties_)
-        filled, column_of = without_duplicates(X).copy(), np.full(self.n_features_in_, -1)
-        column_of[self._positions] = np.arange(len(self._positions))
-        at = np.flatnonzero(np.isnan(filled.data) & (column_of[filled.indices] >= 0))
-        rows, columns = rows_of_stored(filled, at), column_of[filled.indices[at]]
-        fitted = np.einsum("ct,tc->c", W[rows], self.components_[:, columns])
-        fitted = np.where(np.isnan(fitted), self.column_means_[columns], fitted) * scaling.factor[columns]
-        fitted = np.clip(fitted + scaling.offset[columns], scaling.minimum[columns], scaling.maximum[columns])
-        filled.data[at] = fitted
-        return filled
+        return columns.filled(table, missing, fitted)
 
     @numpy_defaults
     def score(self, X, y=None, sample_weight=None):
@@ -456,11 +394,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if self.n_components_ == 0:
             raise ValueError("n_components=0: there is nothing to score.")
-        Z = self._scaled(self._check(X, reset=False))
-        W = self._scores(Z)
-        W[np.isnan(W)] = 0  # of rows with nothing observed, which do not count
+        columns = self.columns_
+        Z = columns.scaled(columns.checked(X))
+        W = scores_of(columns, Z)
+        W[np.isnan(W)] = 0  # rows with nothing observed do not count
         weights, loss = check_weights(sample_weight, Z), loss_of(self.beta_loss)
-        error, spread = loss_and_spread(Z, W, self.components_, self.column_means_, loss, weights, self._missing(Z))
+        error, spread = loss_and_spread(Z, W, self.components_, self.column_means_, loss, weights, columns.missing(Z))
         if spread == 0:
             if error == 0:
                 warn_user("score is nan: X equals the training means, so there is nothing to explain.")
@@ -481,8 +420,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         ndarray of str, of dtype object
         """
         check_is_fitted(self)
-        names = _check_feature_names_in(self, input_features)
-        return np.asarray([*names[self._kept()], *self._component_names()], dtype=object)
+        names, columns = _check_feature_names_in(self, input_features), self.columns_
+        return np.asarray([*names[columns.kept], *columns.component_names], dtype=object)
 
     def tidy(self):
         """Return the loadings in long form, sorted by component, then term, as recipes' ``tidy()`` does.
@@ -524,239 +463,52 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         if self.n_components_ == 0:
             return pd.DataFrame({"terms": [], "value": [], "component": []})
-        k, p = self.components_.shape
-        terms = Scaling(**self.scaling_).names_out(self.variables_)
+        columns, (k, p) = self.columns_, self.components_.shape
         return pd.DataFrame(
             {
-                "terms": terms * k,
+                "terms": columns.terms * k,
                 "value": self.components_.ravel(),
-                "component": pd.Series(np.repeat(self._component_names(), p), dtype=object),
+                "component": pd.Series(np.repeat(columns.component_names, p), dtype=object),
             }
         )
+
+    @property
+    def columns_(self):
+        """The :class:`Columns` that are factorised: for plots and other code that works on the scaled matrix."""
+        check_is_fitted(self)
+        scaling = Scaling(**self.scaling_) if self.n_components_ else None
+        return Columns(self, self._labels, self._fitted_on_frame, self._positions, self.n_components_, scaling)
 
     @_fit_context(prefer_skip_nested_validation=True)
     @numpy_defaults
     def _fit(self, X, sample_weight):
-        """Fit; return X as a table, the scaled matrix and its scores (None where rows were left out of the fit)."""
-        X, Z, weights, whole = self._learn_scaling(X, sample_weight)
-        if Z is None:  # nothing is learned: not a cell is looked at
+        """Fit; return what was learned about the columns, and the scores (None where rows were left out of the fit)."""
+        learned = Columns.learn(self, X, sample_weight)
+        columns = learned.columns
+        self._labels, self._fitted_on_frame, self._positions = columns.labels, columns.from_frame, columns.positions
+        self.variables_, self.n_components_ = columns.variables, columns.n_components
+        if learned.X is None:  # no components: no cell is looked at
             self.components_, self.component_scales_ = np.zeros((0, len(self.variables_))), np.zeros(0)
             self.explained_, self.objective_, self.history_ = np.zeros(0), float("nan"), np.zeros(0)
             self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
-            return X, None, None
-        problem = self._problem(Z, weights)
-        self.column_means_ = column_means(Z, weights, problem.missing)
-        fit = fit_loadings(problem, self.n_components_, **self._fit_parameters())
-        W = self._keep(fit, problem)
-        warn_of_outcome(
-            fit, self.objective_, W, self.components_, self.penalty, self.max_iter, self.tol, self._component_names()
-        )
-        return X, Z, W if whole and problem.used.all() else None
-
-    def _fit_parameters(self):
-        """Return the parameters of the loop."""
-        names = ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
-        return {name: getattr(self, name) for name in names}
-
-    def _problem(self, Z, weights):
-        """Return what is minimised on scaled rows."""
-        alive = self._n_counted()
-        missing = missing_of(Z, alive, self.missing_values)
-        check_solver(self.solver, self.learning_rate, self.beta_loss, missing)
-        return Problem.of(
-            Z,
-            largest(Z),
-            weights,
-            missing,
-            alive,
-            beta_loss=self.beta_loss,
-            penalty=self.penalty,
-            l1_ratio=self.l1_ratio,
-        )
-
-    def _learn_scaling(self, X, sample_weight):
-        """Choose columns, learn shift and scale.
-
-        Return X as a table, its scaled columns (None for no components), the weights of their rows, and whether these
-        are all rows of X.
-        """
-        if self.missing_values != "raise" and self.projection == "linear":
-            raise ValueError(
-                'projection="linear" needs every cell of a row, so missing_values='
-                f'"{self.missing_values}" is of no use with it. Pass projection="nnls", or impute first.'
-            )
-        X = self._check(X, reset=True)
-        self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
-        self._positions = np.asarray(self._choose(X), dtype=int)
-        self.variables_ = [self._labels[j] for j in self._positions]
-        k, most = int(self.n_components), len(self.variables_)
-        self.n_components_ = min(k, most)
-        self._refuse_clash()
-        if k == 0:
-            return X, None, None, True
-
-        matrix, fresh = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
-        if k > most:
-            warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
-        weights = check_weights(sample_weight, matrix)
-        whole = weights is None or bool(weights.all())
-        if not whole:
-            matrix, weights, fresh = matrix[weights > 0], weights[weights > 0], True
-        unstored = self.missing_values == "unstored"
-        learned = Scaling.learn(matrix, self.shift, self.scale, self.variables_, weights, unstored)
-        self._report_constant(learned.constant, matrix.shape[0])
-        self.scaling_ = vars(learned)
-        Z = learned.apply(matrix, "clip", self.variables_, overwrite=fresh)
-        self._check_domain(Z)
-        return X, Z, weights, whole
-
-    def _keep(self, fit, problem):
-        """Keep what was found in the canonical form, and what it says of the data; return the scores."""
-        Z, weights, missing, strengths = problem.X, problem.weights, problem.missing, problem.strengths
-        self.score_penalties_ = np.array([strengths.l1_W, strengths.l2_W])
-        W, H = fit.U, fit.H / fit.sums[:, None]
-        v = np.ones(len(W)) if weights is None else weights
-        by_row, by_column = penalised_counts(Z, missing, v)
-        scales = free_scale(fit, problem)  # before the scores change places
-        # Largest total amount first, ties by the column of the largest loading.
-        order = np.lexsort((H.argmax(axis=1), -product(v, W)))
-        for rows in row_blocks(W, 0):  # in place: W may be large
-            W[rows] = W[rows][:, order]
-        self.components_ = H = H[order]
-        self.component_scales_ = s = (fit.sums / scales)[order]
-
-        unit_Z, e = safe_scale(Z, problem.top)
-        unit_W = np.ldexp(W, -2 * e) if e else W
-        loss, unstored = problem.loss, leaves_out_unstored(missing)
-        self.explained_ = _explained(unit_Z, unit_W, H, weights, missing, loss)
-        with np.errstate(over="ignore"):
-            value = divergence(unit_Z, unit_W, H.astype(Z.dtype), loss, weights, unstored)
-            value = in_units(value, 2 * e * loss.degree)
-            cost = strengths.l1_W * (product(by_row, W) / s).sum()
-            if strengths.l2_W:
-                norms = np.ldexp(np.sqrt(product(by_row, np.square(unit_W))), 2 * e)
-                cost += strengths.l2_W / 2 * np.square(norms / s).sum()
-        self.objective_ = float(value + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-        self.impute_penalties_ = self._impute_penalties(2 * value, product(v, W) / v.sum(), by_row.sum())
+            return learned, None
+        self.scaling_ = vars(columns.scaling)
+        problem = self._problem(columns, learned.X, learned.weights)
+        self.column_means_ = column_means(learned.X, learned.weights, problem.missing)
+        fit = solve(self, problem, self.n_components_)
+        found = canonical(fit, problem, columns.n_counted)
+        self.components_, self.component_scales_ = found.H, found.scales
+        self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
+        self.explained_, self.objective_ = found.explained, found.objective
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_ = fit.kkt_residual
-        return W
-
-    def _check(self, X, reset):
-        anything = self.variables is not None or self.n_components == 0  # then other columns may hold anything
-        return frames.check_table(self, X, reset, dtype=None if anything else [np.float64, np.float32])
-
-    def _choose(self, X):
-        """Positions of the columns to factorise."""
-        if self.variables is None:
-            positions = frames.numeric_positions(X)
-            if not positions and self.n_components:
-                raise ValueError("X has no numeric column to factorise; booleans do not count. Encode columns first.")
-            return positions
-        variables = _listed(self.variables, self._labels, "variables")
-        unknown = [v for v in variables if v not in self._labels]
-        if unknown:
-            raise ValueError(
-                f"variables has {unknown}, not found in X; wanted names of columns (positions, for an array) "
-                f"among {self._labels}."
-            )
-        if not variables or len(set(variables)) < len(variables):
-            raise ValueError(f"variables is {variables}; wanted at least one column, each once.")
-        return [self._labels.index(v) for v in variables]
-
-    def _kept(self):
-        """Positions of the columns that stand before the components in the result."""
-        if not self.drop_original or self.n_components_ == 0:
-            return np.arange(self.n_features_in_)
-        return np.setdiff1d(np.arange(self.n_features_in_), self._positions)
-
-    def _component_names(self):
-        return component_names(self.n_components_, self.prefix)
-
-    def _refuse_clash(self):
-        kept = {*_check_feature_names_in(self, None)[self._kept()], *(self._labels[j] for j in self._kept())}
-        clash = [name for name in self._component_names() if name in kept]
-        if clash:
-            raise ValueError(f"X has columns {clash}, named like the components: pass another prefix, or rename them.")
-
-    def _report_constant(self, constant, n):
-        names = [name for name, c in zip(self.variables_, constant, strict=True) if c]
-        if len(names) == len(self.variables_):
-            raise ValueError(
-                f"X has nothing to factorise: every chosen column is constant (n_samples={n}, columns {names})."
-            )
-        if names:
-            warn_user(f"Constant columns carry nothing and get loading 0: {names}.")
-
-    def _scaled(self, X):
-        """Chosen columns, shifted and scaled."""
-        matrix, fresh = frames.to_matrix(X, self._positions.tolist(), self.missing_values)
-        Z = Scaling(**self.scaling_).apply(matrix, self.out_of_range, self.variables_, overwrite=fresh)
-        self._check_domain(Z)
-        return Z
-
-    def _check_domain(self, Z):
-        """Refuse zeros where the loss is infinite there; constant columns are made of them."""
-        constant = [name for name, c in zip(self.variables_, self.scaling_["constant"], strict=True) if c]
-        if constant and not loss_of(self.beta_loss).takes_zeros:
-            raise ValueError(
-                f"beta_loss={self.beta_loss!r} is infinite at zero, and constant columns become zero: leave {constant} "
-                "out of variables."
-            )
-        check_domain(Z, self.beta_loss, self._missing(Z))
-
-    def _scaled_rows(self, X):
-        """Read and scale chosen columns where they are needed, a slice of rows at a time."""
-        rows = frames.Rows(X, self._positions, self.missing_values)
-        return ScaledRows(rows, Scaling(**self.scaling_), self.variables_)
-
-    def _scores(self, Z, prior=0.0):
-        """Exact scores: the balanced pair's objective, seen from the canonical one (and a prior, where cells miss)."""
-        s = self.component_scales_
-        l1, l2 = self.score_penalties_
-        W = exact_scores(
-            Z, self.components_, l1 / s, l2 / s / s, self.n_jobs, self._missing(Z), prior, loss_of(self.beta_loss)
+        warn_of_outcome(
+            fit, found.objective, found.W, found.H, self.penalty, self.max_iter, self.tol, columns.component_names
         )
-        if empty := int(np.isnan(W[:, 0]).sum()):
-            warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
-        return W
+        return learned, found.W if learned.whole and problem.used.all() else None
 
-    def _impute_penalties(self, residual, mean_scores, observed):
-        """Return sigma^2 / mean(w)^2: the squared residual of a cell over the squared mean of the scores.
-
-        For other losses than least squares the residual is twice the divergence.
-        Scores that follow few cells exactly follow their noise. These are the L2 strengths of normal noise and a
-        normal prior as wide as the exponential one with the same mean; without noise they are zero.
-        """
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            found = residual / (observed * self._n_counted()) / np.square(mean_scores)
-        return np.where(np.isfinite(found), found, 0.0)
-
-    def _counted(self):
-        """Return which of the scaled columns are not set aside as constant."""
-        return np.repeat(~self.scaling_["constant"], 2 if self.scaling_["split"] else 1)
-
-    def _n_counted(self):
-        return int(self._counted().sum())
-
-    def _missing(self, Z):
-        """Return which cells of scaled rows can be missing."""
-        if self.missing_values == "raise":
-            return None
-        return Missing(self._n_counted(), self.missing_values == "unstored" and sparse.issparse(Z))
-
-    def _result(self, X, W):
-        """Other columns of X, then the components, in the kind of X."""
-        if not frames.is_frame(X):
-            if self.n_components_ == 0:
-                return X.copy()
-            kept = self._kept()
-            stack = sparse.hstack if sparse.issparse(X) else np.hstack
-            return stack([X[:, kept], W]) if len(kept) else W
-        if self.n_components_ == 0:
-            return frames.as_configured(self, frames.select(X, range(self.n_features_in_)))
-        components = frames.make(W, self._component_names(), like=X)
-        return frames.as_configured(self, frames.beside(frames.select(X, self._kept().tolist()), components))
+    def _problem(self, columns, Z, weights):
+        return problem_of(columns, Z, weights)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -766,52 +518,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return tags
 
 
-def component_names(k, prefix="NNMF"):
-    """Return prefix and number of k components, zero-padded so that they sort."""
-    return [f"{prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
-
-
-def _explained(Z, W, H, weights, missing, loss):
-    """Return what share of the sum of squares each component explains; of the sum, where the loss is another.
-
-    <WH, w_t h_t> / |Z|^2, or sum(z w_t h_t / (WH)) / sum(z), over the observed cells, rows weighted.
-    """
-    V = W if weights is None else W * weights[:, None]
-    if loss.squares and (missing is None or (sparse.issparse(Z) and not leaves_out_unstored(missing))):
-        explained = (product(W.T, V).astype(np.float64) * gram(H)).sum(axis=1)
-        if missing is not None:  # all cells, less the stored ones that are missing
-            at = np.flatnonzero(np.isnan(Z.data))
-            rows, columns = rows_of_stored(Z, at), Z.indices[at]
-            parts = W[rows] * H[:, columns].T
-            explained -= product(parts.sum(axis=1) * (1.0 if weights is None else weights[rows]), parts)
-        return explained / squares(Z, weights)
-    total, whole, step = np.zeros(len(H)), 0.0, max(1, RESIDUAL_CELLS // Z.shape[1])
-    for start in range(0, Z.shape[0], step):
-        rows = slice(start, start + step)
-        z = Z[rows]
-        if sparse.issparse(z):
-            y, cells, counts = fitted_at_stored(z, W[rows].astype(np.float64), H), z.data, 1.0
-            if weights is not None:
-                counts = np.repeat(weights[rows], np.diff(z.indptr))
-        else:
-            y, cells, counts = product(W[rows], H), z, 1.0 if weights is None else weights[rows, None]
-        part = y if loss.squares else np.divide(cells, y, out=np.zeros(y.shape), where=y > 0)
-        part = np.where(np.isnan(cells), 0, part)
-        whole += float(np.nansum(counts * (np.square(cells) if loss.squares else cells), dtype=np.float64))
-        total += (V[rows] * (with_data(z, part) @ H.T if sparse.issparse(z) else product(part, H.T))).sum(axis=0)
-    return total / whole
-
-
-def _listed(names, labels, argument):
-    """Return one label, or a list of them, as a list; what is neither is refused."""
-    if isinstance(names, str | tuple | Integral) and not isinstance(names, bool) and names in labels:
-        return [names]  # a tuple may be one label of a MultiIndex
-    if isinstance(names, str | Integral):
-        names = [names]
-    listed = list(names)
-    if isinstance(names, set | frozenset | dict) or any(isinstance(v, bool | np.bool_ | float) for v in listed):
-        raise ValueError(f"{argument} is {names!r}; wanted a name or a list of names (on arrays: integer positions).")
-    return listed
+def checked(model):
+    """Return an NMFFeatures after checking its parameters as ``fit`` does."""
+    model._validate_params()
+    return model
 
 
 def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
@@ -851,7 +561,7 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
         raise TypeError("nnmf() takes the number of components as n, not n_components.")
     if target is not None:
         labels = frames.labels(df)
-        targets = _listed(target, labels, "target")
+        targets = listed(target, labels, "target")
         unknown = [name for name in targets if name not in labels]
         if unknown:
             raise ValueError(f"target has {unknown}, not found in X; wanted names of columns among {labels}.")
@@ -860,7 +570,7 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
             variables = [labels[j] for j in frames.numeric_positions(df) if labels[j] not in targets]
             if not variables:
                 raise ValueError(f"X has no numeric column to factorise beside the target {targets}.")
-        elif both := [v for v in _listed(variables, labels, "variables") if v in targets]:
+        elif both := [v for v in listed(variables, labels, "variables") if v in targets]:
             raise ValueError(f"target and variables share {both}; wanted each column in one of them at most.")
         params = {**params, "variables": variables}
     transformer = NMFFeatures(n_components=n, **params)

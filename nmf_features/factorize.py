@@ -1,4 +1,4 @@
-"""factorize(): X ~ W H with W, H >= 0, on plain arrays.
+"""factorize(): X ~ W H with non-negative factors, on plain arrays.
 
 X is n_samples x n_features; W (n_samples x k) holds the scores, H (k x n_features) the loadings. Half the
 literature, Lee & Seung included, puts samples in columns: their W is our H', their H our W'.
@@ -27,8 +27,8 @@ from .core.solvers import DIVERGENCE_SOLVERS, SOLVERS, solvers_of
 from .core.starts import STARTS
 from .core.units import extremes, largest
 
-# What factorize() and NMFFeatures accept, said once. Names are looked up when they are checked, so that what is added
-# to a registry is accepted.
+# What factorize() and NMFFeatures accept. Names are looked up when they are checked, so that new entries of a registry
+# are accepted.
 PARAMETERS = {
     "n_components": [Interval(Integral, 0, None, closed="left")],
     "penalty": [Interval(Real, 0, None, closed="left")],
@@ -253,7 +253,7 @@ def factorize(
 
 
 def check_solver(solver, learning_rate, beta_loss, missing):
-    """Refuse a solver that does not know the loss, and a rate that would do nothing."""
+    """Refuse a solver that cannot minimise the loss, and a learning rate that would do nothing."""
     if learning_rate is not None and solver != "gradient":
         raise ValueError(f'learning_rate={learning_rate} is of use with solver="gradient" only; solver is {solver!r}.')
     loss = loss_of(beta_loss)
@@ -278,7 +278,7 @@ def free_scale(fit, problem):
 
 
 def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
-    """Say what a user must know of a fit: not converged, an empty model, components that stayed zero."""
+    """Warn if a fit did not converge, if the model is empty, or if components stayed zero."""
     if not fit.converged and fit.n_iter < max_iter:
         warn_user(
             f"NMF stopped after {fit.n_iter} passes, since the objective rose; the best loadings met are kept, at "

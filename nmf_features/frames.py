@@ -1,7 +1,7 @@
-"""Frame <-> matrix, and back with index, names and dtypes. The only importer of narwhals.
+"""From frames to matrices, and back with index, names and dtypes. The only importer of narwhals.
 
 A table is a pandas or polars DataFrame (or another that narwhals knows) or a NumPy array. Columns are known
-by position; their labels serve for naming, in errors and in results. The caller's table is never changed.
+by position; their labels are for errors and results. The caller's table is never changed.
 """
 
 import narwhals as nw
@@ -25,10 +25,11 @@ def is_frame(X):
     return nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray)
 
 
-def check_table(estimator, X, reset, dtype=None):
+def check_table(estimator, X, reset, dtype=None, seen=None):
     """Check the form of X by scikit-learn's rules (names, number of columns, rows at fit); return it as a table.
 
-    An array becomes one of ``dtype`` (None: its own). What the cells hold is checked by :func:`to_matrix`.
+    An array becomes one of ``dtype`` (None: its own). ``seen`` holds the labels of the frame in ``fit``, if it was one.
+    What the cells hold is checked by :func:`to_matrix`.
     """
     if not is_frame(X):
         return validate_data(
@@ -46,7 +47,7 @@ def check_table(estimator, X, reset, dtype=None):
     if reset and not len(X):
         raise ValueError("X has no rows: found a frame of 0 sample(s) while a minimum of 1 is required.")
     validate_data(estimator, X, reset=reset, skip_check_array=True)
-    seen = estimator._labels if not reset and estimator._fitted_on_frame else columns
+    seen = columns if seen is None else seen
     if not all(isinstance(name, str) for name in [*columns, *seen]) and seen != columns:
         raise ValueError(f"X has the columns {columns}; wanted the same names, in the same order, as in fit: {seen}.")
     return X
@@ -104,12 +105,12 @@ def to_matrix(X, positions, missing_values=None):
     if sparse.issparse(matrix):
         matrix = without_duplicates(matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64))
     cells = matrix.data if sparse.issparse(matrix) else matrix
-    for start in range(0, len(cells), CHUNK_ROWS):  # first one quick look, then the search for the culprits
+    for start in range(0, len(cells), CHUNK_ROWS):  # a quick look; then the columns at fault
         with np.errstate(over="ignore"):
             total = cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)
         if not np.isfinite(total):
             _refuse_nonfinite(matrix, [names[j] for j in positions], missing_values)
-            break  # it looked at everything
+            break  # all cells were checked
     return matrix, matrix is not X
 
 
@@ -129,7 +130,7 @@ class Rows:
         self.columns = [_to_numpy(column) for column in columns]
 
     def __getitem__(self, rows):
-        """Return a slice of the rows as a matrix, not to be changed."""
+        """Return a slice of the rows as a matrix that must not be changed."""
         if self.columns is None:
             matrix = self.table[rows] if self.whole else self.table[rows, self.positions]
         else:
@@ -139,12 +140,12 @@ class Rows:
         with np.errstate(over="ignore"):
             total = matrix.sum(dtype=np.float64)
         if not np.isfinite(total) and (self.missing_values not in LEFT_OUT or np.isinf(matrix).any()):
-            to_matrix(self.table, self.positions, self.missing_values)  # refuses with the counts of all rows
+            to_matrix(self.table, self.positions, self.missing_values)  # raises, with counts over all rows
         return matrix
 
 
 def readable_by_rows(X, positions):
-    """Whether :class:`Rows` can read the columns: no sparse ones, no array of other numbers than floats."""
+    """Whether :class:`Rows` can read the columns: not sparse ones, nor those of an array that is not of floats."""
     if is_frame(X):
         return not _all_sparse([_column(X, int(j)) for j in positions])
     return not sparse.issparse(X) and X.dtype in (np.float32, np.float64)
@@ -205,6 +206,11 @@ def _to_numpy(column):
     return column.to_numpy()
 
 
+def copy(X):
+    """Return the whole table as a new object."""
+    return select(X, range(len(labels(X)))) if is_frame(X) else X.copy()
+
+
 def select(X, positions):
     """Return the columns at ``positions``, in that order, as a frame of X's kind."""
     if nw.dependencies.is_pandas_dataframe(X):
@@ -214,7 +220,7 @@ def select(X, positions):
 
 
 def fill(X, positions, values, missing):
-    """Return the table with ``values`` where cells of the columns at ``positions`` are ``missing``.
+    """Return the table with ``values`` in the ``missing`` cells of the columns at ``positions``.
 
     Columns of floats keep their dtype; others that have missing cells become floats of their kind.
     """
@@ -275,13 +281,13 @@ def beside(left, right):
         both.columns = pd.Index([*left.columns, *right.columns], tupleize_cols=False, name=left.columns.name)
         both.attrs = dict(left.attrs)
         return both
-    if not labels(left):  # a polars frame without columns has forgotten how many rows it had
+    if not labels(left):  # a polars frame without columns does not know how many rows it had
         return right
     return nw.to_native(nw.concat([nw.from_native(left), nw.from_native(right)], how="horizontal"))
 
 
 def as_configured(estimator, frame):
-    """Return a frame in the kind that ``set_output`` or ``set_config`` asks of the estimator (default: as it is)."""
+    """Return a frame of the kind that ``set_output`` or ``set_config`` asks for (by default, unchanged)."""
     kind = _get_output_config("transform", estimator)["dense"]
     if kind == "pandas" and not nw.dependencies.is_pandas_dataframe(frame):
         return nw.from_native(frame).to_pandas()

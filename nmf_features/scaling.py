@@ -6,19 +6,14 @@
 Constant columns carry nothing: they become 0 and come back as their constant.
 """
 
-from typing import ClassVar
+from importlib import import_module
 
 import numpy as np
 from scipy import sparse
-from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
-from sklearn.utils import check_array
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.sparsefuncs import min_max_axis
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from . import frames
-from ._warn import numpy_defaults, warn_user
-from .core.checks import check_weights
+from ._warn import warn_user
 from .core.products import product
 
 KEPT_BITS = 36  # of means and deviations: eleven digits
@@ -27,7 +22,7 @@ CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
 
 class Scaling:
-    """What was learned of the columns: plain arrays, in the order of the columns.
+    """What was learned about the columns: plain arrays, in the order of the columns.
 
     ``offset``, ``minimum``, ``maximum``, ``constant``: one entry per column; ``factor``: one per column of the
     result, which has two (+ and -) for each column if ``split``. ``capped``: results are cut at 1 (robust).
@@ -75,7 +70,7 @@ class Scaling:
         doubled = np.repeat(constant, 2) if split else constant
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
-        with np.errstate(invalid="ignore"):  # of columns that are missing altogether
+        with np.errstate(invalid="ignore"):  # from columns in which nothing is observed
             factor = np.ones(state.size) if scale is None else SCALES[scale](X, state, weights, unstored)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
@@ -128,7 +123,7 @@ class Scaling:
 
     def _scaled(self, X, overwrite):
         if sparse.issparse(X):
-            if self.constant.any():  # they carry nothing, so nothing of them is stored
+            if self.constant.any():  # constant columns carry nothing, so none of their cells are stored
                 kept = ~self.constant[X.indices]
                 ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr].astype(X.indptr.dtype)
                 X = sparse.csr_array((X.data[kept], X.indices[kept], ends), shape=X.shape)
@@ -166,7 +161,7 @@ class Scaling:
 
 
 class ScaledRows:
-    """A table of which slices of rows are read and scaled when they are asked for: no copy of it all is made."""
+    """A table whose rows are read and scaled a slice at a time, when they are asked for; it is never copied whole."""
 
     def __init__(self, rows, scaling, names):
         self.rows, self.scaling, self.names = rows, scaling, names
@@ -182,7 +177,7 @@ def _slices(X):
 
 
 def means(X, function, weights):
-    """Means by column of a function of the rows, over observed cells, in float64."""
+    """Return column means of a function of the rows, over observed cells, in float64."""
     total, count = 0.0, 0.0
     for rows in _slices(X):
         values = function(X[rows].astype(np.float64, order="C"))
@@ -208,7 +203,7 @@ def _sparse_extremes(X, unstored):
 
 
 def sparse_means(X, cells, weights, unstored):
-    """Means by column, over observed cells, of what is zero where nothing is stored; NaN is not observed."""
+    """Return column means over observed cells; what is not stored is zero, NaN is not observed."""
     p, holes = X.shape[1], np.isnan(cells)
     v = np.ones(len(cells)) if weights is None else np.repeat(weights, np.diff(X.indptr))
     observed = np.bincount(X.indices[~holes], v[~holes], minlength=p)
@@ -219,11 +214,11 @@ def sparse_means(X, cells, weights, unstored):
     return total / np.where(observed > 0, observed, 1)
 
 
-# Factors are found on values divided by the largest (``state.unit``, in [0, 1]): no square overflows or vanishes.
+# Factors are computed from values divided by the largest (``state.unit``, in [0, 1]), so no square over- or underflows.
 
 
 def _without_last_bits(values):
-    """Round means of rows: their last bits depend on the order of the rows, and later fits on these bits."""
+    """Round means of rows: the last bits depend on the order of the rows, and fits depend on these bits."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
 
@@ -267,7 +262,7 @@ def _quantile(values, weights):
 
 def _robust(X, state, weights, unstored):
     quantiles = []
-    if sparse.issparse(X):  # the stored cells of a column, and one zero that weighs as much as all others
+    if sparse.issparse(X):  # the stored cells of a column, and one zero with the weight of all others
         X, v = X.tocsc(), np.ones(X.shape[0]) if weights is None else weights
         for start, stop in zip(X.indptr, X.indptr[1:], strict=False):
             stored = v[X.indices[start:stop]]
@@ -290,7 +285,7 @@ SCALES = {
     "robust": _robust,
 }
 
-# What NonNegativeScaler and NMFFeatures accept, said once.
+# What NonNegativeScaler and NMFFeatures accept.
 PARAMETERS = {
     "shift": [StrOptions({"min", "split"}), None],
     "scale": [StrOptions(SCALES.keys()), None],
@@ -298,163 +293,8 @@ PARAMETERS = {
 }
 
 
-class NonNegativeScaler(TransformerMixin, BaseEstimator):
-    """Shift and scale columns so that they are non-negative and comparable, as NMF needs them.
-
-    Parameters
-    ----------
-    shift : {"min", "split"} or None, default "min"
-        "min" subtracts each column's training minimum. "split" makes two columns of each, ``name+`` with what
-        is above the training mean and ``name-`` with what is below. None leaves columns as they are; negative
-        values are then an error.
-    scale : {"std", "max", "mean", "robust"} or None, default "std"
-        What the shifted columns are divided by: their standard deviation (ddof=0), largest value (with
-        ``shift="min"`` this is min-max scaling), mean, or 99 % quantile, where values above it are cut off
-        (for heavy tails; where that quantile is 0 the largest value serves). None divides by nothing.
-    out_of_range : {"clip", "warn", "raise"}, default "clip"
-        What happens to new values below the training minimum (below 0 with ``shift=None``; with
-        ``shift="split"`` there is no bound): raise them to it silently, with a warning that counts them, or
-        refuse them.
-
-    Attributes
-    ----------
-    scaling_ : dict
-        Arrays ``offset``, ``minimum``, ``maximum``, ``constant`` (per column), ``factor`` (per resulting
-        column), and the booleans ``split``, ``bounded``, ``capped``.
-    n_features_in_ : int
-        Number of columns seen in ``fit``.
-    feature_names_in_ : ndarray of str
-        Their names, where all are strings.
-
-    Raises
-    ------
-    ValueError
-        In ``fit`` and ``transform``: for columns that are not numeric, NaN, infinite values, negative values
-        with ``shift=None``, duplicated names, or (in ``transform``) other columns than in ``fit``.
-
-    Notes
-    -----
-    Constant columns carry nothing: they become 0, and ``inverse_transform`` gives their constant.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from nmf_features import NonNegativeScaler
-    >>> X = pd.DataFrame({"delta": [-1.0, 0, 3], "share": [0.0, 0.5, 1]}, index=["a", "b", "c"])
-    >>> NonNegativeScaler(scale="max").fit_transform(X)
-       delta  share
-    a   0.00    0.0
-    b   0.25    0.5
-    c   1.00    1.0
-    """
-
-    _parameter_constraints: ClassVar[dict] = PARAMETERS
-
-    def __init__(self, *, shift="min", scale="std", out_of_range="clip"):
-        self.shift = shift
-        self.scale = scale
-        self.out_of_range = out_of_range
-
-    @numpy_defaults
-    def fit(self, X, y=None, sample_weight=None):
-        """Learn offset and factor of every column.
-
-        Parameters
-        ----------
-        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
-            Training data, all numeric. Sparse data stay sparse, with ``shift=None``.
-        y : ignored
-        sample_weight : array-like of shape (n_samples,), optional
-            Weights of the rows, 0 or more; rows of weight 0 are left out, of the minima too.
-
-        Returns
-        -------
-        self
-        """
-        self._fit(X, sample_weight)
-        return self
-
-    @numpy_defaults
-    def fit_transform(self, X, y=None, sample_weight=None):
-        """Fit to X and return it scaled, as ``fit(X).transform(X)`` does."""
-        return self._apply(self._fit(X, sample_weight))
-
-    @numpy_defaults
-    def transform(self, X):
-        """Return X shifted and scaled.
-
-        Parameters
-        ----------
-        X : frame or array-like of shape (n_samples, n_features)
-            Data with the columns seen in ``fit``.
-
-        Returns
-        -------
-        frame or array of shape (n_samples, n_features), twice as wide with ``shift="split"``
-            The kind that came in, with its index; float32 where all columns were.
-        """
-        check_is_fitted(self)
-        self._validate_params()
-        return self._apply(frames.check_table(self, X, reset=False, dtype=[np.float64, np.float32]))
-
-    @numpy_defaults
-    def inverse_transform(self, X):
-        """Return scaled data in original units, exact to rounding for values within the training range.
-
-        Parameters
-        ----------
-        X : frame or array-like
-            What ``transform`` returned.
-
-        Returns
-        -------
-        frame or array of shape (n_samples, n_features)
-        """
-        check_is_fitted(self)
-        scaling = Scaling(**self.scaling_)
-        Z = X
-        if not frames.is_frame(X):
-            Z = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], ensure_min_samples=0)
-        labels, names = frames.labels(Z), scaling.names_out(self._labels)
-        if len(labels) != len(names):
-            raise ValueError(f"X has {len(labels)} columns; wanted the {len(names)} that transform returns.")
-        if frames.is_frame(X) and set(labels) not in (set(names), set(self.get_feature_names_out())):
-            raise ValueError(f"X has the columns {labels}; wanted those that transform returns: {names}.")
-        if frames.is_frame(X):  # matched by name
-            order = names if set(labels) == set(names) else self.get_feature_names_out().tolist()
-            positions = [labels.index(name) for name in order]
-        else:
-            positions = labels
-        matrix = scaling.invert(frames.to_matrix(Z, positions)[0])
-        return frames.make(matrix, self._labels, like=X) if frames.is_frame(X) else matrix
-
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the resulting columns, an object array of str."""
-        check_is_fitted(self)
-        names = _check_feature_names_in(self, input_features)
-        return np.asarray(Scaling(**self.scaling_).names_out(names), dtype=object)
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def _fit(self, X, sample_weight):
-        X = frames.check_table(self, X, reset=True, dtype=[np.float64, np.float32])
-        self._labels, self._fitted_on_frame = frames.labels(X), frames.is_frame(X)
-        matrix, _ = frames.to_matrix(X, range(len(self._labels)))
-        weights = check_weights(sample_weight, matrix)
-        if weights is not None:
-            matrix, weights = matrix[weights > 0], weights[weights > 0]
-        self.scaling_ = vars(Scaling.learn(matrix, self.shift, self.scale, self._labels, weights))
-        return X
-
-    def _apply(self, X):
-        scaling, columns = Scaling(**self.scaling_), frames.labels(X)
-        matrix, fresh = frames.to_matrix(X, range(len(columns)))
-        Z = scaling.apply(matrix, self.out_of_range, columns, overwrite=fresh)
-        if not frames.is_frame(X):
-            return Z
-        return frames.as_configured(self, frames.make(Z, scaling.names_out(columns), like=X))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        tags.input_tags.positive_only = tags.input_tags.sparse = self.shift is None
-        return tags
+def __getattr__(name):
+    """Find NonNegativeScaler for models that were saved while it was defined here."""
+    if name == "NonNegativeScaler":
+        return getattr(import_module(".scaler", __package__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

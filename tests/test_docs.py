@@ -1,9 +1,8 @@
-"""What the documentation says works: the Python blocks of its pages, its commands, its examples, its picture."""
+"""What the documentation says works: the Python blocks of its pages, its commands, its examples, its pictures."""
 
 import ast
 import contextlib
 import importlib.util
-import inspect
 import re
 import sys
 import warnings
@@ -131,13 +130,11 @@ def test_command_exists(command, capsys):
 
 
 def test_every_public_name_is_on_the_api_page():
-    public = [
-        name
-        for name, thing in vars(plots).items()
-        if not name.startswith("_") and inspect.getmodule(thing) is plots and callable(thing)
-    ]
     documented = set(re.findall(r"^\.\. auto\w+:: (\w+)$", PAGES["api"], flags=re.MULTILINE))
-    assert documented == {*nmf_features.__all__, *public}
+    assert documented == {*nmf_features.__all__, *plots.__all__}
+    sources = [path.read_text(encoding="utf-8") for path in Path(plots.__file__).parent.glob("*.py")]
+    displays = {name for source in sources for name in re.findall(r"^class (\w+Display)", source, flags=re.MULTILINE)}
+    assert displays == {name for name in plots.__all__ if name.endswith("Display")}
 
 
 def test_every_example_is_shown():
@@ -145,24 +142,39 @@ def test_every_example_is_shown():
     assert sorted(shown) == sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
-# The picture
+# The pictures
+
+architecture = load(DOCS / "architecture.py")
 
 
-def test_picture_matches_the_imports():
-    architecture = load(DOCS / "architecture.py")
-    assert architecture.PICTURE.read_text(encoding="utf-8") == architecture.svg(), "run python docs/architecture.py"
+@pytest.mark.parametrize("picture", architecture.PICTURES, ids=lambda path: path.stem)
+def test_picture_matches_the_imports(picture):
+    drawn = architecture.svg(architecture.PICTURES[picture])
+    assert picture.read_text(encoding="utf-8") == drawn, "run python docs/architecture.py"
 
 
-def test_imports_point_down():
-    architecture = load(DOCS / "architecture.py")
-    rows, steps = architecture.layers(architecture.reduced(architecture.imports(architecture.modules())))
-    assert "cli" in rows[0]
-    assert rows[-1] == ["checks", "products"]
+@pytest.mark.parametrize("folder", architecture.PICTURES.values())
+def test_imports_point_down(folder):
+    edges = architecture.imports(architecture.boxes(folder), folder.replace("/", "."))
+    rows, steps = architecture.layers(architecture.reduced(edges))
+    row_of = {name: r for r, row in enumerate(rows) for name in row if isinstance(name, str)}
+    assert set(row_of) == set(edges)
+    assert all(row_of[name] < row_of[other] for name, below in edges.items() for other in below)
     assert all(to[0] == at[0] + 1 for at, to in steps)
 
 
+def test_core_imports_nothing_from_above():
+    boxes = architecture.boxes("nmf_features")
+    edges = architecture.imports(boxes, "nmf_features")
+    assert edges["core/"] == []
+    assert "frames" not in edges["scaling"]  # arrays only
+    importers = {
+        name for name, files in boxes.items() if any("narwhals" in architecture.imported(*file) for file in files)
+    }
+    assert importers == {"frames"}
+
+
 def test_every_form_of_import_is_seen():
-    architecture = load(DOCS / "architecture.py")
     forms = [
         "from .b import f",
         "from . import b",
@@ -174,10 +186,41 @@ def test_every_form_of_import_is_seen():
     ]
     nothing = ["import b", "from b import f", "from numpy import b", "from .c import b"]
     for source, edges in [(form, ["b"]) for form in forms] + [(form, []) for form in nothing]:
-        trees = {"a": ast.parse(source), "b": ast.parse("")}
-        assert architecture.imports(trees) == {"a": edges, "b": []}, source
+        boxes = {name: [("nmf_features", ast.parse(text))] for name, text in {"a": source, "b": ""}.items()}
+        assert architecture.imports(boxes, "nmf_features") == {"a": edges, "b": []}, source
+    inside = {"from ..b import f": ["b"], "from .. import b": ["b"], "from .b import f": [], "from . import b": []}
+    for source, edges in inside.items():
+        boxes = {"a/": [("nmf_features.a", ast.parse(source))], "b": [("nmf_features", ast.parse(""))]}
+        assert architecture.imports(boxes, "nmf_features") == {"a/": edges, "b": []}, source
+        boxes = {"b": [("nmf_features.a", ast.parse(""))], "c": [("nmf_features.a", ast.parse(source))]}
+        within = {"b": [], "c": [] if edges else ["b"]}
+        assert architecture.imports(boxes, "nmf_features.a") == within, source
+
+
+def test_chains_are_drawn_and_circles_refused():
     chain = {"a": ["b", "c"], "b": ["c"], "c": []}
     assert architecture.reduced(chain) == {"a": ["b"], "b": ["c"], "c": []}
+    with pytest.raises(ValueError, match="import each other"):
+        architecture.reduced(chain | {"c": ["a"]})
+
+
+def test_only_the_estimator_uses_its_private_members():
+    package = Path(nmf_features.__file__).parent
+    allowed = {
+        "estimator.py": {"model._validate_params"},
+        "columns.py": {"columns._refuse_clash", "columns._report_constant"},  # in a class method of theirs
+        "_warn.py": {"sys._getframe"},
+    }
+    for path in [path for path in package.rglob("*.py") if path.parent.name != "core"]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        foreign = {
+            f"{ast.unparse(node.value)}.{node.attr}"
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and re.match("_[^_]", node.attr)
+            and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
+        }
+        assert foreign <= allowed.get(path.name, set()), path.name
 
 
 # The examples of how to extend

@@ -490,7 +490,7 @@ TABLES = {
 @pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler", 1.5])
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
 def test_shares_add_up_to_the_score(table, beta_loss, monkeypatch):
-    monkeypatch.setattr("nmf_features.plots.RESIDUAL_CELLS", 70)  # several slices of rows
+    monkeypatch.setattr("nmf_features.plots.fit.RESIDUAL_CELLS", 70)  # several slices of rows
     X, params = table(low_rank(p=8))
     nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=beta_loss, max_iter=50, **params).fit(X)
     found = reconstruction_shares(nmf, X)

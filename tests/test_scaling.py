@@ -1,5 +1,7 @@
 """Shift and scale."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -8,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from nmf_features import NonNegativeScaler
+from nmf_features import NonNegativeScaler, scaling
 from nmf_features.scaling import PARAMETERS, SCALES
 
 
@@ -176,3 +178,13 @@ def test_the_order_of_the_rows_decides_no_bit(shift, scale):
         other = NonNegativeScaler(shift=shift, scale=scale).fit(np.random.default_rng(seed).permutation(X)).scaling_
         for name in ("offset", "factor"):
             assert_array_equal(other[name], first[name])
+
+
+def test_scalers_that_were_saved_under_the_first_path_are_found():
+    X = data()
+    scaler = NonNegativeScaler().fit(X)
+    saved = pickle.dumps(scaler, protocol=0).replace(b"nmf_features.scaler\n", b"nmf_features.scaling\n")
+    assert b"nmf_features.scaling\n" in saved
+    assert_array_equal(pickle.loads(saved).transform(X), scaler.transform(X))
+    with pytest.raises(AttributeError, match="has no attribute 'NoSuchScaler'"):
+        scaling.NoSuchScaler  # noqa: B018

@@ -20,9 +20,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
-from nmf_features import NMFFeatures, factorize, penalty_path, select_components, selection, stability
+from nmf_features import NMFFeatures, factorize, penalty_path, select_components, stability
 from nmf_features.core.losses import BETA_LOSSES
-from nmf_features.selection import _draw_cells, _hide, _scaled, _Split
+from nmf_features.selection import runs
+from nmf_features.selection.hidden import Split, draw_cells, hide
+from nmf_features.selection.stability import matched_with
 
 # Where a test is about something else, few components are tried, and the choice may be the edge.
 pytestmark = [
@@ -82,20 +84,20 @@ def test_one_standard_error_and_no_more(monkeypatch, wine):
         k, sign = len(fit.H), next(noise)
         return 10 + (errors[k] * 2 / np.sqrt(12) + sign if k < 4 else 0)
 
-    monkeypatch.setattr(_Split, "see", see)
+    monkeypatch.setattr(Split, "see", see)
     found = select_components(wine, range(1, 5), n_splits=4, random_state=0, n_jobs=1)
     assert_allclose(found.summary["standard_error"][:3], 2 / np.sqrt(12))
     assert found.n_components == 2
 
 
 def test_each_fit_goes_on_from_the_one_before(monkeypatch, wine):
-    fit, seen = selection._fit, []
+    fit, seen = runs.fit, []
 
     def watched(model, problem, k, start, *others):
         seen.append((start, fit(model, problem, k, start, *others)))
         return seen[-1][1]
 
-    monkeypatch.setattr(selection, "_fit", watched)
+    monkeypatch.setattr(runs, "fit", watched)
     select_components(wine, [1, 2, 4], n_splits=2, random_state=0, n_jobs=1)
     for (_, before), (then, _) in pairwise(seen):
         if not isinstance(then, str):  # each split begins anew
@@ -110,9 +112,9 @@ def test_each_fit_goes_on_from_the_one_before(monkeypatch, wine):
 def test_error_is_that_of_a_fit_to_the_other_cells(wine):
     """By hand, for one component: fit to what is left, predict, clip, divide by the error of the means."""
     found = select_components(wine, [1, 2], random_state=3, tol=1e-10, scale="max")
-    model, Z = _scaled(wine, 2, None, {"scale": "max"})
+    chosen, Z = runs.scaled(wine, 2, None, {"scale": "max"})
     errors = []
-    for cells in _draw_cells(Z, model, 5, 0.1, np.random.RandomState(3)):
+    for cells in draw_cells(Z, chosen, 5, 0.1, np.random.RandomState(3)):
         rows, columns = np.divmod(cells, Z.shape[1])
         left = Z.copy()
         left[rows, columns] = np.nan
@@ -129,11 +131,11 @@ def test_hidden_cells_are_hidden_once_and_nothing_else_changes(kind):
     X[:, 4] = 2.0  # constant: not asked for
     params = {"shift": None, "missing_values": "unstored" if kind == "unstored" else "ignore"}
     with pytest.warns(UserWarning, match="Constant columns"):
-        model, Z = _scaled(X if kind == "dense" else sparse.csr_array(X), 2, None, params)
-    hidden = _draw_cells(Z, model, 4, 0.2, np.random.RandomState(0))
+        chosen, Z = runs.scaled(X if kind == "dense" else sparse.csr_array(X), 2, None, params)
+    hidden = draw_cells(Z, chosen, 4, 0.2, np.random.RandomState(0))
     full, seen = Z if kind == "dense" else Z.toarray(), np.zeros(X.shape, int)
     for cells in hidden:
-        train, rows, columns, values = _hide(Z, cells, kind == "unstored")
+        train, rows, columns, values = hide(Z, cells, kind == "unstored")
         assert_array_equal(values, full[rows, columns])
         assert 4 not in columns
         seen[rows, columns] += 1
@@ -154,8 +156,8 @@ def test_hidden_cells_are_hidden_once_and_nothing_else_changes(kind):
 
 def test_of_sparse_data_no_more_cells_are_hidden_than_are_stored():
     Z = sparse.random_array((500, 400), density=0.01, rng=0, format="csr")
-    model, Z = _scaled(Z, 2, None, {"shift": None, "scale": None})
-    assert [len(cells) for cells in _draw_cells(Z, model, 5, 0.1, np.random.RandomState(0))] == [Z.nnz] * 5
+    chosen, Z = runs.scaled(Z, 2, None, {"shift": None, "scale": None})
+    assert [len(cells) for cells in draw_cells(Z, chosen, 5, 0.1, np.random.RandomState(0))] == [Z.nnz] * 5
 
 
 def test_sparse_and_dense_agree():
@@ -518,10 +520,10 @@ def test_stability_has_a_place_for_everything(wine):
 
 def test_components_are_matched_whatever_their_order():
     H = np.random.default_rng(0).uniform(size=(4, 9))
-    loadings, cosines = selection._matched(H[[2, 0, 3, 1]] * 5, H)
+    loadings, cosines = matched_with(H[[2, 0, 3, 1]] * 5, H)
     assert_allclose(loadings, H * 5)
     assert_allclose(cosines, 1)
-    _, cosines = selection._matched(np.zeros((4, 9)), H)
+    _, cosines = matched_with(np.zeros((4, 9)), H)
     assert_array_equal(cosines, 0)  # dead components are like nothing
 
 
@@ -654,11 +656,11 @@ def test_an_error_in_one_task_stops_the_others():
         time.sleep(0.001)
 
     with pytest.raises(ValueError, match="no"):
-        selection._run([fails] + [goes_on] * 50, None, "steps", 2, False)
+        runs.run([fails] + [goes_on] * 50, None, "steps", 2, False)
     assert len(steps) < 50 * 1000
     steps.clear()
     with pytest.raises(ValueError, match="no"):
-        selection._run([fails, lambda n_jobs, step: time.sleep(0.2)] + [begins] * 10_000, None, "steps", 2, False)
+        runs.run([fails, lambda n_jobs, step: time.sleep(0.2)] + [begins] * 10_000, None, "steps", 2, False)
     assert len(steps) < 10_000
 
 
@@ -671,8 +673,8 @@ def test_nothing_is_warned_of_when_all_is_well(cancer):
 
 def test_splits_do_not_keep_copies_of_the_table(wine):
     """Cells are drawn for all splits at once, but the table with holes is made when a split is fitted."""
-    model, Z = _scaled(wine, 2, None, {})
-    hidden = _draw_cells(Z, model, 5, 0.1, np.random.RandomState(0))
+    chosen, Z = runs.scaled(wine, 2, None, {})
+    hidden = draw_cells(Z, chosen, 5, 0.1, np.random.RandomState(0))
     assert all(cells.ndim == 1 and len(cells) == int(0.1 * Z.size) for cells in hidden)
     assert not np.isnan(Z).any()
-    assert np.isnan(_Split(Z, hidden[0], model).problem.X).sum() == len(hidden[0])
+    assert np.isnan(Split(Z, hidden[0], chosen).problem.X).sum() == len(hidden[0])

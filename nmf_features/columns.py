@@ -1,0 +1,294 @@
+"""Columns: which columns of a table are factorised, what they are called, and how they become the matrix X and back.
+
+    table -> checked -> read (chosen columns) -> scaled (shifted and scaled, X >= 0)          what is factorised
+    scores -> result (the other columns, then the components)                                 what transform returns
+    fitted X -> restored (in place of the components), filled (in place of missing cells)     back in original units
+
+The parameters are those of the model (an NMFFeatures); of its attributes only public ones are read.
+"""
+
+from numbers import Integral
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils.validation import _check_feature_names_in
+
+from . import frames
+from ._warn import warn_user
+from .core.blocks import rows_of_stored
+from .core.checks import check_weights, without_duplicates
+from .core.losses import check_domain, loss_of
+from .core.missing import Missing
+from .scaling import ScaledRows, Scaling
+
+
+class Learned(NamedTuple):
+    """What :meth:`Columns.learn` returns: the columns, the table, and its rows as they are fitted.
+
+    ``X`` holds the scaled columns of the rows of positive weight (None for no components), ``weights`` the weights of
+    these rows (None where there are none); ``whole`` says whether they are all rows of the table.
+    """
+
+    columns: "Columns"
+    table: object
+    X: np.ndarray | None
+    weights: np.ndarray | None
+    whole: bool
+
+
+class Columns:
+    """The columns of a table that a model factorises.
+
+    ``labels`` are those of all columns in ``fit``, of a frame if ``from_frame``, else positions; ``positions`` are
+    those of the chosen columns. ``scaling`` is what was learned about these, None for no components.
+    """
+
+    def __init__(self, model, labels, from_frame, positions, n_components, scaling=None):
+        self.model, self.labels, self.from_frame = model, labels, from_frame
+        self.positions, self.n_components, self.scaling = positions, n_components, scaling
+
+    @classmethod
+    def learn(cls, model, X, sample_weight=None):
+        """Choose the columns of X and learn their shift and scale, by the parameters of a model; return a Learned."""
+        if model.missing_values != "raise" and model.projection == "linear":
+            raise ValueError(
+                'projection="linear" needs every cell of a row, so missing_values='
+                f'"{model.missing_values}" is of no use with it. Pass projection="nnls", or impute first.'
+            )
+        table = frames.check_table(model, X, reset=True, dtype=_dtype(model))
+        labels = frames.labels(table)
+        positions = np.asarray(_choose(model, table, labels), dtype=int)
+        k, most = int(model.n_components), len(positions)
+        columns = cls(model, labels, frames.is_frame(table), positions, min(k, most))
+        columns._refuse_clash()
+        if k == 0:
+            return Learned(columns, table, None, None, True)
+
+        matrix, fresh = columns.read(table)
+        if k > most:
+            warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
+        weights = check_weights(sample_weight, matrix)
+        whole = weights is None or bool(weights.all())
+        if not whole:
+            matrix, weights, fresh = matrix[weights > 0], weights[weights > 0], True
+        unstored = model.missing_values == "unstored"
+        columns.scaling = Scaling.learn(matrix, model.shift, model.scale, columns.variables, weights, unstored)
+        columns._report_constant(matrix.shape[0])
+        return Learned(columns, table, columns.scale(matrix, "clip", fresh), weights, whole)
+
+    # Names
+
+    @property
+    def variables(self):
+        """Labels of the chosen columns."""
+        return [self.labels[j] for j in self.positions]
+
+    @property
+    def terms(self):
+        """Names of the columns of the scaled matrix: two for each chosen column with ``shift="split"``."""
+        return self.scaling.names_out(self.variables)
+
+    @property
+    def component_names(self):
+        """Names of the components."""
+        return component_names(self.n_components, self.model.prefix)
+
+    @property
+    def kept(self):
+        """Positions of the columns that stand before the components in the result."""
+        if not self.model.drop_original or self.n_components == 0:
+            return np.arange(len(self.labels))
+        return np.setdiff1d(np.arange(len(self.labels)), self.positions)
+
+    # From a table to the scaled matrix
+
+    @property
+    def counted(self):
+        """Which columns of the scaled matrix are not set aside as constant."""
+        return np.repeat(~self.scaling.constant, 2 if self.scaling.split else 1)
+
+    @property
+    def n_counted(self):
+        """How many columns of the scaled matrix are not set aside as constant."""
+        return int(self.counted.sum())
+
+    def checked(self, X):
+        """Return X as a table, with the columns that were seen in ``fit``."""
+        seen = self.labels if self.from_frame else None
+        return frames.check_table(self.model, X, reset=False, dtype=_dtype(self.model), seen=seen)
+
+    def read(self, table):
+        """Return the chosen columns as a matrix, and whether it is a copy that may be changed."""
+        return frames.to_matrix(table, self.positions.tolist(), self.model.missing_values)
+
+    def scale(self, matrix, out_of_range=None, overwrite=False):
+        """Shift and scale what was read; refuse what the loss cannot take."""
+        Z = self.scaling.apply(matrix, out_of_range or self.model.out_of_range, self.variables, overwrite=overwrite)
+        constant = [name for name, c in zip(self.variables, self.scaling.constant, strict=True) if c]
+        if constant and not loss_of(self.model.beta_loss).takes_zeros:
+            raise ValueError(
+                f"beta_loss={self.model.beta_loss!r} is infinite at zero, and constant columns become zero: leave "
+                f"{constant} out of variables."
+            )
+        check_domain(Z, self.model.beta_loss, self.missing(Z))
+        return Z
+
+    def scaled(self, table):
+        """Return the chosen columns of a checked table, shifted and scaled."""
+        matrix, fresh = self.read(table)
+        return self.scale(matrix, overwrite=fresh)
+
+    def scaled_by_rows(self, table):
+        """As :meth:`scaled`, but rows are read and scaled when they are asked for, where no check needs all of them."""
+        needs_all = loss_of(self.model.beta_loss).by_ratio or self.model.out_of_range != "clip"
+        if needs_all or not frames.readable_by_rows(table, self.positions):
+            return self.scaled(table)
+        return ScaledRows(frames.Rows(table, self.positions, self.model.missing_values), self.scaling, self.variables)
+
+    def missing(self, Z):
+        """Return which cells of scaled rows can be missing; None where none can."""
+        if self.model.missing_values == "raise":
+            return None
+        return Missing(self.n_counted, self.model.missing_values == "unstored" and sparse.issparse(Z))
+
+    # Back to a table
+
+    def result(self, table, W):
+        """Return the kept columns of a table, then the components, in its kind."""
+        if not frames.is_frame(table):
+            if self.n_components == 0:
+                return table.copy()
+            stack = sparse.hstack if sparse.issparse(table) else np.hstack
+            return stack([table[:, self.kept], W]) if len(self.kept) else W
+        if self.n_components == 0:
+            return frames.as_configured(self.model, frames.copy(table))
+        components = frames.make(W, self.component_names, like=table)
+        return frames.as_configured(self.model, frames.beside(frames.select(table, self.kept.tolist()), components))
+
+    def locate(self, X):
+        """Return where X, as ``transform`` returned it, has the components; and the others, by position in ``fit``.
+
+        Names may be those of the frame in ``fit``, or those of ``get_feature_names_out``.
+        """
+        labels, k, n_features = frames.labels(X), self.n_components, len(self.labels)
+        others = [j for j in range(n_features) if j not in set(self.positions)]
+        if not frames.is_frame(X):
+            width = len(self.kept) + k
+            if len(labels) == k:
+                return labels, {}
+            if len(labels) != width:
+                raise ValueError(
+                    f"X has {len(labels)} columns; wanted {width} as transform returns them, or the {k} components "
+                    "alone."
+                )
+            return labels[-k:], {j: int(np.searchsorted(self.kept, j)) for j in others}
+        missing = [name for name in self.component_names if name not in labels]
+        if missing:
+            raise ValueError(f"X lacks the components {missing}; wanted a frame as transform returns it.")
+        at = [labels.index(name) for name in self.component_names]
+        if len(labels) == k:
+            return at, {}
+        strings = _check_feature_names_in(self.model, None)
+        known = {j: [name for name in (self.labels[j], strings[j]) if name in labels] for j in range(n_features)}
+        missing = [self.labels[j] for j in others if not known[j]]
+        if missing:
+            raise ValueError(f"X lacks the columns {missing}; wanted a frame as transform returns it.")
+        rest = {j: labels.index(known[j][0]) for j in others}
+        used = {*at, *(labels.index(names[0]) for names in known.values() if names)}
+        extra = [a for a in range(len(labels)) if a not in used]
+        return at, rest | {n_features + i: a for i, a in enumerate(extra)}
+
+    def restored(self, X, rest, fitted):
+        """Return X with the chosen columns, from what was fitted to them, in place of the components.
+
+        ``rest`` are the other columns, as :meth:`locate` found them.
+        """
+        chosen, is_frame, labels = self.scaling.invert(fitted), frames.is_frame(X), frames.labels(X)
+        if not rest and len(labels) == self.n_components:
+            return frames.make(chosen, self.variables, like=X) if is_frame else chosen
+        # Back to the order of the columns in fit; columns unknown there come last.
+        names = [self.labels[j] if j < len(self.labels) else labels[a] for j, a in rest.items()]
+        order = np.argsort([*rest, *self.positions], kind="stable").tolist()
+        if is_frame:
+            others = frames.rename(frames.select(X, list(rest.values())), names)
+            both = frames.beside(others, frames.make(chosen, self.variables, like=X))
+            return frames.select(both, order)
+        others = X[:, list(rest.values())]
+        both = sparse.hstack([others, chosen]).tocsr() if sparse.issparse(X) else np.hstack([others, chosen])
+        return both[:, order]
+
+    def filled(self, table, missing, fitted):
+        """Return the table with its missing cells filled in; ``fitted`` are the scaled rows that have some."""
+        values = np.zeros(missing.shape)
+        values[missing.any(axis=1)] = np.clip(self.scaling.invert(fitted), self.scaling.minimum, self.scaling.maximum)
+        return frames.fill(table, self.positions.tolist(), values, missing)
+
+    def filled_sparse(self, X, fitted_at):
+        """Return sparse X with its stored NaN filled in, by a function of rows and columns of the scaled matrix."""
+        scaling, filled = self.scaling, without_duplicates(X).copy()
+        column_of = np.full(len(self.labels), -1)
+        column_of[self.positions] = np.arange(len(self.positions))
+        at = np.flatnonzero(np.isnan(filled.data) & (column_of[filled.indices] >= 0))
+        columns = column_of[filled.indices[at]]
+        fitted = fitted_at(rows_of_stored(filled, at), columns) * scaling.factor[columns] + scaling.offset[columns]
+        filled.data[at] = np.clip(fitted, scaling.minimum[columns], scaling.maximum[columns])
+        return filled
+
+    # Checks
+
+    def _refuse_clash(self):
+        kept = {*_check_feature_names_in(self.model, None)[self.kept], *(self.labels[j] for j in self.kept)}
+        clash = [name for name in self.component_names if name in kept]
+        if clash:
+            raise ValueError(f"X has columns {clash}, named like the components: pass another prefix, or rename them.")
+
+    def _report_constant(self, n):
+        names = [name for name, c in zip(self.variables, self.scaling.constant, strict=True) if c]
+        if len(names) == len(self.positions):
+            raise ValueError(
+                f"X has nothing to factorise: every chosen column is constant (n_samples={n}, columns {names})."
+            )
+        if names:
+            warn_user(f"Constant columns carry nothing and get loading 0: {names}.")
+
+
+def component_names(k, prefix="NNMF"):
+    """Return prefix and number of k components, zero-padded so that they sort."""
+    return [f"{prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
+
+
+def listed(names, labels, argument):
+    """Return one label, or a list of them, as a list; what is neither is refused."""
+    if isinstance(names, str | tuple | Integral) and not isinstance(names, bool) and names in labels:
+        return [names]  # a tuple may be one label of a MultiIndex
+    if isinstance(names, str | Integral):
+        names = [names]
+    listed = list(names)
+    if isinstance(names, set | frozenset | dict) or any(isinstance(v, bool | np.bool_ | float) for v in listed):
+        raise ValueError(f"{argument} is {names!r}; wanted a name or a list of names (on arrays: integer positions).")
+    return listed
+
+
+def _dtype(model):
+    """Return what an array is converted to; where not all columns are factorised, the others may hold anything."""
+    return None if model.variables is not None or model.n_components == 0 else [np.float64, np.float32]
+
+
+def _choose(model, table, labels):
+    """Return the positions of the columns to factorise."""
+    if model.variables is None:
+        positions = frames.numeric_positions(table)
+        if not positions and model.n_components:
+            raise ValueError("X has no numeric column to factorise; booleans do not count. Encode columns first.")
+        return positions
+    variables = listed(model.variables, labels, "variables")
+    unknown = [v for v in variables if v not in labels]
+    if unknown:
+        raise ValueError(
+            f"variables has {unknown}, not found in X; wanted names of columns (positions, for an array) "
+            f"among {labels}."
+        )
+    if not variables or len(set(variables)) < len(variables):
+        raise ValueError(f"variables is {variables}; wanted at least one column, each once.")
+    return [labels.index(v) for v in variables]

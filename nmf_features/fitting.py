@@ -1,0 +1,154 @@
+"""From scaled rows to components in the form that is shown, and from these to the scores of other rows.
+
+    problem_of -> solve -> canonical          what a fit is made of
+    scores_of                                 scores of any rows
+
+A solver ends with the balanced pair, which minimises the objective. What is shown is the canonical one, so that the
+same data give the same features: the loadings of a component sum to 1, its scores take up the size, and the largest
+comes first. ``scales``, s, lead back: ``W / s`` and ``s[:, None] * H`` are the balanced pair.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from ._warn import warn_user
+from .core.blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
+from .core.losses import loss_of
+from .core.missing import leaves_out_unstored, missing_of, penalised_counts
+from .core.objective import divergence
+from .core.products import RESIDUAL_CELLS, gram, product
+from .core.projection import exact_scores
+from .core.schedule import Problem, fit_loadings
+from .core.units import in_units, largest, safe_scale
+from .factorize import check_solver, free_scale
+
+OPTIONS = ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
+
+
+@dataclass(frozen=True)
+class Components:
+    """The canonical form of a fit, and what it says about the data; as the attributes of NMFFeatures."""
+
+    W: np.ndarray
+    H: np.ndarray
+    scales: np.ndarray
+    score_penalties: np.ndarray
+    impute_penalties: np.ndarray
+    explained: np.ndarray
+    objective: float
+
+
+def problem_of(columns, X, weights=None):
+    """Return what is minimised on scaled rows, by the parameters of the model that the columns belong to."""
+    model, n_counted = columns.model, columns.n_counted
+    missing = missing_of(X, n_counted, model.missing_values)
+    check_solver(model.solver, model.learning_rate, model.beta_loss, missing)
+    return Problem.of(
+        X,
+        largest(X),
+        weights,
+        missing,
+        n_counted,
+        beta_loss=model.beta_loss,
+        penalty=model.penalty,
+        l1_ratio=model.l1_ratio,
+    )
+
+
+def solve(model, problem, k, **others):
+    """Fit k components by the parameters of a model, or by ``others`` in their place."""
+    return fit_loadings(problem, k, **({name: getattr(model, name) for name in OPTIONS} | others))
+
+
+def canonical(fit, problem, n_counted):
+    """Return the Components of a fit, whose scores are reordered in place."""
+    X, weights, missing, strengths = problem.X, problem.weights, problem.missing, problem.strengths
+    W, H = fit.U, fit.H / fit.sums[:, None]
+    v = np.ones(len(W)) if weights is None else weights
+    by_row, by_column = penalised_counts(X, missing, v)
+    scales = free_scale(fit, problem)  # before the scores change places
+    # Largest total amount first, ties by the column of the largest loading.
+    order = np.lexsort((H.argmax(axis=1), -product(v, W)))
+    for rows in row_blocks(W, 0):  # in place: W may be large
+        W[rows] = W[rows][:, order]
+    H, s = H[order], (fit.sums / scales)[order]
+
+    unit_X, e = safe_scale(X, problem.top)
+    unit_W = np.ldexp(W, -2 * e) if e else W
+    loss, unstored = problem.loss, leaves_out_unstored(missing)
+    explained = _explained(unit_X, unit_W, H, weights, missing, loss)
+    with np.errstate(over="ignore"):
+        value = divergence(unit_X, unit_W, H.astype(X.dtype), loss, weights, unstored)
+        value = in_units(value, 2 * e * loss.degree)
+        cost = strengths.l1_W * (product(by_row, W) / s).sum()
+        if strengths.l2_W:
+            norms = np.ldexp(np.sqrt(product(by_row, np.square(unit_W))), 2 * e)
+            cost += strengths.l2_W / 2 * np.square(norms / s).sum()
+    objective = float(value + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
+    return Components(
+        W,
+        H,
+        s,
+        np.array([strengths.l1_W, strengths.l2_W]),
+        _impute_penalties(2 * value, product(v, W) / v.sum(), by_row.sum() * n_counted),
+        explained,
+        objective,
+    )
+
+
+def _impute_penalties(residual, mean_scores, n_cells):
+    """Return sigma^2 / mean(w)^2: the squared residual of a cell over the squared mean of the scores.
+
+    For losses other than least squares the residual is twice the divergence.
+    Scores that follow few cells exactly follow their noise. These are the L2 strengths of normal noise and a
+    normal prior as wide as the exponential one with the same mean; without noise they are zero.
+    """
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        found = residual / n_cells / np.square(mean_scores)
+    return np.where(np.isfinite(found), found, 0.0)
+
+
+def _explained(X, W, H, weights, missing, loss):
+    """Return the share of the sum of squares that each component explains; of the sum, for other losses.
+
+    <WH, w_t h_t> / |X|^2, or sum(x w_t h_t / (WH)) / sum(x), over the observed cells, rows weighted.
+    """
+    V = W if weights is None else W * weights[:, None]
+    if loss.squares and (missing is None or (sparse.issparse(X) and not leaves_out_unstored(missing))):
+        explained = (product(W.T, V).astype(np.float64) * gram(H)).sum(axis=1)
+        if missing is not None:  # all cells, less the stored ones that are missing
+            at = np.flatnonzero(np.isnan(X.data))
+            rows, columns = rows_of_stored(X, at), X.indices[at]
+            parts = W[rows] * H[:, columns].T
+            explained -= product(parts.sum(axis=1) * (1.0 if weights is None else weights[rows]), parts)
+        return explained / squares(X, weights)
+    total, whole, step = np.zeros(len(H)), 0.0, max(1, RESIDUAL_CELLS // X.shape[1])
+    for start in range(0, X.shape[0], step):
+        rows = slice(start, start + step)
+        x = X[rows]
+        if sparse.issparse(x):
+            y, cells, counts = fitted_at_stored(x, W[rows].astype(np.float64), H), x.data, 1.0
+            if weights is not None:
+                counts = np.repeat(weights[rows], np.diff(x.indptr))
+        else:
+            y, cells, counts = product(W[rows], H), x, 1.0 if weights is None else weights[rows, None]
+        part = y if loss.squares else np.divide(cells, y, out=np.zeros(y.shape), where=y > 0)
+        part = np.where(np.isnan(cells), 0, part)
+        whole += float(np.nansum(counts * (np.square(cells) if loss.squares else cells), dtype=np.float64))
+        total += (V[rows] * (with_data(x, part) @ H.T if sparse.issparse(x) else product(part, H.T))).sum(axis=0)
+    return total / whole
+
+
+def scores_of(columns, X, prior=0.0):
+    """Return the exact scores of scaled rows: they minimise the balanced pair's objective, seen from the canonical one.
+
+    ``prior`` holds L2 strengths that are added for rows with missing cells.
+    """
+    model = columns.model
+    s, (l1, l2), loss = model.component_scales_, model.score_penalties_, loss_of(model.beta_loss)
+    W = exact_scores(X, model.components_, l1 / s, l2 / s / s, model.n_jobs, columns.missing(X), prior, loss)
+    if empty := int(np.isnan(W[:, 0]).sum()):
+        warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
+    return W

@@ -1,0 +1,202 @@
+"""How many components: some cells are hidden, the others factorised, and the hidden ones predicted.
+
+References: A. B. Owen and P. O. Perry (2009), Bi-cross-validation of the SVD and the nonnegative matrix factorization,
+Annals of Applied Statistics 3; S. Wold (1978), Cross-validatory estimation of the number of components in factor and
+principal components models, Technometrics 20.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.utils import check_random_state
+
+from .._warn import numpy_defaults, warn_user
+from ..core.blocks import block_of
+from ..core.products import product
+from . import runs
+from .hidden import Split, draw_cells
+
+
+@dataclass(frozen=True, eq=False)
+class ComponentSelection:
+    """What :func:`select_components` found.
+
+    Attributes
+    ----------
+    n_components : int
+        The choice: the smallest number whose error is within one standard error (of the differences, split by split)
+        of the least.
+    table : pandas.DataFrame
+        A row for every number of components and split: ``n_components``, ``split``, ``error``. The error is the loss on
+        the hidden cells, relative to that of the column means: 1 is no better than these.
+    summary : pandas.DataFrame
+        A row for every number of components: ``n_components``, ``error`` (mean over the splits), ``difference`` to the
+        least mean error and its ``standard_error``.
+    """
+
+    n_components: int
+    table: pd.DataFrame
+    summary: pd.DataFrame
+
+
+@numpy_defaults
+def select_components(
+    X,
+    n_components=None,
+    *,
+    n_splits=5,
+    test_size=0.1,
+    max_samples=10_000,
+    random_state=None,
+    n_jobs=None,
+    progress=True,
+    **params,
+):
+    """Choose the number of components by hiding cells and predicting them.
+
+    In each split a share of the cells is hidden at random, different cells each time. The rest is factorised with 1, 2,
+    3, ... components, each fit starting from the one before, and predicts the hidden cells. Too few components miss
+    structure, too many follow the noise of the cells they see. The choice is the smallest number that is within one
+    standard error of the best, split by split.
+
+    Parameters
+    ----------
+    X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+        The table, as for :class:`NMFFeatures`, which shifts and scales it (once, before cells are hidden). Note that
+        ``shift="min"`` can ask for one component more than the table was made of, to stand for what was subtracted.
+    n_components : iterable of int, optional
+        Numbers of components to try. None: 1 to 10, or to the number of columns where these are fewer.
+    n_splits : int, default 5
+        Number of splits.
+    test_size : float, default 0.1
+        Share of the cells hidden in each split; no cell is hidden twice, so at most 1 / n_splits. Of sparse data no
+        more cells than are stored; with ``missing_values="unstored"`` only stored ones.
+    max_samples : int or None, default 10,000
+        Of longer tables only this many rows are used, drawn at random. None: all rows.
+    random_state : int, RandomState instance or None, default None
+        Seed of the rows, the cells and random starts: pass an int for the same result each time.
+    n_jobs : int or None, default None
+        Threads; None: as many as the process may use. The result does not depend on it.
+    progress : bool, default True
+        Whether to show a progress bar, in terminals and notebooks, if ``rich`` is installed.
+    **params
+        Any other parameter of :class:`NMFFeatures`; ``tol`` is 1e-4 if not given.
+
+    Returns
+    -------
+    ComponentSelection
+        With ``n_components``, ``table`` and ``summary``.
+
+    Raises
+    ------
+    ValueError
+        As :class:`NMFFeatures` does, and for numbers of components, splits or shares that make no sense.
+
+    Warns
+    -----
+    UserWarning
+        If the choice is the largest or the smallest number tried, if more components than columns were asked for
+        (then at most as many as columns are tried), or if fits did not converge.
+
+    References
+    ----------
+    S. Wold (1978), Cross-validatory estimation of the number of components in factor and principal components models,
+    Technometrics 20; A. B. Owen and P. O. Perry (2009), Bi-cross-validation of the SVD and the nonnegative matrix
+    factorization, Annals of Applied Statistics 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from nmf_features import select_components
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.gamma(1, size=(200, 3)) @ rng.gamma(1, size=(3, 20)) + rng.uniform(size=(200, 20)) / 2
+    >>> select_components(X, range(1, 7), shift=None, random_state=0).n_components
+    3
+    """
+    counts = None if n_components is None else _check_counts(n_components)
+    rng = check_random_state(random_state)
+    X, _ = runs.sampled(X, None, max_samples, rng)
+    columns, Z = runs.scaled(X, counts[-1] if counts else 1, n_jobs, params, tol=1e-4)
+    model, most = columns.model, int((~columns.scaling.constant).sum())
+    counts = sorted({min(k, most) for k in counts or range(1, 11)})
+    hidden = draw_cells(Z, columns, n_splits, test_size, rng)
+
+    def path(cells, seed, n_jobs, step):
+        split, seen, fit = Split(Z, cells, columns), [], None
+        for k in counts:
+            start = model.init if fit is None else np.vstack([fit.H, _new_loadings(split.problem, fit, k)])
+            fit = runs.fit(model, split.problem, k, start, seed, n_jobs, step)
+            seen.append((split.see(fit), fit.converged))
+            step()
+        return seen
+
+    tasks = [partial(path, cells, seed) for cells, seed in zip(hidden, runs.seeds(rng, n_splits), strict=True)]
+    found = runs.run(tasks, len(tasks) * len(counts), "components", n_jobs, progress)
+    runs.warn_of_passes([converged for seen in found for _, converged in seen], model)
+    table = pd.DataFrame(
+        [(k, i, seen[j][0]) for j, k in enumerate(counts) for i, seen in enumerate(found)],
+        columns=["n_components", "split", "error"],
+    )
+    summary = _summary(table)
+    chosen = int(summary.loc[summary["difference"] <= summary["standard_error"], "n_components"].iloc[0])
+    _warn_of_edge(chosen, counts, len(columns.variables), float(summary["error"].min()))
+    return ComponentSelection(chosen, table, summary)
+
+
+def _check_counts(n_components):
+    counts = [] if isinstance(n_components, str) or not isinstance(n_components, Iterable) else list(n_components)
+    if not counts:
+        raise ValueError(
+            f"n_components is {n_components!r}; wanted the numbers of components to try, like range(1, 11)."
+        )
+    return sorted({runs.check_count(k) for k in counts})
+
+
+def _new_loadings(problem, fit, k):
+    """Return loadings for the residual of a fit, up to k: leading singular vectors of its positive part, one by one."""
+    R = block_of(problem.X).residual(fit.U.T, fit.H / fit.sums[:, None]).X
+    cells, new = R.data if sparse.issparse(R) else R, np.zeros((k - len(fit.H), R.shape[1]))
+    cells[np.isnan(cells)] = 0
+    cells /= cells.max(initial=0.0) or 1.0  # so that no square overflows
+    for t in range(len(new)):
+        h = np.asarray(R.sum(axis=0), dtype=np.float64).ravel()
+        for _ in range(10):
+            w = product(R, h / (np.linalg.norm(h) or 1.0))
+            h = product(w / (np.linalg.norm(w) or 1.0), R)
+        h /= np.linalg.norm(h) or 1.0
+        w = product(R, h)
+        R = block_of(R).residual(w[None], h[None]).X
+        new[t] = np.sqrt(np.linalg.norm(w)) * h
+    return new
+
+
+def _summary(table):
+    """Return the mean error for each number of components, and its difference from the least, split by split."""
+    errors = table.pivot(index="split", columns="n_components", values="error")
+    mean = errors.mean()
+    difference = errors.sub(errors[mean.idxmin()], axis=0)
+    error = difference.std(ddof=1) / np.sqrt(len(errors))
+    return pd.DataFrame(
+        {"n_components": mean.index, "error": mean, "difference": difference.mean(), "standard_error": error}
+    ).reset_index(drop=True)
+
+
+def _warn_of_edge(chosen, counts, n_columns, least):
+    """Warn where the choice may be due to the numbers that were tried."""
+    if least >= 1:
+        warn_user("No number of components predicts hidden cells better than the means of the columns do.")
+    if chosen == counts[-1]:
+        whole = chosen == n_columns
+        warn_user(
+            f"n_components={chosen} is the largest number that was tried"
+            + (", one for each column: X has no fewer components." if whole else ": more may do better. Try more.")
+        )
+    elif chosen == counts[0]:
+        warn_user(
+            f"n_components={chosen} is the smallest number that was tried"
+            + (": more do no better." if chosen == 1 else ": fewer may do as well. Try fewer.")
+        )
