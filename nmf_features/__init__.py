@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from .core.negative_binomial import NegativeBinomial
 from .core.objective import objective
 from .estimator import NMFFeatures, nnmf
 from .factorize import Factorization, factorize
@@ -13,6 +14,7 @@ __all__ = [
     "ComponentSelection",
     "Factorization",
     "NMFFeatures",
+    "NegativeBinomial",
     "NonNegativeScaler",
     "PenaltyPath",
     "Stability",

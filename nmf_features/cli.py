@@ -33,7 +33,12 @@ from .selection import select_components
 
 # pandas reads floats to the last bit since 3.1, and only when asked before
 EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
-TRUSTED = ["nmf_features.estimator.NMFFeatures"]  # all that a model file may hold beside what skops itself trusts
+# All that a model file may hold beside what skops itself trusts.
+TRUSTED = [
+    "nmf_features.core.beta.BetaDivergence",
+    "nmf_features.core.negative_binomial.NegativeBinomial",
+    "nmf_features.estimator.NMFFeatures",
+]
 
 
 class _Mistake(Exception):
@@ -523,7 +528,8 @@ def _add_parameters(group, others=None):
     for name, (kind, metavar, about) in PARAMETERS.items():
         default = "none" if defaults[name] is None else defaults[name]
         group.add_argument(
-            f"--{name.replace('_', '-')}",
+            *[f"--{flag.replace('_', '-')}" for flag in (name, *ALIASES.get(name, ()))],
+            dest=name,
             type=kind,
             metavar=metavar,
             default=defaults[name],
@@ -549,7 +555,7 @@ PARAMETERS = {
     "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
     "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
     "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),
-    "beta_loss": (_number_or_name, "LOSS", "frobenius, kullback-leibler, itakura-saito, or a number: beta"),
+    "loss": (_number_or_name, "LOSS", "a name (frobenius, kullback-leibler, ...), or a number: beta"),
     "missing_values": (str, "WHAT", "what missing cells are: raise (an error) or ignore (left out)"),
     "projection": (str, "HOW", "scores: nnls (exact non-negative least squares) or linear (X H')"),
     "prefix": (str, "TEXT", "the components' names are this and a number"),
@@ -558,6 +564,8 @@ PARAMETERS = {
     "tol": (float, "NUMBER", "relative fall of the objective per pass below which the fit stops"),
     "random_state": (int, "SEED", "seed of random starts"),
 }
+
+ALIASES = {"loss": ["beta_loss"]}
 
 WRITERS = {".csv": _write_csv, ".csv.gz": _write_csv_gz, ".parquet": _write_parquet}  # the tables we know, by suffix
 

@@ -77,6 +77,11 @@ class Columns:
         columns._report_constant(matrix.shape[0])
         return Learned(columns, table, columns.scale(matrix, "clip", fresh), weights, whole)
 
+    @property
+    def loss(self):
+        """The loss, as an object."""
+        return loss_of(self.model.loss, self.model.beta_loss)
+
     # Names
 
     @property
@@ -126,12 +131,12 @@ class Columns:
         """Shift and scale what was read; refuse what the loss cannot take."""
         Z = self.scaling.apply(matrix, out_of_range or self.model.out_of_range, self.variables, overwrite=overwrite)
         constant = [name for name, c in zip(self.variables, self.scaling.constant, strict=True) if c]
-        if constant and not loss_of(self.model.beta_loss).takes_zeros:
+        if constant and not self.loss.takes_zeros:
             raise ValueError(
-                f"beta_loss={self.model.beta_loss!r} is infinite at zero, and constant columns become zero: leave "
+                f"loss={self.loss.name!r} is infinite at zero, and constant columns become zero: leave "
                 f"{constant} out of variables."
             )
-        check_domain(Z, self.model.beta_loss, self.missing(Z))
+        check_domain(Z, self.loss, self.missing(Z))
         return Z
 
     def scaled(self, table):
@@ -141,7 +146,7 @@ class Columns:
 
     def scaled_by_rows(self, table):
         """As :meth:`scaled`, but rows are read and scaled when they are asked for, where no check needs all of them."""
-        needs_all = loss_of(self.model.beta_loss).by_ratio or self.model.out_of_range != "clip"
+        needs_all = self.loss.by_ratio or self.model.out_of_range != "clip"
         if needs_all or not frames.readable_by_rows(table, self.positions):
             return self.scaled(table)
         return ScaledRows(frames.Rows(table, self.positions, self.model.missing_values), self.scaling, self.variables)

@@ -18,8 +18,6 @@ from . import frames
 from ._warn import numpy_defaults, warn_user
 from .columns import Columns, listed
 from .core.checks import check_weights
-from .core.losses import loss_of
-from .core.missing import column_means
 from .core.objective import loss_and_spread
 from .core.products import product
 from .core.projection import linear_scores
@@ -39,7 +37,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         D(X, W H)  +  penalty * l1_ratio       * (p * sum(W)  + n * sum(H))
                    +  penalty * (1-l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
 
-    for n rows and p columns (constant ones not counted); D is 1/2 |X - W H|_F^2, unless ``beta_loss`` says otherwise.
+    for n rows and p columns (constant ones not counted); D is 1/2 |X - W H|_F^2, unless ``loss`` says otherwise.
     Samples are rows here, so W belongs to rows and H to columns; where the literature puts samples in columns the two
     change places.
 
@@ -68,7 +66,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Whether the chosen columns are left out of the result.
     prefix : str, default "NNMF"
         Names are the prefix and the component's number, zero-padded so that they sort.
-    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float, default "frobenius"
+    loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
         The loss D; see :func:`factorize`. For counts take "kullback-leibler" with ``shift=None, scale=None``: the
         default shift moves zero, the default scale makes other numbers of counts. "itakura-saito" needs positive data,
         and the default shift makes zeros.
@@ -93,6 +91,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Seed of random starts. The default, ``init="auto"``, uses none.
     n_jobs : int or None, default None
         Threads; None: as many as the process may use. The result does not depend on it.
+    beta_loss : same as loss, optional
+        Another name of ``loss``, as in scikit-learn's ``NMF``.
 
     Attributes
     ----------
@@ -191,7 +191,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         projection="nnls",
         drop_original=True,
         prefix="NNMF",
-        beta_loss="frobenius",
+        loss="frobenius",
         solver="auto",
         learning_rate=None,
         init="auto",
@@ -201,6 +201,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         missing_values="raise",
         random_state=None,
         n_jobs=None,
+        beta_loss=None,
     ):
         self.n_components = n_components
         self.variables = variables
@@ -212,7 +213,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.projection = projection
         self.drop_original = drop_original
         self.prefix = prefix
-        self.beta_loss = beta_loss
+        self.loss = loss
         self.solver = solver
         self.learning_rate = learning_rate
         self.init = init
@@ -222,6 +223,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.missing_values = missing_values
         self.random_state = random_state
         self.n_jobs = n_jobs
+        self.beta_loss = beta_loss
 
     def fit(self, X, y=None, sample_weight=None):
         """Learn the components.
@@ -398,7 +400,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Z = columns.scaled(columns.checked(X))
         W = scores_of(columns, Z)
         W[np.isnan(W)] = 0  # rows with nothing observed do not count
-        weights, loss = check_weights(sample_weight, Z), loss_of(self.beta_loss)
+        weights, loss = check_weights(sample_weight, Z), columns.loss
         error, spread = loss_and_spread(Z, W, self.components_, self.column_means_, loss, weights, columns.missing(Z))
         if spread == 0:
             if error == 0:
@@ -494,7 +496,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             return learned, None
         self.scaling_ = vars(columns.scaling)
         problem = self._problem(columns, learned.X, learned.weights)
-        self.column_means_ = column_means(learned.X, learned.weights, problem.missing)
+        self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
         fit = solve(self, problem, self.n_components_)
         found = canonical(fit, problem, columns.n_counted)
         self.components_, self.component_scales_ = found.H, found.scales
@@ -509,6 +511,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     def _problem(self, columns, Z, weights):
         return problem_of(columns, Z, weights)
+
+    def __setstate__(self, state):
+        if "loss" not in state:  # of a model from before beta_loss was called loss
+            state = {**state, "loss": state["beta_loss"], "beta_loss": None}
+        super().__setstate__(state)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

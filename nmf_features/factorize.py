@@ -16,7 +16,8 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from ._warn import numpy_defaults, warn_user
 from .core.blocks import row_blocks
 from .core.checks import check_weights, without_duplicates
-from .core.losses import BETA_LOSSES, check_domain, loss_of
+from .core.loss import Loss
+from .core.losses import LOSSES, check_domain, loss_of
 from .core.missing import missing_of, penalised_counts
 from .core.objective import objective
 from .core.penalties import balance
@@ -33,7 +34,8 @@ PARAMETERS = {
     "n_components": [Interval(Integral, 0, None, closed="left")],
     "penalty": [Interval(Real, 0, None, closed="left")],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
-    "beta_loss": [StrOptions(BETA_LOSSES.keys()), Interval(Real, None, None, closed="neither")],
+    "loss": [StrOptions(LOSSES.keys()), Interval(Real, None, None, closed="neither"), Loss],
+    "beta_loss": [StrOptions(LOSSES.keys()), Interval(Real, None, None, closed="neither"), Loss, None],
     "solver": [StrOptions(SOLVERS.keys()), StrOptions(DIVERGENCE_SOLVERS.keys())],
     "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
     "init": [StrOptions({"auto"}), StrOptions(STARTS.keys()), "array-like"],
@@ -89,7 +91,7 @@ def factorize(
     *,
     penalty=0.001,
     l1_ratio=1.0,
-    beta_loss="frobenius",
+    loss="frobenius",
     solver="auto",
     learning_rate=None,
     init="auto",
@@ -100,6 +102,7 @@ def factorize(
     n_jobs=None,
     missing_values="raise",
     sample_weight=None,
+    beta_loss=None,
 ):
     """Factorise a non-negative matrix, X ~ W H with W, H >= 0.
 
@@ -117,9 +120,10 @@ def factorize(
         Strength of the penalty on both factors; larger is sparser.
     l1_ratio : float, default 1.0
         Share of the penalty that is L1; the rest is L2.
-    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float, default "frobenius"
+    loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
         What is minimised: see :func:`~nmf_features.objective`. "kullback-leibler" is for counts and takes zeros,
-        "itakura-saito" (and any number up to 0) takes positive data only. A number is beta itself.
+        "itakura-saito" (and any number up to 0) takes positive data only. A number is the beta of
+        a beta-divergence. A Loss is an object such as :class:`~nmf_features.NegativeBinomial`, or one of your own.
     solver : {"auto", "hals", "newton", "mu", "als", "gradient"}, default "auto"
         "auto" is the fast one for the loss: for Frobenius "hals", hierarchical alternating least squares with
         extrapolation, else "newton", Newton steps on whole rows and columns. The others are those of the textbooks,
@@ -154,6 +158,8 @@ def factorize(
     sample_weight : array-like of shape (n_samples,), optional
         Weights of the rows, 0 or more. A row of weight 2 counts as the row twice, a row of weight 0 as none (it gets
         scores all the same).
+    beta_loss : same as loss, optional
+        Another name of ``loss``, as in scikit-learn's ``NMF``.
 
     Returns
     -------
@@ -219,10 +225,11 @@ def factorize(
             f"X has {np.count_nonzero(np.isnan(cells))} NaN or missing values. Pass "
             'missing_values="ignore" to leave them out, or impute them first.'
         )
-    check_solver(solver, learning_rate, beta_loss, missing)
-    check_domain(X, beta_loss, missing)
+    loss = loss_of(loss, beta_loss)
+    check_solver(solver, learning_rate, loss, missing)
+    check_domain(X, loss, missing)
     weights = check_weights(sample_weight, X)
-    problem = Problem.of(X, top, weights, missing, X.shape[1], beta_loss=beta_loss, penalty=penalty, l1_ratio=l1_ratio)
+    problem = Problem.of(X, top, weights, missing, X.shape[1], loss=loss, penalty=penalty, l1_ratio=l1_ratio)
     fit = fit_loadings(
         problem,
         n_components,
@@ -246,20 +253,19 @@ def factorize(
     if not fit.precise:
         with np.errstate(over="ignore"):
             unstored = "unstored" if missing_values == "unstored" else "ignore"
-            value = objective(X, W, H, penalty, l1_ratio, sample_weight, beta_loss, unstored)
+            value = objective(X, W, H, penalty, l1_ratio, sample_weight, loss, unstored)
     W_fitted = W if whole else W[problem.used]
     warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history, fit.kkt_residual)
 
 
-def check_solver(solver, learning_rate, beta_loss, missing):
+def check_solver(solver, learning_rate, loss, missing):
     """Refuse a solver that cannot minimise the loss, and a learning rate that would do nothing."""
     if learning_rate is not None and solver != "gradient":
         raise ValueError(f'learning_rate={learning_rate} is of use with solver="gradient" only; solver is {solver!r}.')
-    loss = loss_of(beta_loss)
     known = solvers_of(loss, missing)
     if solver not in known:
-        what = f"beta_loss={beta_loss!r}" if not loss.squares else 'missing_values="unstored"'
+        what = f"loss={loss.name!r}" if not loss.squares else 'missing_values="unstored"'
         raise ValueError(f"solver={solver!r} does not know {what}; wanted one of {sorted(known)}.")
 
 

@@ -15,7 +15,6 @@ from scipy import sparse
 
 from ._warn import warn_user
 from .core.blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
-from .core.losses import loss_of
 from .core.missing import leaves_out_unstored, missing_of, penalised_counts
 from .core.objective import divergence
 from .core.products import RESIDUAL_CELLS, gram, product
@@ -44,14 +43,14 @@ def problem_of(columns, X, weights=None):
     """Return what is minimised on scaled rows, by the parameters of the model that the columns belong to."""
     model, n_counted = columns.model, columns.n_counted
     missing = missing_of(X, n_counted, model.missing_values)
-    check_solver(model.solver, model.learning_rate, model.beta_loss, missing)
+    check_solver(model.solver, model.learning_rate, columns.loss, missing)
     return Problem.of(
         X,
         largest(X),
         weights,
         missing,
         n_counted,
-        beta_loss=model.beta_loss,
+        loss=columns.loss,
         penalty=model.penalty,
         l1_ratio=model.l1_ratio,
     )
@@ -75,9 +74,9 @@ def canonical(fit, problem, n_counted):
         W[rows] = W[rows][:, order]
     H, s = H[order], (fit.sums / scales)[order]
 
-    unit_X, e = safe_scale(X, problem.top)
-    unit_W = np.ldexp(W, -2 * e) if e else W
     loss, unstored = problem.loss, leaves_out_unstored(missing)
+    unit_X, e = safe_scale(X, problem.top) if loss.homogeneous else (X, 0)
+    unit_W = np.ldexp(W, -2 * e) if e else W
     explained = _explained(unit_X, unit_W, H, weights, missing, loss)
     with np.errstate(over="ignore"):
         value = divergence(unit_X, unit_W, H.astype(X.dtype), loss, weights, unstored)
@@ -147,7 +146,7 @@ def scores_of(columns, X, prior=0.0):
     ``prior`` holds L2 strengths that are added for rows with missing cells.
     """
     model = columns.model
-    s, (l1, l2), loss = model.component_scales_, model.score_penalties_, loss_of(model.beta_loss)
+    s, (l1, l2), loss = model.component_scales_, model.score_penalties_, columns.loss
     W = exact_scores(X, model.components_, l1 / s, l2 / s / s, model.n_jobs, columns.missing(X), prior, loss)
     if empty := int(np.isnan(W[:, 0]).sum()):
         warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")

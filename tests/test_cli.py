@@ -147,7 +147,7 @@ def test_parameters_reach_the_estimator(here):
         "scale": None,
         "out_of_range": "raise",
         "projection": "linear",
-        "beta_loss": 2.0,
+        "loss": 2.0,
         "prefix": "part",
         "n_init": 2,
         "max_iter": 400,

@@ -49,12 +49,12 @@ def test_objective_is_scikit_learns(beta):
     W, H = rng.uniform(size=(120, 3)), rng.uniform(size=(3, 15))
     theirs = _beta_divergence(X, W, H, beta)
     for table in (X, sparse.csr_array(X)):
-        assert_allclose(objective(table, W, H, 0, beta_loss=beta), theirs, rtol=1e-12)
+        assert_allclose(objective(table, W, H, 0, loss=beta), theirs, rtol=1e-12)
     v = rng.integers(0, 3, 120)
     rows = np.repeat(np.arange(120), v)
     assert_allclose(
-        objective(X, W, H, 0.01, 0.5, sample_weight=v, beta_loss=beta),
-        objective(X[rows], W[rows], H, 0.01, 0.5, beta_loss=beta),
+        objective(X, W, H, 0.01, 0.5, sample_weight=v, loss=beta),
+        objective(X[rows], W[rows], H, 0.01, 0.5, loss=beta),
         rtol=1e-12,
     )
 
@@ -62,16 +62,16 @@ def test_objective_is_scikit_learns(beta):
 def test_objective_by_hand():
     X, Y = np.array([[2.0, 0.0]]), np.array([[1.0, 3.0]])
     one = np.ones((1, 1))
-    assert_allclose(objective(X, one, Y, 0, beta_loss=KL), 2 * np.log(2) - 2 + 1 + 3)
-    assert objective(X, one, np.array([[0.0, 1.0]]), 0, beta_loss=KL) == np.inf
-    assert objective(np.zeros((1, 2)), one, np.zeros((1, 2)), 0, beta_loss=KL) == 0
-    assert_allclose(objective(X[:, :1], one, Y[:, :1], 0, beta_loss="itakura-saito"), 2 - np.log(2) - 1)
+    assert_allclose(objective(X, one, Y, 0, loss=KL), 2 * np.log(2) - 2 + 1 + 3)
+    assert objective(X, one, np.array([[0.0, 1.0]]), 0, loss=KL) == np.inf
+    assert objective(np.zeros((1, 2)), one, np.zeros((1, 2)), 0, loss=KL) == 0
+    assert_allclose(objective(X[:, :1], one, Y[:, :1], 0, loss="itakura-saito"), 2 - np.log(2) - 1)
     # what is not stored is not observed
     rng = np.random.default_rng(0)
     X, W, H = counts(), rng.uniform(size=(120, 3)), rng.uniform(size=(3, 15))
     for beta in (1, 2):
-        seen = objective(np.where(X == 0, np.nan, X), W, H, 0.01, beta_loss=beta)
-        unstored = objective(sparse.csr_array(X), W, H, 0.01, beta_loss=beta, missing_values="unstored")
+        seen = objective(np.where(X == 0, np.nan, X), W, H, 0.01, loss=beta)
+        unstored = objective(sparse.csr_array(X), W, H, 0.01, loss=beta, missing_values="unstored")
         assert_allclose(unstored, seen, rtol=1e-12)
 
 
@@ -113,13 +113,13 @@ def test_stationary(solver, beta, penalty, l1_ratio):
         3,
         penalty=penalty,
         l1_ratio=l1_ratio,
-        beta_loss=beta,
+        loss=beta,
         solver=solver,
         tol=1e-10 if fast else 1e-7,
         max_iter=1500,
     )
     assert (np.diff(f.history) <= 0).all()
-    assert_allclose(f.objective, objective(X, f.W, f.H, penalty, l1_ratio, beta_loss=beta), rtol=1e-12)
+    assert_allclose(f.objective, objective(X, f.W, f.H, penalty, l1_ratio, loss=beta), rtol=1e-12)
     by_W, by_H = violations(X, f, penalty, l1_ratio, beta)
     assert by_W < (1e-9 if convex else 1e-2)
     assert by_H < ((1e-5 if convex else 2e-2) if fast else 2e-2)
@@ -134,12 +134,9 @@ def test_stationary(solver, beta, penalty, l1_ratio):
 @pytest.mark.parametrize("beta", [0, 0.5, 1, 1.5, 3])
 def test_at_least_as_good_as_scikit_learn(beta, solver):
     X = data_for(beta)
-    theirs = NMF(3, solver="mu", beta_loss=beta, init="nndsvda", max_iter=1000, tol=1e-5, random_state=0)
+    theirs = NMF(3, solver="mu", loss=beta, init="nndsvda", max_iter=1000, tol=1e-5, random_state=0)
     goal = _beta_divergence(X, theirs.fit_transform(X), theirs.components_, beta)
-    assert (
-        factorize(X, 3, penalty=0, beta_loss=beta, solver=solver).objective
-        < (1.01 if solver == "auto" else 1.05) * goal
-    )
+    assert factorize(X, 3, penalty=0, loss=beta, solver=solver).objective < (1.01 if solver == "auto" else 1.05) * goal
 
 
 def test_multiplicative_step_is_lee_and_seungs():
@@ -249,9 +246,9 @@ def test_many_sparse_rows_with_holes(beta, missing_values):
     rng = np.random.default_rng(0)
     X = sparse.csr_array(rng.poisson(1.0, (2000, 20)).astype(float))
     X.data[::9] = np.nan
-    f = factorize(X, 2, penalty=0.05, beta_loss=beta, missing_values=missing_values, tol=1e-6)
+    f = factorize(X, 2, penalty=0.05, loss=beta, missing_values=missing_values, tol=1e-6)
     assert f.converged
-    again = factorize(X, 2, penalty=0.05, beta_loss=beta, missing_values=missing_values, tol=1e-6, init=f.H)
+    again = factorize(X, 2, penalty=0.05, loss=beta, missing_values=missing_values, tol=1e-6, init=f.H)
     assert_allclose(again.objective, f.objective, rtol=1e-3)
 
 
@@ -336,7 +333,7 @@ def same(first, second, rtol=1e-7):
 @pytest.mark.filterwarnings("ignore:NMF stopped")
 def test_sparse_and_dense_agree(beta, solver):
     X, rng = counts(), np.random.default_rng(0)
-    fit = dict(beta_loss=beta, solver=solver, tol=1e-9, max_iter=300, init=rng.uniform(0.5, 1, (3, 15)))
+    fit = dict(loss=beta, solver=solver, tol=1e-9, max_iter=300, init=rng.uniform(0.5, 1, (3, 15)))
     holes = rng.uniform(size=X.shape) < 0.2
     stored = sparse.csr_array(np.where(holes, 1.0, X))
     stored.data[holes[stored.nonzero()]] = np.nan
@@ -364,7 +361,7 @@ def test_weight_two_is_the_row_twice(beta, masked):
         X[rng.uniform(size=X.shape) < 0.2] = np.nan
     v = rng.integers(0, 3, 120)
     rows = np.repeat(np.arange(120), v)
-    fit = dict(beta_loss=beta, tol=1e-10, init=rng.uniform(0.5, 1, (3, 15)), missing_values="ignore", max_iter=3000)
+    fit = dict(loss=beta, tol=1e-10, init=rng.uniform(0.5, 1, (3, 15)), missing_values="ignore", max_iter=3000)
     weighted, repeated = factorize(X, 3, sample_weight=v, **fit), factorize(X[rows], 3, **fit)
     assert_allclose(weighted.objective, repeated.objective, rtol=1e-8 if beta else 1e-4)  # beta = 0 has many minima
     if beta and not masked:
@@ -374,37 +371,37 @@ def test_weight_two_is_the_row_twice(beta, masked):
 
 def test_an_empty_mask_is_no_mask():
     X = counts()
-    full, ignoring = (factorize(X, 3, beta_loss=KL, missing_values=m) for m in ("raise", "ignore"))
+    full, ignoring = (factorize(X, 3, loss=KL, missing_values=m) for m in ("raise", "ignore"))
     assert_array_equal(full.W, ignoring.W)
 
 
 def test_threads_do_not_change_a_bit():
     X = counts(3000)
     for table in (X, sparse.csr_array(X)):
-        one, three = (factorize(table, 3, beta_loss=KL, n_jobs=jobs) for jobs in (1, 3))
+        one, three = (factorize(table, 3, loss=KL, n_jobs=jobs) for jobs in (1, 3))
         assert_array_equal(one.W, three.W)
         assert_array_equal(one.H, three.H)
 
 
 def test_single_precision_and_units():
     X = counts()
-    double = factorize(X, 3, beta_loss=KL, penalty=0)
-    single = factorize(X.astype(np.float32), 3, beta_loss=KL, penalty=0)
+    double = factorize(X, 3, loss=KL, penalty=0)
+    single = factorize(X.astype(np.float32), 3, loss=KL, penalty=0)
     assert single.W.dtype == single.H.dtype == np.float32
     assert_allclose(single.objective, double.objective, rtol=1e-4)
     for c in (1e-300, 1e-8, 1e8, 1e300):
-        scaled = factorize(X * c, 3, beta_loss=KL, penalty=0)
+        scaled = factorize(X * c, 3, loss=KL, penalty=0)
         assert_allclose(scaled.objective / c, double.objective, rtol=1e-6)
-        ratios = factorize((X + 1) * c, 3, beta_loss="itakura-saito", penalty=0)
-        assert_allclose(ratios.objective, factorize(X + 1, 3, beta_loss=0, penalty=0).objective, rtol=1e-3)
+        ratios = factorize((X + 1) * c, 3, loss="itakura-saito", penalty=0)
+        assert_allclose(ratios.objective, factorize(X + 1, 3, loss=0, penalty=0).objective, rtol=1e-3)
 
 
 def test_zero_is_no_trap():
     X = counts()
     X[5], X[:, 4] = 0, 0
     for solver in ("auto", "mu"):
-        f = factorize(X, 3, beta_loss=KL, solver=solver, init=np.eye(3, 15), tol=1e-4)
-        reference = factorize(X, 3, beta_loss=KL)
+        f = factorize(X, 3, loss=KL, solver=solver, init=np.eye(3, 15), tol=1e-4)
+        reference = factorize(X, 3, loss=KL)
         assert f.objective < 1.1 * reference.objective
         assert np.isfinite(f.W).all()
         assert_allclose(f.W[5], 0)
@@ -412,8 +409,8 @@ def test_zero_is_no_trap():
 
 def test_tall_data_are_fitted_on_samples_first():
     X = counts(6000)
-    f = factorize(X, 3, beta_loss=KL)
-    start = factorize(X, 3, beta_loss=KL, n_init=3, random_state=0)
+    f = factorize(X, 3, loss=KL)
+    start = factorize(X, 3, loss=KL, n_init=3, random_state=0)
     assert start.objective <= f.objective * (1 + 1e-6)
     assert f.converged
     assert f.n_iter < 40
@@ -424,10 +421,10 @@ def test_tall_data_are_fitted_on_samples_first():
 def test_odd_shapes(shape):
     X = counts(*shape)[:, : shape[1]] + 1
     for beta in (0, 1, 3):
-        f = factorize(X, 2, beta_loss=beta, tol=1e-4)
+        f = factorize(X, 2, loss=beta, tol=1e-4)
         assert np.isfinite(f.objective)
         assert f.W.shape == (shape[0], 2)
-    assert_allclose(factorize(X, 0, beta_loss=1).objective, np.inf)
+    assert_allclose(factorize(X, 0, loss=1).objective, np.inf)
 
 
 # ---- errors, and the transformer
@@ -439,28 +436,28 @@ def test_domain_and_solver_are_checked():
         with pytest.raises(
             ValueError, match=r"is infinite at zero, and X has zeros \(\d+ of its cells\).*shift=None, scale=None"
         ):
-            factorize(X, 2, beta_loss=beta)
+            factorize(X, 2, loss=beta)
         with pytest.raises(ValueError, match="shift=None, scale=None"):
-            NMFFeatures(2, beta_loss=beta).fit(X)
+            NMFFeatures(2, loss=beta).fit(X)
     for solver in ("hals", "als", "gradient"):
-        with pytest.raises(ValueError, match=rf"solver='{solver}' does not know beta_loss='kullback-leibler'"):
-            factorize(X, 2, beta_loss=KL, solver=solver)
+        with pytest.raises(ValueError, match=rf"solver='{solver}' does not know loss='kullback-leibler'"):
+            factorize(X, 2, loss=KL, solver=solver)
         with pytest.raises(ValueError, match=rf"solver='{solver}' does not know missing_values=\"unstored\""):
             factorize(sparse.csr_array(X), 2, solver=solver, missing_values="unstored")
-    with pytest.raises(ValueError, match="beta_loss"):
-        NMFFeatures(2, beta_loss="poisson").fit(X)
+    with pytest.raises(ValueError, match="loss"):
+        NMFFeatures(2, loss="poisson").fit(X)
 
 
 @pytest.mark.filterwarnings("ignore:NMF stopped")
 @pytest.mark.parametrize("beta", [0, 1, 1.5])
 def test_features_of_counts(beta):
     X = data_for(beta)
-    nmf = NMFFeatures(3, shift=None, scale=None, beta_loss=beta, penalty=0)
+    nmf = NMFFeatures(3, shift=None, scale=None, loss=beta, penalty=0)
     W = nmf.fit_transform(X)
     assert_array_equal(nmf.transform(X), W)
     assert_allclose(nmf.transform(X[7:8])[0], W[7])
     assert_allclose(nmf.components_.sum(axis=1), 1)
-    assert_allclose(nmf.objective_, objective(X, W, nmf.components_, 0, beta_loss=beta), rtol=1e-9)
+    assert_allclose(nmf.objective_, objective(X, W, nmf.components_, 0, loss=beta), rtol=1e-9)
     means = np.broadcast_to(X.mean(axis=0), X.shape)
     assert_allclose(nmf.score(X), 1 - nmf.objective_ / _beta_divergence(X, np.eye(len(X)), means, beta), rtol=1e-9)
     Y = np.where(X > 0, W @ nmf.components_, 1)
@@ -468,7 +465,7 @@ def test_features_of_counts(beta):
     assert_allclose(nmf.explained_, np.array(share) / X.sum(), rtol=1e-9)
     if beta == 1:  # at a stationary point without penalty they add up
         assert_allclose(nmf.explained_.sum(), 1, rtol=1e-6)
-    with_sparse = NMFFeatures(3, shift=None, scale=None, beta_loss=beta, penalty=0).fit(sparse.csr_array(X))
+    with_sparse = NMFFeatures(3, shift=None, scale=None, loss=beta, penalty=0).fit(sparse.csr_array(X))
     assert_allclose(with_sparse.explained_, nmf.explained_, rtol=1e-6)
     assert_allclose(with_sparse.score(sparse.csr_array(X)), nmf.score(X), rtol=1e-9)
 
@@ -478,7 +475,7 @@ def test_imputing_counts():
     truth = 20 * rng.gamma(0.7, 1, (300, 3)) @ rng.gamma(0.7, 1, (3, 15))
     X = rng.poisson(truth).astype(float)
     holes = rng.uniform(size=X.shape) < 0.2
-    nmf = NMFFeatures(3, shift=None, scale=None, beta_loss=KL, missing_values="ignore").fit(np.where(holes, np.nan, X))
+    nmf = NMFFeatures(3, shift=None, scale=None, loss=KL, missing_values="ignore").fit(np.where(holes, np.nan, X))
     filled = nmf.impute(np.where(holes, np.nan, X))
     assert_array_equal(filled[~holes], X[~holes])
     mean = np.broadcast_to(X.mean(axis=0), X.shape)
@@ -494,8 +491,8 @@ def test_ratings_that_are_not_stored():
     truth = rng.uniform(0.3, 1, (200, 2)) @ rng.uniform(0.5, 2, (2, 40))
     seen = rng.uniform(size=truth.shape) < 0.4
     ratings = sparse.csr_array(np.where(seen, truth, 0))
-    for beta_loss in ("frobenius", KL):
-        nmf = NMFFeatures(2, shift=None, scale=None, missing_values="unstored", penalty=1e-4, beta_loss=beta_loss)
+    for loss in ("frobenius", KL):
+        nmf = NMFFeatures(2, shift=None, scale=None, missing_values="unstored", penalty=1e-4, loss=loss)
         nmf.fit(ratings)
         predicted = nmf.transform(ratings) @ nmf.components_
         assert np.sqrt(np.mean((predicted - truth)[~seen] ** 2)) < 0.05 * truth.std()
@@ -515,9 +512,9 @@ def test_unstored_columns_are_scaled_by_what_is_stored():
 
 def test_digits_beat_scikit_learn():
     X = load_digits().data
-    theirs = NMF(8, solver="mu", beta_loss=KL, init="nndsvda", max_iter=200, random_state=0)
+    theirs = NMF(8, solver="mu", loss=KL, init="nndsvda", max_iter=200, random_state=0)
     goal = _beta_divergence(X, theirs.fit_transform(X), theirs.components_, 1)
-    assert factorize(X, 8, beta_loss=KL, penalty=0).objective < goal
+    assert factorize(X, 8, loss=KL, penalty=0).objective < goal
 
 
 # ---- found in review
@@ -534,7 +531,7 @@ def test_constant_columns_become_zero():
         pytest.warns(UserWarning, match="Constant columns"),
         pytest.raises(ValueError, match=r"constant columns become zero: leave \[3\] out of variables"),
     ):
-        NMFFeatures(3, beta_loss=0, shift=None, scale=None).fit(X)
+        NMFFeatures(3, loss=0, shift=None, scale=None).fit(X)
 
 
 @pytest.mark.filterwarnings("ignore:Constant columns")
@@ -542,7 +539,7 @@ def test_constant_columns_of_sparse_data_do_not_count():
     X = counts() * (np.random.default_rng(0).uniform(size=(120, 15)) < 0.7)
     rest = np.delete(X, 3, axis=1)
     X[:, 3] = 2
-    fit = dict(shift=None, scale=None, beta_loss=KL, penalty=0.05, tol=1e-9, init="nnsvd-lrc")
+    fit = dict(shift=None, scale=None, loss=KL, penalty=0.05, tol=1e-9, init="nnsvd-lrc")
     table = NMFFeatures(3, missing_values="unstored", **fit).fit(sparse.csr_array(X))
     seen = NMFFeatures(3, missing_values="ignore", **fit).fit(np.where(rest == 0, np.nan, rest))
     assert_allclose(table.objective_, seen.objective_, rtol=5e-3)  # from other starts
@@ -556,7 +553,7 @@ def test_a_pass_that_is_taken_back_leaves_a_pair():
     """The scores that are kept are scaled with their loadings: else the passes that follow start from a worse pair."""
     X = np.random.default_rng(0).poisson(2 * counts(p=12)).astype(float)
     for table, beta in ((X, 0.5), (amounts(), -1)):
-        f = factorize(table, 3, beta_loss=beta)
+        f = factorize(table, 3, loss=beta)
         assert f.converged
         assert f.kkt_residual < 3e-3
 
@@ -566,7 +563,7 @@ def test_sparse_data_with_holes_as_dense(beta):
     X = counts()
     table = sparse.csr_array(X)
     table.data[np.random.default_rng(1).uniform(size=table.nnz) < 0.1] = np.nan
-    fit = dict(shift=None, scale=None, beta_loss=beta, missing_values="ignore", tol=1e-9)
+    fit = dict(shift=None, scale=None, loss=beta, missing_values="ignore", tol=1e-9)
     nmf, dense = NMFFeatures(3, **fit).fit(table), NMFFeatures(3, **fit).fit(table.toarray())
     assert_allclose(nmf.explained_, dense.explained_, rtol=1e-6)
     assert_allclose(nmf.impute(table).toarray(), nmf.impute(table.toarray()), rtol=1e-9)
@@ -579,12 +576,12 @@ def test_a_loss_that_is_infinite_says_so():
     for beta in (0, -1):
         for table in (X, sparse.csr_array(X)):
             for missing_values in ("ignore", "unstored"):
-                assert objective(table, W, H, 0, beta_loss=beta, missing_values=missing_values) == np.inf
+                assert objective(table, W, H, 0, loss=beta, missing_values=missing_values) == np.inf
 
 
 def test_new_rows_are_in_the_domain_too():
     X = amounts()
-    nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=0).fit(X)
+    nmf = NMFFeatures(2, shift=None, scale=None, loss=0).fit(X)
     X[0, 0] = 0
     for use in (nmf.transform, nmf.score):
         with pytest.raises(ValueError, match=r"is infinite at zero, and X has zeros \(1 of its"):
@@ -596,7 +593,7 @@ def test_new_rows_are_in_the_domain_too():
 def test_every_unit(beta):
     X = amounts()
     # of a minimum that is flat the same point: from one start
-    fit = dict(shift=None, scale=None, beta_loss=beta, penalty=0, max_iter=300, init="nnsvd-lrc")
+    fit = dict(shift=None, scale=None, loss=beta, penalty=0, max_iter=300, init="nnsvd-lrc")
     one = NMFFeatures(2, **fit).fit(X)
     for c in (1e-200, 1e-30, 1e30, 1e200):
         other = NMFFeatures(2, **fit).fit(X * c)
@@ -606,18 +603,18 @@ def test_every_unit(beta):
 
 def test_cells_of_many_sizes():
     X = 10 ** np.random.default_rng(1).uniform(-8, 8, (100, 15))
-    assert factorize(X, 3, beta_loss=0, penalty=0).objective < 16001.7  # scikit-learn's
+    assert factorize(X, 3, loss=0, penalty=0).objective < 16001.7  # scikit-learn's
 
 
 @pytest.mark.parametrize("beta", [0.5, 1, 1.5, 2])
 def test_nothing_to_factorise(beta):
     for table in (np.zeros((5, 4)), sparse.csr_array((5, 4))):
         with pytest.warns(UserWarning, match="empties the model"):
-            assert factorize(table, 2, beta_loss=beta, solver="newton" if beta == 2 else "auto").objective == 0
+            assert factorize(table, 2, loss=beta, solver="newton" if beta == 2 else "auto").objective == 0
     X = counts()
     assert_allclose(
-        factorize(X, 3, beta_loss=KL, init=np.zeros((3, 15))).objective,
-        factorize(X, 3, beta_loss=KL).objective,
+        factorize(X, 3, loss=KL, init=np.zeros((3, 15))).objective,
+        factorize(X, 3, loss=KL).objective,
         rtol=0.05,
     )
 
@@ -627,17 +624,17 @@ def test_cells_stored_in_parts():
     twice = sparse.csr_array((np.repeat(X.data / 2, 2), np.repeat(X.indices, 2), 2 * X.indptr), X.shape)
     assert not twice.has_canonical_format
     for loss in (KL, "frobenius"):
-        whole = factorize(X, 2, beta_loss=loss)
-        assert_allclose(factorize(twice, 2, beta_loss=loss).objective, whole.objective, rtol=1e-9)
-        nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=loss).fit(twice)
+        whole = factorize(X, 2, loss=loss)
+        assert_allclose(factorize(twice, 2, loss=loss).objective, whole.objective, rtol=1e-9)
+        nmf = NMFFeatures(2, shift=None, scale=None, loss=loss).fit(twice)
         assert_allclose(nmf.objective_, whole.objective, rtol=1e-9)
     assert twice.nnz == 2 * X.nnz
 
 
 def test_objective_refuses_what_it_does_not_know():
     X, W, H = counts(), np.ones((120, 1)), np.ones((1, 15))
-    with pytest.raises(ValueError, match="beta_loss is 'kl'; wanted a finite number or one of"):
-        objective(X, W, H, beta_loss="kl")
+    with pytest.raises(ValueError, match="loss is 'kl'; wanted one of"):
+        objective(X, W, H, loss="kl")
     with pytest.raises(ValueError, match="missing_values is 'raise'; wanted"):
         objective(X, W, H, missing_values="raise")
 
@@ -651,13 +648,13 @@ def test_imputing_with_other_losses_is_never_far_worse_than_means():
     holes, spread = np.where(missing, np.nan, X), X.std(axis=0)
     means = np.where(missing, np.nanmean(holes, axis=0), X)
     for k in (5, 10):
-        filled = NMFFeatures(k, beta_loss=KL, missing_values="ignore", tol=1e-4).fit(holes).impute(holes)
+        filled = NMFFeatures(k, loss=KL, missing_values="ignore", tol=1e-4).fit(holes).impute(holes)
         assert np.square((filled - X) / spread).sum() < 1.21 * np.square((means - X) / spread).sum()
 
 
 def test_a_row_with_holes_leaves_its_neighbours_alone():
     X = counts(700)
-    nmf = NMFFeatures(3, shift=None, scale=None, beta_loss=KL, missing_values="ignore").fit(X)
+    nmf = NMFFeatures(3, shift=None, scale=None, loss=KL, missing_values="ignore").fit(X)
     holed = X.copy()
     holed[::50, 0] = np.nan
     together = nmf.transform(holed)
@@ -668,32 +665,32 @@ def test_a_row_with_holes_leaves_its_neighbours_alone():
 
 @pytest.mark.filterwarnings("ignore:X has 1 rows with nothing observed")
 @pytest.mark.parametrize("missing_values", ["ignore", "unstored"])
-@pytest.mark.parametrize("beta_loss", ["frobenius", KL])
-def test_holes_of_sparse_frames_are_filled_as_those_of_matrices(missing_values, beta_loss):
+@pytest.mark.parametrize("loss", ["frobenius", KL])
+def test_holes_of_sparse_frames_are_filled_as_those_of_matrices(missing_values, loss):
     import pandas as pd
 
     rng = np.random.default_rng(0)
     Y = rng.poisson(1.0, (80, 6)).astype(float)
     Y[rng.uniform(size=Y.shape) < 0.1] = np.nan
     frame = pd.DataFrame({f"c{j}": pd.arrays.SparseArray(Y[:, j], fill_value=0.0) for j in range(6)})
-    fit = dict(shift=None, beta_loss=beta_loss, missing_values=missing_values)
+    fit = dict(shift=None, loss=loss, missing_values=missing_values)
     of_frame = NMFFeatures(2, **fit).fit(frame).impute(frame)
     of_matrix = NMFFeatures(2, **fit).fit(sparse.csr_array(Y)).impute(sparse.csr_array(Y))
     assert_allclose(np.asarray(of_frame, dtype=float), of_matrix.toarray(), atol=1e-9)
 
 
-@pytest.mark.parametrize("beta_loss", ["frobenius", KL])
-def test_single_precision_of_sparse_data_is_kept(beta_loss):
+@pytest.mark.parametrize("loss", ["frobenius", KL])
+def test_single_precision_of_sparse_data_is_kept(loss):
     X = sparse.csr_array(counts().astype(np.float32))
     for scale in (None, "std"):
-        nmf = NMFFeatures(2, shift=None, scale=scale, beta_loss=beta_loss)
+        nmf = NMFFeatures(2, shift=None, scale=scale, loss=loss)
         assert nmf.fit_transform(X).dtype == np.float32
         assert nmf.inverse_transform(nmf.transform(X)).dtype == np.float32
 
 
 def test_imputing_looks_for_zeros_too():
     X = amounts()
-    nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=0, missing_values="ignore").fit(X)
+    nmf = NMFFeatures(2, shift=None, scale=None, loss=0, missing_values="ignore").fit(X)
     X[0, :2] = 0, np.nan
     with pytest.raises(ValueError, match="is infinite at zero"):
         nmf.impute(X)
@@ -701,11 +698,11 @@ def test_imputing_looks_for_zeros_too():
 
 def test_objective_refuses_negative_counts_and_odd_losses():
     X, W, H = -counts(), np.ones((120, 1)), np.ones((1, 15))
-    with pytest.raises(ValueError, match="negative values; beta_loss='kullback-leibler' needs X >= 0"):
-        objective(X, W, H, beta_loss=KL)
+    with pytest.raises(ValueError, match="negative values; loss='kullback-leibler' needs X >= 0"):
+        objective(X, W, H, loss=KL)
     for odd in (None, True, np.inf):
         with pytest.raises(ValueError, match="wanted a finite number or one of"):
-            objective(X, W, H, beta_loss=odd)
+            objective(X, W, H, loss=odd)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 3.0])
@@ -724,7 +721,7 @@ def test_a_row_that_is_watched_has_the_same_bits_alone(beta):
 @pytest.mark.parametrize("beta", [1.5, 1.2])
 def test_components_that_sink_are_exactly_zero_and_named(beta):
     X = np.random.default_rng(0).gamma(1, 1, (50, 3))
-    nmf = NMFFeatures(3, beta_loss=beta, penalty=10)
+    nmf = NMFFeatures(3, loss=beta, penalty=10)
     with pytest.warns(UserWarning, match="empties the model|are zero"):
         W = nmf.fit_transform(X)
     for F in (W, nmf.components_):
@@ -739,7 +736,7 @@ def test_components_that_sink_are_exactly_zero_and_named(beta):
 def test_columns_of_zeros_have_loadings_of_exactly_zero(solver, beta, missing_values):
     X = np.random.default_rng(0).gamma(1, 1, (200, 4))
     X[:, 1] = 0
-    settings = dict(beta_loss=beta, solver=solver, missing_values=missing_values, max_iter=100)
+    settings = dict(loss=beta, solver=solver, missing_values=missing_values, max_iter=100)
     nmf = NMFFeatures(3, scale="mean", **settings)
     W = nmf.fit_transform(X)
     assert (nmf.components_[:, 1] == 0).all()
@@ -751,11 +748,11 @@ def test_cells_too_far_apart_are_refused():
     X = np.random.default_rng(0).gamma(1, 1, (50, 12))
     X[:, 3] *= 1e-300
     with pytest.raises(ValueError, match="takes powers of their ratios, which overflow beyond 140 decades"):
-        factorize(X, 9, beta_loss=0)
+        factorize(X, 9, loss=0)
     X[:, 3] *= 1e300
     X[:, 0] *= 1e300
     with pytest.raises(ValueError, match="with a penalty, and this loss, numbers as large or small leave the range"):
-        factorize(X, 2, beta_loss=1, penalty=10, l1_ratio=0)
+        factorize(X, 2, loss=1, penalty=10, l1_ratio=0)
 
 
 @pytest.mark.filterwarnings(
@@ -764,7 +761,7 @@ def test_cells_too_far_apart_are_refused():
 @pytest.mark.parametrize("beta", [1, 1.5, 2])
 @pytest.mark.parametrize("solver", ["auto", "mu"])
 def test_numpys_error_settings_of_the_caller_disturb_nothing(solver, beta):
-    X, settings = load_digits().data[:300], dict(solver=solver, beta_loss=beta)
+    X, settings = load_digits().data[:300], dict(solver=solver, loss=beta)
     with np.errstate(all="raise"):
         nmf = NMFFeatures(8, max_iter=50, **settings).fit(X)
         nmf.inverse_transform(nmf.transform(X))
@@ -778,7 +775,7 @@ def test_a_tiny_cell_is_not_taken_for_zero(seed, k):
     """Kullback-Leibler is infinite where a cell is positive and its fit is not."""
     rng = np.random.default_rng(seed)
     X = rng.gamma(0.5, 1, (300, 10)) * (rng.uniform(size=(300, 10)) < 0.6)
-    assert np.isfinite(factorize(X, k, beta_loss="kullback-leibler").objective)
+    assert np.isfinite(factorize(X, k, loss="kullback-leibler").objective)
 
 
 @pytest.mark.parametrize("make", [np.asarray, sparse.csr_matrix])

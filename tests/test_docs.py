@@ -6,6 +6,7 @@ import importlib.util
 import re
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ import pytest
 import test_readme
 from numpy.testing import assert_allclose
 from scipy import sparse
+from scipy.optimize import minimize_scalar
 from sklearn.datasets import load_wine
 from sklearn.metrics import mean_tweedie_deviance
 
 import nmf_features
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective, plots
-from nmf_features.core.losses import BETA_LOSSES
+from nmf_features.core.losses import LOSSES
 from nmf_features.core.solvers import SOLVERS
 from nmf_features.core.starts import STARTS
 from nmf_features.scaling import SCALES
@@ -273,18 +275,33 @@ def test_scaling(enter):
 
 
 def test_loss(enter):
-    beta = load(EXAMPLES / "loss_rain.py").COMPOUND_POISSON
-    enter(BETA_LOSSES, "compound-poisson", beta)
+    enter(LOSSES, "compound-poisson", load(EXAMPLES / "loss_rain.py").COMPOUND_POISSON)
     rng = np.random.default_rng(0)
     X, W, H = rng.gamma(1, size=(30, 6)), rng.gamma(1, size=(30, 2)), rng.gamma(1, size=(2, 6))
     X[rng.uniform(size=X.shape) < 0.3] = 0  # dry days
     deviance = X.size * mean_tweedie_deviance(X.ravel(), (W @ H).ravel(), power=1.5)
-    value = objective(X, W, H, penalty=0, beta_loss="compound-poisson")
+    value = objective(X, W, H, penalty=0, loss="compound-poisson")
     assert_allclose(2 * value, deviance, rtol=1e-12)
-    by_name, by_number = (
-        factorize(X, 2, beta_loss=loss, tol=1e-3).objective for loss in ("compound-poisson", float(beta))
-    )
+    by_name, by_number = (factorize(X, 2, loss=loss, tol=1e-3).objective for loss in ("compound-poisson", 0.5))
     assert by_name == by_number
+
+
+def test_loss_of_another_kind():
+    """Huber's: a few wild cells bend the fit of least squares, and not this one."""
+    huber, rng = load(EXAMPLES / "loss_huber.py").Huber, np.random.default_rng(0)
+    truth = rng.gamma(1, size=(200, 3)) @ rng.gamma(1, size=(3, 12))
+    X, wild = truth + 0.1 * rng.uniform(size=truth.shape), rng.uniform(size=truth.shape) < 0.03
+    X[wild] += 50
+    plain, robust = (factorize(X, 3, penalty=0, loss=loss) for loss in ("frobenius", huber(0.3)))
+    errors = [np.abs(f.W @ f.H - truth).mean() for f in (plain, robust)]
+    assert errors[1] < errors[0] / 10
+    wide = huber(1e3)  # nothing is beyond it: least squares
+    assert_allclose(factorize(X, 3, loss=wide, tol=1e-9).objective, factorize(X, 3, tol=1e-9).objective, rtol=1e-6)
+    nmf = NMFFeatures(3, loss=huber(0.3), shift=None, scale=None).fit(X)
+    cost = partial(minimize_scalar, bounds=(0, 60), method="bounded", options={"xatol": 1e-9})
+    expected = [cost(lambda c, x=x: huber(0.3).of_cells(x, c).sum()).x for x in X.T]
+    assert_allclose(nmf.column_means_, expected, atol=1e-6)
+    assert nmf.score(X) > 0.5
 
 
 def test_plot(monkeypatch):

@@ -363,7 +363,7 @@ def test_a_column_that_is_nowhere_observed_has_no_penalty_with_weights(seed, mak
     rng = np.random.default_rng(seed)
     X = np.where(rng.uniform(size=(60, 11)) < 0.2, np.nan, rng.gamma(1, size=(60, 11))).astype(np.float32)
     X[:, 4] = np.nan
-    fit = dict(penalty=0.01, l1_ratio=0, beta_loss=1.5, missing_values="ignore", sample_weight=rng.uniform(0.1, 2, 60))
+    fit = dict(penalty=0.01, l1_ratio=0, loss=1.5, missing_values="ignore", sample_weight=rng.uniform(0.1, 2, 60))
     f = factorize(make(X), 3, **fit)
     assert_array_equal(f.H[:, 4], 0)
     assert f.converged

@@ -487,12 +487,12 @@ TABLES = {
 
 
 @pytest.mark.filterwarnings("ignore:NMF stopped", "ignore:Objective overflows", "ignore:X has")
-@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler", 1.5])
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", 1.5])
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_shares_add_up_to_the_score(table, beta_loss, monkeypatch):
+def test_shares_add_up_to_the_score(table, loss, monkeypatch):
     monkeypatch.setattr("nmf_features.plots.fit.RESIDUAL_CELLS", 70)  # several slices of rows
     X, params = table(low_rank(p=8))
-    nmf = NMFFeatures(2, shift=None, scale=None, beta_loss=beta_loss, max_iter=50, **params).fit(X)
+    nmf = NMFFeatures(2, shift=None, scale=None, loss=loss, max_iter=50, **params).fit(X)
     found = reconstruction_shares(nmf, X)
     assert_allclose(1 - found["error"].sum() / found["spread"].sum(), nmf.score(X), rtol=1e-9)
     weights = found["spread"] / found["spread"].sum()

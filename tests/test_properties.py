@@ -26,7 +26,7 @@ PROFILE = settings(
 
 # Beginnings of our messages, and of scikit-learn's, each with what it says.
 MESSAGES = (
-    "X has", "Negative values in data", "Found array with", "X contains", "Input X contains", "beta_loss=", "solver=",
+    "X has", "Negative values in data", "Found array with", "X contains", "Input X contains", "loss=", "solver=",
     "shift=", "projection=", "learning_rate=", "variables", "sample_weight", "missing_values", "There are only",
 )  # fmt: skip
 
@@ -104,7 +104,7 @@ def parameters(draw):
         l1_ratio=draw(st.sampled_from([1.0, 0.5, 0.0])),
         shift=draw(st.sampled_from(["min", "min", "split", None])),
         scale=draw(st.sampled_from(["std", "std", "max", "mean", "robust", None])),
-        beta_loss=draw(st.sampled_from(["frobenius"] * 3 + ["kullback-leibler", "itakura-saito", 1.5, 0.5])),
+        loss=draw(st.sampled_from(["frobenius"] * 3 + ["kullback-leibler", "itakura-saito", 1.5, 0.5])),
         solver=draw(st.sampled_from(["auto", "auto", "auto", "mu"])),
         missing_values=draw(st.sampled_from(["raise", "ignore", "ignore"])),
         projection=draw(st.sampled_from(["nnls", "nnls", "nnls", "linear"])),

@@ -110,7 +110,7 @@ def test_descents_in_machine_code_are_those_of_the_loop(field, beta, penalty):
     _, value = compiled(descend)(*arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        options = dict(penalty=penalty, sample_weight=weights, beta_loss=beta, tol=1e-9, max_iter=5000)
+        options = dict(penalty=penalty, sample_weight=weights, loss=beta, tol=1e-9, max_iter=5000)
         f = factorize(X.astype(float), 3, init=start, **options)
     assert_allclose(value, f.objective, rtol=1e-4)
     few = (X[:10], weights[:10], start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf)
@@ -122,7 +122,7 @@ def test_descents_in_machine_code_are_those_of_the_loop(field, beta, penalty):
 
 def test_an_exact_fit_that_rounding_takes_below_zero_is_a_minimum_too():
     X = np.array([[0.679932, -0.653829], [1.019597, -0.129614], [0.019807, 0.783975]])
-    nmf = NMFFeatures(2, penalty=0, beta_loss=1.5).fit(X)
+    nmf = NMFFeatures(2, penalty=0, loss=1.5).fit(X)
     assert abs(nmf.objective_) < 1e-6
 
 
@@ -143,9 +143,9 @@ def test_the_order_of_rows_of_whole_numbers_changes_nothing(data, loss):
     rng = np.random.default_rng(0)
     X = rng.poisson(1, size=(3000, 12)) if data == "counts" else rng.uniform(size=(3000, 12)) < 0.4
     X = X.astype(float)
-    first = factorize(X, 6, beta_loss=loss)
+    first = factorize(X, 6, loss=loss)
     for seed in range(2):
-        other = factorize(np.random.default_rng(seed).permutation(X), 6, beta_loss=loss)
+        other = factorize(np.random.default_rng(seed).permutation(X), 6, loss=loss)
         assert_allclose(other.objective, first.objective, rtol=1e-6)
 
 
@@ -184,8 +184,8 @@ def test_races_in_single_precision_take_every_size(change):
     settings = {"penalty": change.get("penalty", 0), "l1_ratio": change.get("l1_ratio", 1), "sample_weight": weights}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Components|penalty=.* empties")
-        ours = factorize(X, 3, beta_loss="kullback-leibler", **settings)
-        one = factorize(X, 3, beta_loss="kullback-leibler", init="nndsvda", **settings)
+        ours = factorize(X, 3, loss="kullback-leibler", **settings)
+        one = factorize(X, 3, loss="kullback-leibler", init="nndsvda", **settings)
     assert ours.objective <= one.objective * (1 + 1e-3)
     assert ours.n_iter <= 100
 

@@ -21,7 +21,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
 
 from nmf_features import NMFFeatures, factorize, penalty_path, select_components, stability
-from nmf_features.core.losses import BETA_LOSSES
+from nmf_features.core.losses import LOSSES
 from nmf_features.selection import runs
 from nmf_features.selection.hidden import Split, draw_cells, hide
 from nmf_features.selection.stability import matched_with
@@ -171,11 +171,11 @@ def test_sparse_and_dense_agree():
     assert_array_equal(same[2], same[1])
 
 
-@pytest.mark.parametrize("beta_loss", [*BETA_LOSSES, 1.5])
-def test_every_loss(beta_loss):
+@pytest.mark.parametrize("loss", [*LOSSES, 1.5])
+def test_every_loss(loss):
     rng = np.random.default_rng(0)
     X = rng.gamma(2, size=(150, 3)) @ rng.gamma(1, size=(3, 15)) * rng.gamma(100, 0.01, size=(150, 15)) + 0.01
-    found = select_components(X, range(1, 6), beta_loss=beta_loss, shift=None, scale=None, random_state=0)
+    found = select_components(X, range(1, 6), loss=loss, shift=None, scale=None, random_state=0)
     assert found.n_components == 3
 
 
@@ -183,7 +183,7 @@ def test_counts_with_zeros_have_finite_errors():
     rng = np.random.default_rng(0)
     X = rng.poisson(rng.gamma(0.3, size=(200, 3)) @ rng.gamma(0.3, 10, size=(3, 25)))
     for kind in (np.asarray, sparse.csr_array):
-        params = {"beta_loss": "kullback-leibler", "shift": None, "scale": None}
+        params = {"loss": "kullback-leibler", "shift": None, "scale": None}
         found = select_components(kind(X.astype(float)), range(1, 6), random_state=0, **params)
         assert np.isfinite(found.table["error"]).all()
         assert found.n_components == 3
@@ -435,7 +435,7 @@ def test_path_of_counts_does_not_end_empty():
     rng = np.random.default_rng(0)
     X = rng.poisson(rng.gamma(0.3, size=(100, 3)) @ rng.gamma(0.3, 3, size=(3, 20))).astype(float)
     for kind in (np.asarray, sparse.csr_array):
-        params = {"beta_loss": "kullback-leibler", "shift": None, "scale": None, "random_state": 0}
+        params = {"loss": "kullback-leibler", "shift": None, "scale": None, "random_state": 0}
         table = penalty_path(kind(X), 3, n_splits=2, **params).table
         assert table["n_alive"].iloc[-1] > 0
         assert np.isfinite(table).all(axis=None)

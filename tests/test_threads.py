@@ -36,8 +36,8 @@ CASES = {
     "single precision": (table().astype(np.float32), {}),
     "missing cells": (holed(), {"missing_values": "ignore"}),
     "sparse": (sparse.csr_array(np.round(table(p=200) / 2)), {"shift": None}),
-    "counts": (table(1500, 60), {"beta_loss": "kullback-leibler", "shift": None, "scale": None}),
-    "beta 1.5": (table(400), {"beta_loss": 1.5}),
+    "counts": (table(1500, 60), {"loss": "kullback-leibler", "shift": None, "scale": None}),
+    "beta 1.5": (table(400), {"loss": 1.5}),
     **{solver: (table(), {"solver": solver, "max_iter": 20}) for solver in ("mu", "als", "gradient", "newton")},
 }
 

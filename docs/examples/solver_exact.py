@@ -4,7 +4,7 @@ import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 from scipy.optimize import nnls
 
-from nmf_features.core.solvers import Alternating
+from nmf_features.core.alternating import Alternating
 
 
 class AlternatingExact(Alternating):

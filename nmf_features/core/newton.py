@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .alternating import Solver, weighted_sums
+from .beta import LEAST_SQUARES
 from .blocks import fill, squares
 from .kernels import compiled, own_grams_descent, packed_products
-from .losses import LEAST_SQUARES
 from .products import inner, product, weighted_sum
 
 

@@ -21,9 +21,10 @@ import numpy as np
 from scipy import sparse
 
 from .._warn import numpy_defaults
+from .beta import LEAST_SQUARES
 from .blocks import fitted_at_stored, squares
 from .checks import check_weights, without_duplicates
-from .losses import LEAST_SQUARES, loss_of
+from .losses import loss_of
 from .missing import leaves_out_unstored, missing_of, observed_shares, penalised_counts
 from .penalties import Strengths
 from .products import PRODUCT_CELLS, RESIDUAL_CELLS, gram, inner, product, weighted_sum
@@ -31,7 +32,18 @@ from .units import in_units, safe_scale
 
 
 @numpy_defaults
-def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_loss="frobenius", missing_values="ignore"):
+def objective(
+    X,
+    W,
+    H,
+    penalty=0.001,
+    l1_ratio=1.0,
+    sample_weight=None,
+    loss="frobenius",
+    missing_values="ignore",
+    *,
+    beta_loss=None,
+):
     """Evaluate the penalised objective that every solver here minimises.
 
         D(X, W H) + penalty * l1_ratio         * (p * sum(W)  + n * sum(H))
@@ -52,11 +64,13 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
     sample_weight : array-like of shape (n,), optional
         Weights of the rows, 0 or more: how often each counts, in the loss and in the terms of W. In those of H, n
         is their sum.
-    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float, default "frobenius"
-        The beta-divergence D: 1/2 |X - W H|_F^2 for beta = 2, sum(x log(x / y) - x + y) for 1, sum(x / y - log(x / y)
-        - 1) for 0, with y = (W H)_ij.
+    loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
+        The loss D: 1/2 |X - W H|_F^2 for "frobenius", sum(x log(x / y) - x + y) for "kullback-leibler", sum(x / y -
+        log(x / y) - 1) for "itakura-saito", with y = (W H)_ij. A number is the beta of a beta-divergence.
     missing_values : {"ignore", "unstored"}, default "ignore"
         With "unstored" the cells that sparse X does not store are left out too.
+    beta_loss : same as loss, optional
+        Another name of ``loss``.
 
     Returns
     -------
@@ -83,7 +97,7 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
     0.0
     >>> objective(X, np.eye(2), X, penalty=0.1)   # 0.1 * (2 * 2 + 2 * 3)
     1.0
-    >>> objective(X, np.eye(2), 2 * X, penalty=0, beta_loss="kullback-leibler")   # 2 log(1/2) + 2 + log(1/2) + 1
+    >>> objective(X, np.eye(2), 2 * X, penalty=0, loss="kullback-leibler")   # 2 log(1/2) + 2 + log(1/2) + 1
     0.920558
     """
     W, H = np.asarray(W, dtype=np.float64), np.asarray(H, dtype=np.float64)
@@ -95,9 +109,9 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
             f"X, W and H have shapes {X.shape}, {W.shape} and {H.shape}; wanted (n, p), (n, k) and (k, p), "
             "so that W @ H is like X."
         )
-    loss, cells = loss_of(beta_loss), X.data if sparse.issparse(X) else X
+    loss, cells = loss_of(loss, beta_loss), X.data if sparse.issparse(X) else X
     if not loss.squares and np.nanmin(cells, initial=0.0) < 0:
-        raise ValueError(f"X has {np.count_nonzero(cells < 0)} negative values; beta_loss={beta_loss!r} needs X >= 0.")
+        raise ValueError(f"X has {np.count_nonzero(cells < 0)} negative values; loss={loss.name!r} needs X >= 0.")
     if not (penalty >= 0 and 0 <= l1_ratio <= 1):
         raise ValueError(f"penalty={penalty!r}, l1_ratio={l1_ratio!r}: wanted penalty >= 0 and l1_ratio in [0, 1].")
     weights = check_weights(sample_weight, X)
@@ -108,7 +122,7 @@ def objective(X, W, H, penalty=0.001, l1_ratio=1.0, sample_weight=None, beta_los
         empty = observed_shares(X, missing)[0] <= 0
         W = np.where(empty[:, None], 0, W)  # a row with nothing observed has no scores
     counts = penalised_counts(X, missing, weights)
-    unit_X, e = safe_scale(X)
+    unit_X, e = safe_scale(X) if loss.homogeneous else (X, 0)
     unit_W = np.ldexp(W, -2 * e) if e else W
     value = divergence(unit_X, unit_W, H, loss, weights, leaves_out_unstored(missing))
     return float(in_units(value, 2 * e * loss.degree)) + strengths.cost(W, H, *counts)
@@ -173,7 +187,7 @@ def _divergence_at_stored(X, W, H, loss, weights, unstored):
 
 def loss_and_spread(X, W, H, means, loss, weights, missing):
     """Return D(X, W H) and D(X, m), m the means of the columns, in units in which neither overflows."""
-    X, e = safe_scale(X)
+    X, e = safe_scale(X) if loss.homogeneous else (X, 0)
     value = partial(divergence, X, loss=loss, weights=weights, unstored=leaves_out_unstored(missing))
     means = np.ldexp(means, -2 * e)[None].astype(X.dtype)
     return value(np.ldexp(W, -2 * e), H.astype(X.dtype)), value(np.ones((X.shape[0], 1), X.dtype), means)

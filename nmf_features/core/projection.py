@@ -25,9 +25,9 @@ import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
 
+from .beta import LEAST_SQUARES
 from .blocks import fitted_at_stored, rows_of_stored, take, with_data
 from .kernels import compiled_if_worth, csr_grams, nnls_rows, own_grams_descent, packed_products, unpacked
-from .losses import LEAST_SQUARES
 from .missing import Missing, leaves_out_unstored, observed_shares
 from .newton import diagonal_of_packed, multiply
 from .products import gram, product
@@ -39,6 +39,7 @@ BATCH_TILES = 8  # tiles of rows that are solved at once
 # A row is done when no score is to change by more than CLOSE, relative to the largest; in single precision, NEAR.
 NEAR, CLOSE = 1e-4, 1e-11
 STEPS = 200
+LEAST_GAIN, HALVINGS = 0.25, 5  # of a step where the loss is not convex
 NOTHING = 1e-14  # a row of which scores explain less has none
 
 
@@ -265,7 +266,7 @@ class _DivergenceOfRows(_OfRows):
         X = with_data(X, x) if stored else x
         tops = np.asarray(X.max(axis=1).toarray()).ravel() if stored else X.max(axis=1, initial=0.0)
         # Each row in units of its own, a power of 2 near its largest cell: no power of a cell overflows or vanishes.
-        e = np.where(tops > 0, np.frexp(tops)[1], 0)
+        e = np.where((tops > 0) & self.loss.homogeneous, np.frexp(tops)[1], 0)
         X = with_data(X, np.ldexp(x, -np.repeat(e, np.diff(X.indptr)))) if stored else np.ldexp(x, -e[:, None])
         x = X.data if stored else X
         totals = np.asarray(X.sum(axis=1)).ravel() / np.maximum(observed, 1e-3)
@@ -358,7 +359,7 @@ class _DivergenceOfRows(_OfRows):
                 go_on_with(active)
                 if not len(w):
                     break
-            grams = self.grams(rows, curvature)
+            grams, uphill = self.grams(rows, curvature), slopes
             grams[diagonal_of_packed(self.size)] += (l2 + ridge).T
             least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
             if step < self.SWEPT_STEPS:
@@ -370,8 +371,7 @@ class _DivergenceOfRows(_OfRows):
                 B = np.einsum("mts,ms->mt", A, w) - slopes
                 new = np.maximum(self.scores_of_own(A.reshape(len(w), -1), B, w > 0), least)
             if step >= unwatched:
-                rose = ~(self.objective(rows, gaps, new, l1, l2) <= self.objective(rows, gaps, w, l1, l2))
-                new[rose] = multiplied[rose]
+                new = self.watched(rows, gaps, w, new, uphill, multiplied, l1, l2)
             w = new
             if single and not active.all():
                 go_on_with(active)
@@ -379,6 +379,26 @@ class _DivergenceOfRows(_OfRows):
                     break
         W[at] = w
         return W.astype(np.float64)
+
+    def watched(self, X, gaps, W, new, slopes, multiplied, l1, l2):
+        """Return new scores where the objective falls as it should, else a shorter step, at last a multiplicative one.
+
+        Where the loss is not convex its curvature is only expected, and far off here and there: a step has to gain a
+        share of what the slope promises (Armijo's rule), and is halved until it does.
+        """
+        before, least = self.objective(X, gaps, W, l1, l2), 0.0 if self.convex else LEAST_GAIN
+        promised = (slopes * (new - W)).sum(axis=1)
+        rose = np.flatnonzero(~(self.objective(X, gaps, new, l1, l2) <= before + least * promised))
+        new = new.copy()
+        for _ in range(0 if self.convex else HALVINGS):
+            if not len(rose):
+                break
+            new[rose], promised = (W[rose] + new[rose]) / 2, promised / 2
+            their_gaps = None if gaps is None else cells_of_rows(X, gaps, rose)
+            values = self.objective(X[rose], their_gaps, new[rose], l1[rose], l2[rose])
+            rose = rose[~(values <= before[rose] + least * promised[rose])]
+        new[rose] = multiplied[rose]
+        return new
 
     def derivatives(self, X, gaps, W, lowest):
         """Return gradient and its positive part (rows x k) of every row, and the curvature of every cell."""

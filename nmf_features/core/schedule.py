@@ -20,7 +20,8 @@ from .blocks import row_blocks
 from .checks import check_columns
 from .descent import Descent
 from .kernels import compiled, leads_to
-from .losses import BetaDivergence, check_range, loss_of
+from .loss import Loss
+from .losses import check_range
 from .missing import Missing, leaves_out_unstored, observed_shares
 from .objective import divergence
 from .penalties import Strengths
@@ -57,20 +58,19 @@ class Problem:
     top: float  # largest cell
     weights: np.ndarray | None
     missing: Missing | None
-    loss: BetaDivergence
+    loss: Loss
     strengths: Strengths
     unit: Strengths
     used: np.ndarray
 
     @classmethod
-    def of(cls, X, top, weights, missing, n_counted, *, beta_loss, penalty, l1_ratio):
+    def of(cls, X, top, weights, missing, n_counted, *, loss, penalty, l1_ratio):
         """Return the problem of checked data, of whose columns ``n_counted`` count in the penalty."""
         used = _rows_to_fit(X, missing, weights)
         if not used.all():
             X, weights = X[used], None if weights is None else weights[used]
             top = largest(X)
         n = X.shape[0] if weights is None else float(weights.sum())
-        loss = loss_of(beta_loss)
         check_range(top, loss, penalty, l1_ratio)
         if missing is not None:
             check_columns(X)
@@ -135,7 +135,7 @@ def fit_loadings(
                 f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
                 f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
             )
-    X, e = safe_scale(X, problem.top)
+    X, e = safe_scale(X, problem.top) if loss.homogeneous else (X, 0)
     if k == 0:
         nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
         value = divergence(X, *nothing, loss, weights, leaves_out_unstored(missing))
@@ -191,7 +191,7 @@ class Search:
     whether single precision will do there.
     """
 
-    loss: BetaDivergence
+    loss: Loss
     strengths: Strengths
     unit: Strengths
     solver: Callable

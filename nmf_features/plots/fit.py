@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..core.losses import loss_of
 from ..core.missing import leaves_out_unstored
 from ..core.products import RESIDUAL_CELLS, product
 from ..core.units import safe_scale
@@ -166,7 +165,7 @@ def reconstruction_shares(nmf, X):
     W = np.nan_to_num(scores_of(columns, Z), nan=0.0)  # rows with nothing observed do not count
     Z, e = safe_scale(Z)
     W, means = np.ldexp(W, -2 * e), np.ldexp(nmf.column_means_, -2 * e)
-    loss, unstored = loss_of(nmf.beta_loss), leaves_out_unstored(columns.missing(Z))
+    loss, unstored = columns.loss, leaves_out_unstored(columns.missing(Z))
     error, spread = np.zeros(len(means)), np.zeros(len(means))
     step = max(1, RESIDUAL_CELLS // len(means))
     for start in range(0, Z.shape[0], step):

@@ -130,17 +130,19 @@ def select_components(
         for k in counts:
             start = model.init if fit is None else np.vstack([fit.H, _new_loadings(split.problem, fit, k)])
             fit = runs.fit(model, split.problem, k, start, seed, n_jobs, step)
-            seen.append((split.see(fit), fit.converged))
+            seen.append((split.see(fit), split.negative_log_likelihood(fit), fit.converged))
             step()
         return seen
 
     tasks = [partial(path, cells, seed) for cells, seed in zip(hidden, runs.seeds(rng, n_splits), strict=True)]
     found = runs.run(tasks, len(tasks) * len(counts), "components", n_jobs, progress)
-    runs.warn_of_passes([converged for seen in found for _, converged in seen], model)
+    runs.warn_of_passes([converged for seen in found for *_, converged in seen], model)
     table = pd.DataFrame(
-        [(k, i, seen[j][0]) for j, k in enumerate(counts) for i, seen in enumerate(found)],
-        columns=["n_components", "split", "error"],
+        [(k, i, *seen[j][:2]) for j, k in enumerate(counts) for i, seen in enumerate(found)],
+        columns=["n_components", "split", "error", "negative_log_likelihood"],
     )
+    if table["negative_log_likelihood"].isna().all():  # the loss belongs to no distribution
+        table = table.drop(columns="negative_log_likelihood")
     summary = _summary(table)
     chosen = int(summary.loc[summary["difference"] <= summary["standard_error"], "n_components"].iloc[0])
     _warn_of_edge(chosen, counts, len(columns.variables), float(summary["error"].min()))
@@ -180,9 +182,10 @@ def _summary(table):
     mean = errors.mean()
     difference = errors.sub(errors[mean.idxmin()], axis=0)
     error = difference.std(ddof=1) / np.sqrt(len(errors))
-    return pd.DataFrame(
-        {"n_components": mean.index, "error": mean, "difference": difference.mean(), "standard_error": error}
-    ).reset_index(drop=True)
+    summary = {"n_components": mean.index, "error": mean, "difference": difference.mean(), "standard_error": error}
+    if "negative_log_likelihood" in table:
+        summary["negative_log_likelihood"] = table.groupby("n_components")["negative_log_likelihood"].mean()
+    return pd.DataFrame(summary).reset_index(drop=True)
 
 
 def _warn_of_edge(chosen, counts, n_columns, least):

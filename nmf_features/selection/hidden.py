@@ -10,7 +10,6 @@ import numpy as np
 from scipy import sparse
 
 from ..core.blocks import rows_of_stored
-from ..core.missing import column_means
 from ..fitting import problem_of
 from ..scaling import Scaling
 from .runs import seeds
@@ -58,7 +57,8 @@ class Split:
         train, self.rows, self.columns, self.values = hide(Z, cells, unstored)
         learned = Scaling.learn(train, None, None, range(Z.shape[1]), unstored=unstored)
         self.problem = problem_of(columns, train)
-        self.loss, means = self.problem.loss, column_means(train, None, self.problem.missing)
+        self.loss = self.problem.loss
+        means = self.loss.best_constants(train, None, self.problem.missing)
         # Left out: cells that are missing anyway (in sparse data), and columns in which nothing else is observed.
         asked = ~np.isnan(self.values) & ~np.isnan(learned.minimum[self.columns])
         if not self.loss.spares_zeros:  # nor columns of zeros alone
@@ -73,15 +73,27 @@ class Split:
 
     def see(self, fit, penalty=None):
         """Return the loss on the hidden cells, relative to that of the column means."""
+        return self._loss(self.fitted(fit)) / self.spread
+
+    def fitted(self, fit):
+        """Return what a fit predicts for the hidden cells."""
         W = np.full((len(self.problem.used), len(fit.H)), np.nan)
         W[self.problem.used] = fit.U
         fitted = np.einsum("ct,tc->c", W[self.rows], (fit.H / fit.sums[:, None])[:, self.columns])
         fitted = np.where(np.isnan(fitted), self.means, fitted)  # rows in which nothing else is observed
-        return self._loss(np.clip(fitted, self.lowest, self.highest)) / self.spread
+        return np.clip(fitted, self.lowest, self.highest)
+
+    def negative_log_likelihood(self, fit):
+        """Return the mean over the hidden cells; None where the loss belongs to no distribution."""
+        # Where nothing is predicted, any count would be impossible.
+        fitted = np.maximum(self.fitted(fit), LEAST_SHARE * self.means)
+        found = self.loss.negative_log_likelihood(self.values, fitted)
+        return None if found is None else float(found.mean())
 
     def _loss(self, fitted):
-        top = max(self.values.max(initial=0.0), self.means.max(initial=0.0))  # so that no square overflows
-        return float(self.loss.of_cells(self.values / top, fitted / top).sum()) if top > 0 else 0.0
+        top = max(self.values.max(initial=0.0), self.means.max(initial=0.0))
+        unit = top if self.loss.homogeneous else 1.0  # so that no square overflows
+        return float(self.loss.of_cells(self.values / unit, fitted / unit).sum()) if top > 0 else 0.0
 
 
 def hide(Z, cells, stored_only):

@@ -1,0 +1,125 @@
+"""The beta-divergences: least squares, Kullback-Leibler, Itakura-Saito, and those between and beyond.
+
+    beta = 2    1/2 (x - y)^2                                            "frobenius"
+    beta = 1    x log(x / y) - x + y                                     "kullback-leibler", for counts
+    beta = 0    x / y - log(x / y) - 1                                   "itakura-saito", of ratios only
+    others      (x^beta + (beta - 1) y^beta - beta x y^(beta - 1)) / (beta (beta - 1))
+
+Nothing else looks at beta: who needs to know something of a loss asks the loss.
+
+Reference: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import gammaln, xlogy
+
+from .loss import Loss
+
+NAMES = {2.0: "frobenius", 1.0: "kullback-leibler", 0.0: "itakura-saito"}
+
+
+@dataclass(frozen=True)
+class BetaDivergence(Loss):
+    """A beta-divergence."""
+
+    beta: float
+
+    homogeneous = True
+
+    @property
+    def name(self):
+        """What messages call it."""
+        return NAMES.get(self.beta, self.beta)
+
+    @property
+    def squares(self):
+        """Whether it is 1/2 (x - y)^2: then W'W and W'X are all that the loadings need to know."""
+        return self.beta == 2
+
+    @property
+    def counts(self):
+        """Whether it is x log(x / y) - x + y: then a zero adds y alone."""
+        return self.beta == 1
+
+    @property
+    def convex(self):
+        """Whether it is convex in y."""
+        return 1 <= self.beta <= 2
+
+    @property
+    def by_ratio(self):
+        """Whether cells count by their ratio to the fit, small ones as much as large ones."""
+        return self.beta < 1
+
+    @property
+    def takes_zeros(self):
+        """Whether it is finite where x is zero."""
+        return self.beta > 0
+
+    @property
+    def spares_zeros(self):
+        """Whether it is finite where the fit is zero, too."""
+        return self.beta > 1
+
+    @property
+    def degree(self):
+        """The loss of c x and c y is c^degree times that of x and y."""
+        return self.beta
+
+    @property
+    def power(self):
+        """What power of its cells says how much a row counts."""
+        return min(max(self.beta, 0.0), 2.0)
+
+    def of_cells(self, x, y):
+        """Return the loss of every cell, NaN where x is."""
+        beta = self.beta
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            if beta == 2:
+                return np.square(x - y) / 2
+            if beta == 1:
+                return np.where(x == 0, y, xlogy(x, x / y) - x + y)
+            if beta == 0:
+                return np.where((x > 0) & (y == 0), np.inf, x / y - np.log(x / y) - 1)
+            D = x**beta + (beta - 1) * y**beta - beta * x * y ** (beta - 1)
+            D = np.where((x == 0) & (y == 0), 0, D / (beta * (beta - 1)))
+            return D if beta > 0 else np.where((x > 0) & (y == 0), np.inf, D)
+
+    def slopes_of_cells(self, x, y):
+        """Return slope, its positive part, and curvature: that at x = y where the loss is not convex in y."""
+        beta = self.beta
+        if beta == 1:
+            ratio = x / y
+            return 1 - ratio, np.ones_like(y), ratio / y
+        if beta == 2:
+            return y - x, y, np.ones_like(y)
+        above = y ** (beta - 1)
+        slope = above - x * y ** (beta - 2)
+        if 1 < beta < 2:
+            return slope, above, (beta - 1) * y ** (beta - 2) + (2 - beta) * x * y ** (beta - 3)
+        return slope, above, y ** (beta - 2)
+
+    def size(self, x):
+        """Return the size of the terms in the loss of cells x: its rounding is a share of that."""
+        return float(np.power(x, self.beta, out=np.zeros(x.shape), where=x > 0).sum())
+
+    def least_fit(self, mean, least):
+        """Return what keeps the fit off zero, where slopes are infinite, for the mean and the least positive cell."""
+        return np.minimum(1e-12 * mean, 1e-4 * least) if self.by_ratio else 1e-12 * mean
+
+    def exponent(self, squared):
+        """Return the power of a multiplicative step with which it cannot raise the objective.
+
+        That is 1 / (a - b), a and b being the highest and the lowest power of F in what bounds the objective there.
+        Where the penalty is ``squared`` the highest one is 2 at least.
+        """
+        return 1 / (max(self.beta, 1.0, 2.0 if squared else 1.0) - min(self.beta - 1, 1.0))
+
+    def negative_log_likelihood(self, x, y):
+        """Return -log p(x | y) for Poisson counts; None for another beta."""
+        return y - xlogy(x, y) + gammaln(x + 1) if self.counts else None
+
+
+LEAST_SQUARES = BetaDivergence(2.0)
