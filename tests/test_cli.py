@@ -21,7 +21,7 @@ from pandas.testing import assert_frame_equal
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import LogisticRegression
 
-from nmf_features import NMFFeatures, cli, select_components
+from nmf_features import NegativeBinomial, NMFFeatures, cli, select_components
 
 ENTRY_POINT = Path(sys.executable).with_name("nmf-features")
 SUFFIXES = list(cli.WRITERS)
@@ -668,6 +668,13 @@ def test_skops_is_told_what_to_trust(here, capsys, monkeypatch):
 
 def test_model_holds_what_is_trusted_and_no_more(here, table):
     run("fit", "train.csv", "--random-state", 1, "--model", "m")
-    assert skops.io.get_untrusted_types(file="m") == cli.TRUSTED
+    assert skops.io.get_untrusted_types(file="m") == ["nmf_features.estimator.NMFFeatures"]
     model = skops.io.load("m", trusted=cli.TRUSTED)
     assert_frame_equal(model.transform(table), NMFFeatures().fit_transform(table), check_exact=True)
+
+
+def test_model_with_a_loss_of_ours_is_trusted(here, table):
+    fitted = NMFFeatures(2, loss=NegativeBinomial(0.5), scale="mean").fit(table)
+    skops.io.dump(fitted, "m")
+    run("transform", "train.csv", "--model", "m", "--out", "out.csv")
+    assert_frame_equal(pd.read_csv("out.csv"), fitted.transform(table))

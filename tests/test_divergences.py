@@ -134,7 +134,7 @@ def test_stationary(solver, beta, penalty, l1_ratio):
 @pytest.mark.parametrize("beta", [0, 0.5, 1, 1.5, 3])
 def test_at_least_as_good_as_scikit_learn(beta, solver):
     X = data_for(beta)
-    theirs = NMF(3, solver="mu", loss=beta, init="nndsvda", max_iter=1000, tol=1e-5, random_state=0)
+    theirs = NMF(3, solver="mu", beta_loss=beta, init="nndsvda", max_iter=1000, tol=1e-5, random_state=0)
     goal = _beta_divergence(X, theirs.fit_transform(X), theirs.components_, beta)
     assert factorize(X, 3, penalty=0, loss=beta, solver=solver).objective < (1.01 if solver == "auto" else 1.05) * goal
 
@@ -512,7 +512,7 @@ def test_unstored_columns_are_scaled_by_what_is_stored():
 
 def test_digits_beat_scikit_learn():
     X = load_digits().data
-    theirs = NMF(8, solver="mu", loss=KL, init="nndsvda", max_iter=200, random_state=0)
+    theirs = NMF(8, solver="mu", beta_loss=KL, init="nndsvda", max_iter=200, random_state=0)
     goal = _beta_divergence(X, theirs.fit_transform(X), theirs.components_, 1)
     assert factorize(X, 8, loss=KL, penalty=0).objective < goal
 
@@ -701,7 +701,7 @@ def test_objective_refuses_negative_counts_and_odd_losses():
     with pytest.raises(ValueError, match="negative values; loss='kullback-leibler' needs X >= 0"):
         objective(X, W, H, loss=KL)
     for odd in (None, True, np.inf):
-        with pytest.raises(ValueError, match="wanted a finite number or one of"):
+        with pytest.raises(ValueError, match="wanted one of"):
             objective(X, W, H, loss=odd)
 
 

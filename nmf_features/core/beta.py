@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from .loss import Loss
+from .loss import LEAST_CURVATURE, Loss
 
 NAMES = {2.0: "frobenius", 1.0: "kullback-leibler", 0.0: "itakura-saito"}
 
@@ -88,7 +88,7 @@ class BetaDivergence(Loss):
             return D if beta > 0 else np.where((x > 0) & (y == 0), np.inf, D)
 
     def slopes_of_cells(self, x, y):
-        """Return slope, its positive part, and curvature: that at x = y where the loss is not convex in y."""
+        """Return slope, its positive part, and curvature."""
         beta = self.beta
         if beta == 1:
             ratio = x / y
@@ -99,11 +99,13 @@ class BetaDivergence(Loss):
         slope = above - x * y ** (beta - 2)
         if 1 < beta < 2:
             return slope, above, (beta - 1) * y ** (beta - 2) + (2 - beta) * x * y ** (beta - 3)
-        return slope, above, y ** (beta - 2)
+        expected = y ** (beta - 2)
+        second = (beta - 1) + (2 - beta) * x / y  # derivative over the expected one; negative where the loss is concave
+        return slope, above, expected * np.maximum(second, LEAST_CURVATURE)
 
-    def size(self, x):
-        """Return the size of the terms in the loss of cells x: its rounding is a share of that."""
-        return float(np.power(x, self.beta, out=np.zeros(x.shape), where=x > 0).sum())
+    def size_of_cells(self, x):
+        """Return the size of the terms in the loss of every cell: its rounding is a share of that."""
+        return np.power(x, self.beta, out=np.zeros(x.shape), where=x > 0)
 
     def least_fit(self, mean, least):
         """Return what keeps the fit off zero, where slopes are infinite, for the mean and the least positive cell."""

@@ -12,6 +12,10 @@ import numpy as np
 from .missing import column_means
 
 
+# Where a loss is not convex a step takes the second derivative, but at least this share of that at x = y.
+LEAST_CURVATURE = 0.1
+
+
 class Loss:
     """A loss, d(x, y) for a cell x >= 0 and its fit y >= 0; a subclass says which.
 
@@ -57,9 +61,9 @@ class Loss:
         """
         raise NotImplementedError
 
-    def size(self, x):
-        """Return the size of the terms in the loss of cells x: its rounding is a share of that."""
-        return float(x.sum(dtype=np.float64))
+    def size_of_cells(self, x):
+        """Return the size of the terms in the loss of every cell: its rounding is a share of that."""
+        return x
 
     def least_fit(self, mean, least):
         """Return what keeps the fit off zero, for the mean and the least positive cell."""

@@ -5,11 +5,10 @@
 a is the dispersion; for a -> 0 this is Kullback-Leibler, the loss of Poisson counts. It is half the deviance, zero at
 y = x, and not convex in y: scores are local minima.
 
-A multiplicative step bounds -x log y by Jensen's inequality and log(1 + a y), which is concave, by its tangent; Newton
-steps take the expected curvature (scoring).
+A multiplicative step bounds -x log y by Jensen's inequality and log(1 + a y), which is concave, by its tangent.
 
 References: O. Gouvert, T. Oberlin and C. Fevotte (2020), Negative binomial matrix factorization, IEEE Signal Processing
-Letters 27; P. McCullagh and J. A. Nelder (1989), Generalized linear models.
+Letters 27.
 """
 
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from numbers import Real
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from .loss import Loss
+from .loss import LEAST_CURVATURE, Loss
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,17 @@ class NegativeBinomial(Loss):
             large = (x + 1 / a) * np.log1p((x - y) / (y * (1 + a * x))) - np.log(x / y) / a
             return np.where((x > 0) & (y == 0), np.inf, np.where(a * x <= 1, small, large))
 
-    def size(self, x):
-        """Return the size of the terms in the loss of cells x: its rounding is a share of that."""
-        return float(np.minimum(x, 1 / self.dispersion).sum(dtype=np.float64))
+    def size_of_cells(self, x):
+        """Return the size of the terms in the loss of every cell: its rounding is a share of that."""
+        return np.minimum(x, 1 / self.dispersion)
 
     def slopes_of_cells(self, x, y):
-        """Return slope, its positive part, and expected curvature."""
-        curvature = 1 / (y * (1 + self.dispersion * y))
-        return (y - x) * curvature, (1 + self.dispersion * x) / (1 + self.dispersion * y), curvature
+        """Return slope, its positive part, and curvature: a share of what is expected at least."""
+        a = self.dispersion
+        expected = 1 / (y * (1 + a * y))
+        second = (x * (1 + 2 * a * y) - a * y**2) * expected  # derivative over the expected one; negative for small x
+        curvature = expected * np.maximum(second, LEAST_CURVATURE)
+        return (y - x) * expected, (1 + a * x) / (1 + a * y), curvature
 
     def negative_log_likelihood(self, x, y):
         """Return -log p(x | y) of every cell."""

@@ -51,7 +51,7 @@ class DivergenceSolver(Solver):
 
     def size(self, block):
         """Return the size of the terms in a block's loss."""
-        return self.loss.size(block.cells)
+        return float(self.loss.size_of_cells(block.cells).sum())
 
     def per_row(self, k):
         """Return how many numbers a pass keeps for each row beside its cells."""

@@ -39,7 +39,7 @@ BATCH_TILES = 8  # tiles of rows that are solved at once
 # A row is done when no score is to change by more than CLOSE, relative to the largest; in single precision, NEAR.
 NEAR, CLOSE = 1e-4, 1e-11
 STEPS = 200
-LEAST_GAIN, HALVINGS = 0.25, 5  # of a step where the loss is not convex
+LEAST_GAIN, HALVINGS, ROUNDING = 0.25, 5, 1e-14  # of a step where the loss is not convex
 NOTHING = 1e-14  # a row of which scores explain less has none
 
 
@@ -150,10 +150,10 @@ class _OfRows:
             found[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
         return found
 
-    def scores_of_own(self, grams, B, guess=None):
-        """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers."""
+    def scores_of_own(self, grams, B, guess=None, ridge=None):
+        """Solve least squares of rows that each have a gram of their own, rows of k^2 numbers, with a ridge."""
         diagonals = grams[:, self.diagonal]
-        grams[:, self.diagonal] += RIDGE * diagonals.mean(axis=1, keepdims=True)
+        grams[:, self.diagonal] += RIDGE * diagonals.mean(axis=1, keepdims=True) if ridge is None else ridge
         grams[~diagonals.any(axis=1)] = np.eye(self.size).ravel()  # no component has a loading there: scores are zero
         grams = grams.reshape(-1, self.size, self.size)
         if len(B) > 1:
@@ -351,7 +351,7 @@ class _DivergenceOfRows(_OfRows):
             usual = np.divide(positive + l1 + l2 * w, top, out=diagonal.copy(), where=top > 0)
             ridge = RIDGE * np.minimum(diagonal, usual).mean(axis=1, keepdims=True)
             diagonal += ridge
-            move = np.divide(slopes, diagonal, out=np.zeros_like(w), where=diagonal > 0)
+            move = np.divide(slopes + ridge * w, diagonal, out=np.zeros_like(w), where=diagonal > 0)
             active = np.abs(np.minimum(w, move)).max(axis=1) > close * w.max(axis=1)
             if not single and not active.all():  # what is done stays as it was judged
                 curvature = cells_of_rows(rows, curvature, active)
@@ -369,7 +369,7 @@ class _DivergenceOfRows(_OfRows):
             else:
                 A = unpacked(grams, self.size)
                 B = np.einsum("mts,ms->mt", A, w) - slopes
-                new = np.maximum(self.scores_of_own(A.reshape(len(w), -1), B, w > 0), least)
+                new = np.maximum(self.scores_of_own(A.reshape(len(w), -1), B, w > 0, ridge), least)
             if step >= unwatched:
                 new = self.watched(rows, gaps, w, new, uphill, multiplied, l1, l2)
             w = new
@@ -388,6 +388,10 @@ class _DivergenceOfRows(_OfRows):
         """
         before, least = self.objective(X, gaps, W, l1, l2), 0.0 if self.convex else LEAST_GAIN
         promised = (slopes * (new - W)).sum(axis=1)
+        if not self.convex:  # near the minimum rounding hides what a step gains
+            sizes = self.loss.size_of_cells(X.data if sparse.issparse(X) else X)
+            sizes = with_data(X, sizes) @ np.ones(self.p) if sparse.issparse(X) else sizes.sum(axis=1)
+            before = before + ROUNDING * (sizes + np.abs(before))
         rose = np.flatnonzero(~(self.objective(X, gaps, new, l1, l2) <= before + least * promised))
         new = new.copy()
         for _ in range(0 if self.convex else HALVINGS):

@@ -32,10 +32,12 @@ class ComponentSelection:
         of the least.
     table : pandas.DataFrame
         A row for every number of components and split: ``n_components``, ``split``, ``error``. The error is the loss on
-        the hidden cells, relative to that of the column means: 1 is no better than these.
+        the hidden cells, relative to that of the column means: 1 is no better than these. For losses that belong to a
+        distribution also ``negative_log_likelihood``, the mean over the hidden cells (never predicted below a hundredth
+        of the column mean), by which such losses, and their parameters, can be compared.
     summary : pandas.DataFrame
         A row for every number of components: ``n_components``, ``error`` (mean over the splits), ``difference`` to the
-        least mean error and its ``standard_error``.
+        least mean error and its ``standard_error``; ``negative_log_likelihood``, where there is one.
     """
 
     n_components: int
