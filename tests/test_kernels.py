@@ -1,5 +1,9 @@
 """Compiled loops beside plain ones."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -208,3 +212,21 @@ def test_filling_holes():
     for into in (X.copy(), np.asfortranarray(X)):
         fill(into, Y, holes)
         assert_array_equal(into, np.where(holes, Y, 0))
+
+
+FRESH = """
+import numpy as np
+from nmf_features.core.kernels import compiled, descend_squares
+rng = np.random.default_rng(0)
+X, H = rng.random((178, 13)), rng.random((5, 13))
+found, value = compiled(descend_squares)(X, np.ones(178), H, (1e-3, 1e-3, 0.0, 0.0), 50, 1e-9, 0 * H, np.inf)
+print(found.tobytes().hex())
+"""
+
+
+def test_code_from_the_cache_gives_the_bits_of_code_just_compiled(tmp_path):
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    run = [sys.executable, "-c", FRESH]
+    first, second = (subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert any(tmp_path.rglob("*.nbc"))
+    assert first == second

@@ -41,14 +41,19 @@ def compiled(function):
 
 
 def _make_callable(function):
-    """Let machine code call what a function of this file calls."""
+    """Let machine code contain what a function of this file calls.
+
+    It is always inlined: code that was just compiled and code from the cache could use different copies of a callee.
+    """
     from numba.extending import register_jitable
 
     for called in map(function.__globals__.get, function.__code__.co_names):
         if isinstance(called, FunctionType) and called not in _callable:
             _callable.add(called)
             _make_callable(called)
-            register_jitable(nogil=True, error_model="numpy", fastmath=FAST.get(called, False))(called)
+            register_jitable(nogil=True, error_model="numpy", forceinline=True, fastmath=FAST.get(called, False))(
+                called
+            )
 
 
 def compiled_if_worth(function, work):

@@ -7,10 +7,7 @@ rest have defaults that suit a smooth loss that is zero at y = x. Nothing else k
 exact scores, ``score`` and the selection of components ask the loss.
 """
 
-import numpy as np
-
 from .missing import column_means
-
 
 # Where a loss is not convex a step takes the second derivative, but at least this share of that at x = y.
 LEAST_CURVATURE = 0.1
