@@ -495,7 +495,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
             return learned, None
         self.scaling_ = vars(columns.scaling)
-        problem = self._problem(columns, learned.X, learned.weights)
+        problem = problem_of(columns, learned.X, learned.weights)
         self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
         fit = solve(self, problem, self.n_components_)
         found = canonical(fit, problem, columns.n_counted)
@@ -508,9 +508,6 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             fit, found.objective, found.W, found.H, self.penalty, self.max_iter, self.tol, columns.component_names
         )
         return learned, found.W if learned.whole and problem.used.all() else None
-
-    def _problem(self, columns, Z, weights):
-        return problem_of(columns, Z, weights)
 
     def __setstate__(self, state):
         if "loss" not in state:  # of a model from before beta_loss was called loss

@@ -41,15 +41,9 @@ def gradients(X, W, H, penalty, l1_ratio):
 PENALTIES = [(0, 1), (0.001, 1), (0.01, 1), (0.01, 0.5), (0.01, 0)]
 
 
-# tol, and the level that the residual of the loadings reaches: the slow ones stop earlier, or at max_iter.
-EXACT = (1e-13, 1e-6)
-LEVELS = {
-    "hals": EXACT,
-    "newton": EXACT,
-    "gradient": (1e-9, 1e-4),
-    "mu": (1e-7, 1e-2),
-    "als": (1e-7, 1e-2),
-}
+# tol, and the level that the residual of the loadings reaches: of any solver, and of those that do better.
+ROUGH, EXACT = (1e-7, 1e-2), (1e-13, 1e-6)
+LEVELS = {"hals": EXACT, "newton": EXACT, "gradient": (1e-9, 1e-4)}
 
 
 @pytest.mark.filterwarnings("ignore:NMF stopped")
@@ -57,7 +51,7 @@ LEVELS = {
 @pytest.mark.parametrize("shape", [(60, 12), (12, 60), (150, 230)])
 @pytest.mark.parametrize(("penalty", "l1_ratio"), PENALTIES)
 def test_stationary(solver, shape, penalty, l1_ratio):
-    X, (tol, level) = low_rank(*shape), LEVELS[solver]
+    X, (tol, level) = low_rank(*shape), LEVELS.get(solver, ROUGH)
     f = factorize(X, 3, penalty=penalty, l1_ratio=l1_ratio, solver=solver, tol=tol, max_iter=5000)
     by_W, by_H = gradients(X, f.W, f.H, penalty, l1_ratio)
     # W is the exact minimiser given H. H is stationary to sqrt(tol) in the worst case, here much better.
@@ -65,7 +59,7 @@ def test_stationary(solver, shape, penalty, l1_ratio):
     assert np.abs(np.minimum(f.H, by_H)).max() < level * f.H.max()
     if shape[0] > shape[1]:  # of a wide table it is that of the transpose
         assert_allclose(f.kkt_residual, stationarity(*problem(X, f, penalty, l1_ratio)), rtol=1e-4, atol=1e-12)
-    assert f.converged or solver in ("mu", "gradient", "als")
+    assert f.converged or level > EXACT[1]
 
 
 def problem(X, f, penalty, l1_ratio):

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from nmf_features import NMFFeatures
+from nmf_features import NMFFeatures, estimator
 from nmf_features.core.products import gram, inner, product
 
 
@@ -63,19 +63,20 @@ def test_bits_are_the_same_in_any_thread_and_for_any_number_of_blas_threads(case
         assert_array_equal(other_H, H)
 
 
-def test_blas_is_left_alone_also_after_errors():
-    before, seen = blas_threads(), []
+def test_blas_is_left_alone_also_after_errors(monkeypatch):
+    before, seen, solve = blas_threads(), [], estimator.solve
 
-    class Watched(NMFFeatures):
-        def _problem(self, *rest):
-            seen.append(blas_threads())
-            if self.prefix == "X":
-                raise RuntimeError
-            return super()._problem(*rest)
+    def watched(model, *rest):
+        seen.append(blas_threads())
+        if model.prefix == "X":
+            raise RuntimeError
+        return solve(model, *rest)
+
+    monkeypatch.setattr(estimator, "solve", watched)
 
     def fit(prefix):
         with suppress(RuntimeError):
-            Watched(2, prefix=prefix).fit(table(60, 5))
+            NMFFeatures(2, prefix=prefix).fit(table(60, 5))
         seen.append(blas_threads())
 
     fit("NNMF"), fit("X")
@@ -84,15 +85,16 @@ def test_blas_is_left_alone_also_after_errors():
     assert seen == [before] * 16
 
 
-def test_a_users_limit_in_another_thread_holds_beside_fits_and_after_them():
-    before, inside = blas_threads(), []
+def test_a_users_limit_in_another_thread_holds_beside_fits_and_after_them(monkeypatch):
+    before, inside, solve = blas_threads(), [], estimator.solve
     started, done = threading.Event(), threading.Event()
 
-    class Slow(NMFFeatures):
-        def _problem(self, *rest):
-            started.set()
-            done.wait(10)
-            return super()._problem(*rest)
+    def slow(*rest):
+        started.set()
+        done.wait(10)
+        return solve(*rest)
+
+    monkeypatch.setattr(estimator, "solve", slow)
 
     def limited():
         started.wait(10)
@@ -102,7 +104,7 @@ def test_a_users_limit_in_another_thread_holds_beside_fits_and_after_them():
 
     other = threading.Thread(target=limited)
     other.start()
-    Slow(2).fit(table(60, 5))
+    NMFFeatures(2).fit(table(60, 5))
     other.join()
     assert inside == [[1] * len(before)]
     assert blas_threads() == before
