@@ -2,6 +2,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A table for the notebooks, downloaded where it is not there.
+export AMES_CSV ?= $(realpath ../shared/data/ames.csv.gz)
 
 .PHONY: help demo test lint notebooks docs bench clean
 
