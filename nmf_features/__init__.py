@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from .core.loss import Loss
 from .core.negative_binomial import NegativeBinomial
 from .core.objective import objective
 from .estimator import NMFFeatures, nnmf
@@ -13,6 +14,7 @@ __version__ = version("nmf-features")
 __all__ = [
     "ComponentSelection",
     "Factorization",
+    "Loss",
     "NMFFeatures",
     "NegativeBinomial",
     "NonNegativeScaler",

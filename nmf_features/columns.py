@@ -18,7 +18,7 @@ from . import frames
 from ._warn import warn_user
 from .core.blocks import rows_of_stored
 from .core.checks import check_weights, without_duplicates
-from .core.losses import check_domain, loss_of
+from .core.losses import check_domain, checks_cells, loss_of
 from .core.missing import Missing
 from .scaling import ScaledRows, Scaling
 
@@ -146,7 +146,7 @@ class Columns:
 
     def scaled_by_rows(self, table):
         """As :meth:`scaled`, but rows are read and scaled when they are asked for, where no check needs all of them."""
-        needs_all = self.loss.by_ratio or self.model.out_of_range != "clip"
+        needs_all = checks_cells(self.loss) or self.model.out_of_range != "clip"
         if needs_all or not frames.readable_by_rows(table, self.positions):
             return self.scaled(table)
         return ScaledRows(frames.Rows(table, self.positions, self.model.missing_values), self.scaling, self.variables)

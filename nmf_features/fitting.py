@@ -75,7 +75,7 @@ def canonical(fit, problem, n_counted):
     H, s = H[order], (fit.sums / scales)[order]
 
     loss, unstored = problem.loss, leaves_out_unstored(missing)
-    unit_X, e = safe_scale(X, problem.top) if loss.homogeneous else (X, 0)
+    unit_X, e = safe_scale(X, problem.top, loss)
     unit_W = np.ldexp(W, -2 * e) if e else W
     explained = _explained(unit_X, unit_W, H, weights, missing, loss)
     with np.errstate(over="ignore"):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from nmf_features.core.loss import Loss
+from nmf_features import Loss
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ Reference: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix fac
 """
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from .loss import LEAST_CURVATURE, Loss
+from .loss import Loss
 
+LEAST_CURVATURE = 0.5  # where it is not convex: a share of the second derivative at x = y
 NAMES = {2.0: "frobenius", 1.0: "kullback-leibler", 0.0: "itakura-saito"}
 
 
@@ -26,7 +28,11 @@ class BetaDivergence(Loss):
 
     beta: float
 
-    homogeneous = True
+    homogeneous, steps = True, 200
+
+    def __post_init__(self):
+        if not isinstance(self.beta, Real) or isinstance(self.beta, bool) or not np.isfinite(self.beta):
+            raise ValueError(f"beta is {self.beta!r}; wanted a finite number.")
 
     @property
     def name(self):

@@ -151,7 +151,7 @@ class Descent:
             if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
                 self.converged = self.kkt_residual <= np.sqrt(self.tol)
             if not self.converged or self.objective <= self.rounding:
-                return
+                return self
             more = not self.stuck and (
                 gain > self.window * self.tol * self.objective + self.rounding
                 or (self.kkt_residual > np.sqrt(self.tol) and (self.solver.convex or rounds < MORE_ROUNDS))
@@ -159,12 +159,12 @@ class Descent:
             rounds += 1
             dead = ~(self.H.any(axis=1) & (stats.W_sums > 0)) & (revivals < 2)
             if not (more or dead.any()):
-                return
+                return self
             if self.solver.sums_squares:
                 self.table.resume()
             self._lift()
             if not (more or self._revive(dead, revivals)):
-                return
+                return self
             self.converged = False
             if self.n_iter < max_iter:
                 self.run(self.H, max_iter)
@@ -182,7 +182,8 @@ class Descent:
         amounts = sum(self.table.map(_sums_of_scores)) * self.H.sum(axis=1)
         for t in np.argsort(amounts, kind="stable"):
             rest = self.H * (np.arange(self.k) != t)[:, None]
-            sunk = amounts[t] <= NOTHING * max(amounts.max(), self.total)
+            whole = self.total if self.loss.homogeneous or not self.loss.spares_zeros else 0  # else wild cells may rule
+            sunk = amounts[t] <= NOTHING * max(amounts.max(), whole)
             # Where the loss is infinite at zero, something has to be left of every column.
             if sunk and (self.loss.spares_zeros or (rest.any(axis=0) == self.H.any(axis=0)).all()):
                 self.H = rest
@@ -328,6 +329,7 @@ def _set_component(block, Wt, t, w):
 
 def _worst_row(block, Wt, H):
     """Return the largest sum of a row's positive residual, and this residual."""
+    block.fill(Wt, H)
     R = block.residual(Wt, H)
     sums = R.row_sums()
     i = int(sums.argmax())
@@ -350,7 +352,7 @@ def _rank_one(table, H, strengths, unit, value):
     def back_times(w):  # w times residual
         return sum(table.map(_times_residual, H, w))
 
-    norms, rows, missing = zip(*table.map(_worst_square, H, v), strict=True)
+    norms, rows, missing = zip(*table.map(_worst_square, H), strict=True)
     worst, missing = rows[int(np.argmax(norms))].astype(np.float64), sum(missing)
     best, best_change = None, -1e-12 * value
     for h in (worst, missing):  # two starts: the worst row, and the direction of all that is missing
@@ -383,10 +385,10 @@ def _times_residual(block, Wt, H, w):
     return block.scores_times(w[None, block.rows])[0] - product(product(Wt, w[block.rows]), H)
 
 
-def _worst_square(block, Wt, H, v):
+def _worst_square(block, Wt, H):
     """Return the largest norm of a row's positive residual, that residual, and the sum of all."""
     block.fill(Wt, H)
-    R, v = block.residual(Wt, H), v[block.rows]
+    R, v = block.residual(Wt, H), np.ones(Wt.shape[1]) if block.weights is None else block.weights
     norms = v * np.asarray((R.X * R.X).sum(axis=1)).ravel()
     i = int(norms.argmax())
     return norms[i], R.row(i), np.ravel(product(v, R.X)).astype(np.float64)

@@ -9,9 +9,6 @@ exact scores, ``score`` and the selection of components ask the loss.
 
 from .missing import column_means
 
-# Where a loss is not convex a step takes the second derivative, but at least this share of that at x = y.
-LEAST_CURVATURE = 0.1
-
 
 class Loss:
     """A loss, d(x, y) for a cell x >= 0 and its fit y >= 0; a subclass says which.
@@ -34,11 +31,14 @@ class Loss:
         Whether it is finite at y = 0, too.
     power : float
         What power of its cells, from 0 to 2, says how much a row counts when rows are sampled.
+    steps : int
+        Most steps that the scores of a row take. A curvature that only bounds the loss needs many.
     """
 
     squares = counts = homogeneous = by_ratio = False
     convex = takes_zeros = spares_zeros = True
     degree, power = 0.0, 1.0
+    steps = 2000
 
     @property
     def name(self):
@@ -54,7 +54,8 @@ class Loss:
 
         The derivative is the positive part less something positive, which multiplicative steps need. The curvature is
         the second derivative where that serves; else one with which the quadratic model bounds the loss (a majoriser),
-        or the second derivative at x = y (scoring). It is never negative.
+        or the second derivative at x = y (scoring). It is never negative. All three are new arrays like y: they are
+        written to.
         """
         raise NotImplementedError
 

@@ -17,7 +17,10 @@ from numbers import Real
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from .loss import LEAST_CURVATURE, Loss
+from .loss import Loss
+
+LEAST_CURVATURE = 0.1  # a share of the expected one
+LEAST, MOST = 1e-8, 1e8  # dispersion
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class NegativeBinomial(Loss):
     Parameters
     ----------
     dispersion : float, default 1.0
-        a, above 0: the variance of a cell is y + a y^2. Near 0 it is that of Poisson counts.
+        a, from 1e-8 to 1e8: the variance of a cell is y + a y^2. Near 0 it is that of Poisson counts.
 
     References
     ----------
@@ -53,19 +56,21 @@ class NegativeBinomial(Loss):
 
     dispersion: float = 1.0
 
-    convex = spares_zeros = False
+    convex, spares_zeros, steps = False, False, 500
 
     def __post_init__(self):
         a = self.dispersion
-        if not isinstance(a, Real) or isinstance(a, bool) or not 0 < a < np.inf:
+        if not isinstance(a, Real) or isinstance(a, bool) or not LEAST <= a <= MOST:
             raise ValueError(
-                f'dispersion is {a!r}; wanted a finite number above 0. For 0 (Poisson) pass loss="kullback-leibler".'
+                f"dispersion is {a!r}; wanted a number from {LEAST:g} to {MOST:g}. For less, which is Poisson, pass "
+                'loss="kullback-leibler".'
             )
+        object.__setattr__(self, "dispersion", float(a))
 
     def of_cells(self, x, y):
         """Return the loss of every cell, NaN where x is."""
         a = self.dispersion
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             # One value twice: what is subtracted grows with x in the first, with 1 / a in the second.
             small = np.where(x == 0, 0, xlogy(x, x / y)) + (x + 1 / a) * np.log1p(a * (y - x) / (1 + a * x))
             large = (x + 1 / a) * np.log1p((x - y) / (y * (1 + a * x))) - np.log(x / y) / a

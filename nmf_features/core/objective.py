@@ -122,7 +122,7 @@ def objective(
         empty = observed_shares(X, missing)[0] <= 0
         W = np.where(empty[:, None], 0, W)  # a row with nothing observed has no scores
     counts = penalised_counts(X, missing, weights)
-    unit_X, e = safe_scale(X) if loss.homogeneous else (X, 0)
+    unit_X, e = safe_scale(X, loss=loss)
     unit_W = np.ldexp(W, -2 * e) if e else W
     value = divergence(unit_X, unit_W, H, loss, weights, leaves_out_unstored(missing))
     return float(in_units(value, 2 * e * loss.degree)) + strengths.cost(W, H, *counts)
@@ -187,7 +187,7 @@ def _divergence_at_stored(X, W, H, loss, weights, unstored):
 
 def loss_and_spread(X, W, H, means, loss, weights, missing):
     """Return D(X, W H) and D(X, m), m the means of the columns, in units in which neither overflows."""
-    X, e = safe_scale(X) if loss.homogeneous else (X, 0)
+    X, e = safe_scale(X, loss=loss)
     value = partial(divergence, X, loss=loss, weights=weights, unstored=leaves_out_unstored(missing))
     means = np.ldexp(means, -2 * e)[None].astype(X.dtype)
     return value(np.ldexp(W, -2 * e), H.astype(X.dtype)), value(np.ones((X.shape[0], 1), X.dtype), means)

@@ -17,7 +17,6 @@ from .row_problems import RIDGE, RowProblems
 
 # A row is done when no score is to change by more than CLOSE, relative to the largest; in single precision, NEAR.
 NEAR, CLOSE = 1e-4, 1e-11
-STEPS = 200
 LEAST_GAIN, HALVINGS, ROUNDING = 0.25, 5, 1e-14  # of a step where the loss is not convex
 NOTHING = 1e-14  # a row of which scores explain less has none
 
@@ -109,9 +108,9 @@ class OtherLosses(RowProblems):
             near = self.descend(rows.single(), active, single=True)
             rows.W = np.where(np.isfinite(near).all(axis=1, keepdims=True), near, W)
         W = self.descend(rows, active)
-        if self.loss.spares_zeros:  # the loss of nothing is finite: a row whose scores sank has none
+        if self.loss.spares_zeros and self.loss.homogeneous:  # nothing has a finite loss: scores that sank are zero
             W[W.sum(axis=1) <= NOTHING * totals] = 0
-        else:
+        elif not self.loss.spares_zeros:
             self.lift(batch, W, l1)
         W = np.ldexp(W, e[:, None])
         W[observed <= 1e-12] = np.nan
@@ -131,7 +130,7 @@ class OtherLosses(RowProblems):
 
     def descend(self, rows, active, single=False):
         """Return the scores of active rows; in ``single`` precision, scores that are near."""
-        close, steps = (NEAR, self.SWEPT_STEPS) if single else (CLOSE, STEPS)
+        close, steps = (NEAR, self.SWEPT_STEPS) if single else (CLOSE, self.loss.steps)
         unwatched = self.UNWATCHED_STEPS if self.convex else 0
         multiplicative = 0 if self.convex and not single else self.MULTIPLICATIVE_STEPS  # they were made in single
         W, rows = rows.W.copy(), rows if active.all() else rows.chosen(active)

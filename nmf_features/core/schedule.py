@@ -135,7 +135,7 @@ def fit_loadings(
                 f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
                 f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
             )
-    X, e = safe_scale(X, problem.top) if loss.homogeneous else (X, 0)
+    X, e = safe_scale(X, problem.top, loss)
     if k == 0:
         nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
         value = divergence(X, *nothing, loss, weights, leaves_out_unstored(missing))
@@ -241,10 +241,10 @@ class Search:
                 left, good = _best_of(descent, left, passes, good), True
         if good and len(left) > 1 and self.n_init == 1:
             best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
-        else:  # several starts that are asked for go to the end
-            best = min((descent().run(H, passes, good) for H in left), key=lambda run: run.value)
-        best.settle(self.max_iter)
-        return best
+            return best.settle(self.max_iter)
+        # Several starts that are asked for go to the end, and are judged there.
+        ends = (descent().run(H, passes, good).settle(self.max_iter) for H in left)
+        return min(ends, key=lambda run: run.objective)
 
     def _descent(self, table, dtype, tol, window):
         return Descent(
@@ -288,6 +288,7 @@ def _judged(run, left, passes, most):
         if run.value <= least + SAME * abs(least):
             best = run.H
         least = min(least, run.value)
+    best = left[0] if best is None else best  # nothing could be computed
     if run.H is not best:
         run.restart().run(best, passes, True)
     return run if run.converged else run.run(run.H, passes)

@@ -23,11 +23,13 @@ def largest(X):
     return float(np.nanmax(X.data if sparse.issparse(X) else X, initial=0.0)) if np.isnan(top) else top
 
 
-def safe_scale(X, top=None):
+def safe_scale(X, top=None, loss=None):
     """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes.
 
-    ``top`` is the largest cell, where it is known.
+    ``top`` is the largest cell, where it is known. A ``loss`` that is not the same in other units keeps X as it is.
     """
+    if loss is not None and not loss.homogeneous:
+        return X, 0
     top = largest(X) if top is None else top
     exponent = int(np.frexp(top)[1]) if top > 0 else 0
     if abs(exponent) <= np.finfo(X.dtype).maxexp // 8:

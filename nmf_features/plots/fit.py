@@ -163,9 +163,9 @@ def reconstruction_shares(nmf, X):
     columns = nmf.columns_
     Z = columns.scaled(columns.checked(X))
     W = np.nan_to_num(scores_of(columns, Z), nan=0.0)  # rows with nothing observed do not count
-    Z, e = safe_scale(Z)
-    W, means = np.ldexp(W, -2 * e), np.ldexp(nmf.column_means_, -2 * e)
     loss, unstored = columns.loss, leaves_out_unstored(columns.missing(Z))
+    Z, e = safe_scale(Z, loss=loss)
+    W, means = np.ldexp(W, -2 * e), np.ldexp(nmf.column_means_, -2 * e)
     error, spread = np.zeros(len(means)), np.zeros(len(means))
     step = max(1, RESIDUAL_CELLS // len(means))
     for start in range(0, Z.shape[0], step):

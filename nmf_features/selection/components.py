@@ -20,6 +20,8 @@ from ..core.products import product
 from . import runs
 from .hidden import Split, draw_cells
 
+TIE = 1e-6  # errors that differ by a smaller share are equal: of fits whose last components died, say
+
 
 @dataclass(frozen=True, eq=False)
 class ComponentSelection:
@@ -146,7 +148,8 @@ def select_components(
     if table["negative_log_likelihood"].isna().all():  # the loss belongs to no distribution
         table = table.drop(columns="negative_log_likelihood")
     summary = _summary(table)
-    chosen = int(summary.loc[summary["difference"] <= summary["standard_error"], "n_components"].iloc[0])
+    near = summary["difference"] <= summary["standard_error"] + TIE * summary["error"]
+    chosen = int(summary.loc[near, "n_components"].iloc[0])
     _warn_of_edge(chosen, counts, len(columns.variables), float(summary["error"].min()))
     return ComponentSelection(chosen, table, summary)
 

@@ -17,7 +17,7 @@ from sklearn.utils.validation import _num_samples
 
 from .._warn import numpy_defaults
 from ..columns import Columns
-from ..core.missing import column_means, leaves_out_unstored
+from ..core.missing import leaves_out_unstored
 from ..core.objective import divergence, loss_and_spread
 from ..core.penalties import Strengths, balance
 from ..core.projection import unit_scores
@@ -191,7 +191,7 @@ class _Whole:
 
     def __init__(self, Z, columns):
         self.problem, self.counted = problem_of(columns, Z), columns.counted
-        self.means = column_means(Z, None, self.problem.missing)
+        self.means = self.problem.loss.best_constants(Z, None, self.problem.missing)
 
     def see(self, fit, penalty):
         """Return a row of the table."""
