@@ -203,7 +203,7 @@ def _sparse_extremes(X, unstored):
 
 
 def sparse_means(X, cells, weights, unstored):
-    """Return column means over observed cells; NaN is missing, what is not stored zero, or missing if ``unstored``."""
+    """Return column means over observed cells; NaN is missing; unstored cells are 0, or missing if ``unstored``."""
     p, holes = X.shape[1], np.isnan(cells)
     v = np.ones(len(cells)) if weights is None else np.repeat(weights, np.diff(X.indptr))
     observed = np.bincount(X.indices[~holes], v[~holes], minlength=p)

@@ -79,7 +79,7 @@ class Alternating(Solver):
         return 2 * k
 
     def context(self, H, strengths):
-        """Return what depends on the loadings alone, and serves all blocks."""
+        """Return what the updates of all blocks need from the loadings."""
         return plus_diagonal(gram(H), strengths.l2_W)
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):

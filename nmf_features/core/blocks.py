@@ -1,4 +1,4 @@
-"""Blocks of rows, of an array or of a CSR matrix: products with their cells, sums and other facts.
+"""Blocks of rows, of an array or of a CSR matrix: products with their cells, and sums over them.
 
 Given H, the rows of W are independent, and H depends only on sums over rows. So a pass over the data is a map over
 blocks of rows and a sum (tables.py). A block and its scores are small enough to stay in the cache. Modules above need

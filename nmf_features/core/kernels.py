@@ -868,7 +868,7 @@ def loss_of_cells(x, y, weights, ratios):
     """Return the Kullback-Leibler loss of cells x (p x m) with a positive fit y, in single precision.
 
     ``weights`` belong to the columns, ``ratios`` (m) is a work array. Logarithms come from the bits of the numbers and
-    a series, so that vectors of them need no calls. No digits cancel where x and y are close.
+    a series, so that the loop runs on vectors, without calls. No digits cancel where x and y are close.
     """
     number = x.dtype.type
     zero, one, two, log_2, least = number(0), number(1), number(2), number(LOG_2), number(1e-30)

@@ -28,7 +28,7 @@ def leaves_out_unstored(missing):
 
 
 def missing_of(X, n_counted, missing_values):
-    """Return a Missing for non-negative X, or None if no cell is missing; a single sum tells."""
+    """Return a Missing for non-negative X, or None if no cell is missing, as a single sum shows."""
     if missing_values == "unstored" and sparse.issparse(X):
         return Missing(n_counted, True)
     with np.errstate(over="ignore"):

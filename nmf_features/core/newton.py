@@ -74,7 +74,7 @@ class DivergenceSolver(Solver):
         return np.maximum(fitted, max(self.least_fit, float(np.finfo(fitted.dtype).tiny) ** 0.5), out=fitted)
 
     def context(self, H, strengths):
-        """Return what depends on the loadings alone, and serves all blocks."""
+        """Return what the updates of all blocks need from the loadings."""
         return self.whole_hessians if self.per_stored else self.products(H)
 
     def products(self, F):

@@ -54,7 +54,7 @@ def balance(W_sums, W_squares, H, unit, columns=None):
     log_c = np.log(b2 / a2) / 4  # exact for pure L2
     if unit.l1_W:
         low, high = np.minimum(log_c, np.log(b1 / a1) / 2), np.maximum(log_c, np.log(b1 / a1) / 2)
-        for _ in range(50):  # the root lies between the two closed forms, and so are the Newton steps kept
+        for _ in range(50):  # the root lies between the two closed forms, and Newton steps are kept there
             c = np.exp(log_c)
             slope = a1 * c - b1 / c + a2 * c**2 - b2 / c**2
             curvature = a1 * c + b1 / c + 2 * (a2 * c**2 + b2 / c**2)

@@ -174,7 +174,7 @@ def fit_loadings(
     if wide:
         H = (U / sums).T.astype(np.float64)
         U, sums, H = scores_of_used(as_given, H, _swap(strengths), n_jobs)
-    history = np.maximum.accumulate(best.history[::-1])[::-1]  # it rises only by rounding
+    history = np.maximum.accumulate(best.history[::-1])[::-1]  # only rounding makes it rise
     history, value = in_units(history, 2 * e * loss.degree), float(in_units(best.objective, 2 * e * loss.degree))
     U = np.ldexp(U, 2 * e) if e else U
     precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
@@ -207,8 +207,8 @@ class Search:
     def run(self, table):
         """Return the settled descent with the lowest objective; its table holds exact scores.
 
-        With ``n_init`` above 1 other minima may go on than with 1, so the result for 1 competes too: more starts never
-        end higher.
+        With ``n_init`` above 1, other minima may be followed than with 1. So the result for 1 competes as well: more
+        starts never end higher.
         """
         if self.races and self.n_init > 1:
             return min(replace(self, n_init=1).run(table), self._run(table), key=lambda run: run.objective)

@@ -23,7 +23,7 @@ KEPT_CELLS = 1 << 21  # up to this size tables are rounded once, not block by bl
 
 
 class Summary(NamedTuple):
-    """What one read of a table tells."""
+    """Facts about a table, from one read."""
 
     column_sums: np.ndarray  # p, with missing cells imputed
     n_cells: int
