@@ -5,9 +5,9 @@
     nmf-features transform TABLE --model FILE --out TABLE      the same components of new rows
     nmf-features select TABLE                                  how many components?
 
-What can go wrong with files is settled here: a mistake is one line on stderr and exit code 2; an output appears
-whole or not at all; models are skops files: no pickle is ever loaded, nor a type beyond NMFFeatures and those that
-skops itself holds to be safe.
+Everything that can go wrong with files is handled here. A mistake gives one line on stderr and exit code 2. An output
+appears complete or not at all. Models are skops files: no pickle is ever loaded, nor any type but NMFFeatures, its
+losses and those that skops itself trusts.
 """
 
 import argparse
@@ -31,9 +31,9 @@ import pandas as pd
 from .estimator import NMFFeatures, nnmf
 from .selection import select_components
 
-# pandas reads floats to the last bit since 3.1, and only when asked before
+# pandas reads floats to the last bit by default since 3.1, and before only when asked
 EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
-# All that a model file may hold beside what skops itself trusts.
+# All that a model file may hold besides what skops itself trusts.
 TRUSTED = [
     "nmf_features.core.beta.BetaDivergence",
     "nmf_features.core.negative_binomial.NegativeBinomial",
@@ -42,7 +42,7 @@ TRUSTED = [
 
 
 class _Mistake(Exception):
-    """Something the user can put right: reported in one line, without a traceback."""
+    """Something the user can correct: reported in one line, without a traceback."""
 
 
 def main(argv=None) -> int:
@@ -56,7 +56,7 @@ def main(argv=None) -> int:
     Returns
     -------
     int
-        0, or 2 after a mistake of the user, 130 after Ctrl-C, 1 where nobody reads the output any more.
+        0, or 2 after a user's mistake, 130 after Ctrl-C, 1 if nobody reads the output any more.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)  # also the second time in one process
@@ -145,7 +145,7 @@ def _transform(arguments):
 
 
 def _components_beside(model, table):
-    """Other columns of the table, then the components, as ``model.transform`` would give them.
+    """Return the other columns of the table, then the components, as ``model.transform`` would return them.
 
     Columns are found by name. Those that the model does not factorise may be absent (the target of new rows) or
     new; they pass through.
@@ -223,7 +223,7 @@ def _demo(_):
 
 
 def _loadings(model):
-    """One line per component: its share of the sum of squares, and what it is mostly made of."""
+    """Return one line per component: its share of the sum of squares, and its largest loadings."""
     lines = {name: f"  {name}  {share:4.0%}   " for name, share in zip(_names(model), model.explained_, strict=True)}
     for name, top in model.top_features(4).groupby("component"):
         lines[name] += ", ".join(f"{term} {value:.2f}" for term, value in zip(top["terms"], top["value"], strict=True))
@@ -241,7 +241,7 @@ def _names(model):
 def _check_files(inputs, outputs):
     """Refuse missing inputs, outputs that could not be written, and outputs that would overwrite another file."""
     for path in inputs:
-        if not os.path.isfile(path):  # os.path, not Path: False, no error, where a directory may not be searched
+        if not os.path.isfile(path):  # os.path, unlike Path, gives False, not an error, without permission
             raise _Mistake(f"{path} is not a file." if os.path.exists(path) else f"there is no file {path}.")
     others = list(inputs)
     for path in filter(None, outputs):
@@ -287,7 +287,7 @@ def _need(package, extra=None):
 
 
 def _refuse_row_numbers(table, arguments):
-    """Row numbers that were saved as a column without a name are no feature, though numeric."""
+    """Refuse row numbers that were saved as a column without a name: they are numeric, but no feature."""
     for name in table.select_dtypes("number"):
         if re.fullmatch(r"Unnamed: \d+", name) and name not in (arguments.target or []):
             raise _Mistake(
@@ -300,13 +300,13 @@ def _refuse_row_numbers(table, arguments):
 
 
 def _read_table(path):
-    """Return a table of at least one row, its columns named by strings."""
+    """Return a table with at least one row and with strings as column names."""
     _check_table_name(path)
     try:
         table = pd.read_parquet(path, engine="pyarrow") if _kind(path) == ".parquet" else _read_csv(path)
     except _Mistake:
         raise
-    except Exception as error:  # whatever a file may hold, and a library say of it
+    except Exception as error:  # whatever the file holds, and whatever the library reports
         raise _Mistake(f"cannot read {path}: {_reason(error)}") from error
     if not len(table):
         raise _Mistake(f"{path} has no rows.")
@@ -315,7 +315,7 @@ def _read_table(path):
 
 
 def _read_csv(path):
-    """Read a CSV file, and refuse what pandas would take for an index, rename or fill up."""
+    """Read a CSV file, and refuse what pandas would take for an index, rename or pad."""
     compressed = _kind(path) == ".csv.gz"
     how = {"index_col": False, "compression": "gzip" if compressed else None}
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, **how).iloc[0].tolist()
@@ -330,7 +330,7 @@ def _read_csv(path):
             table = pd.read_csv(path, low_memory=False, **EXACT, **how)
         except pd.errors.ParserWarning:
             raise _Mistake(f"cannot read {path}: rows have more fields than the header's {len(header)}.") from None
-    if table.iloc[:, -1].isna().any():  # pandas fills short rows up with missing values
+    if table.iloc[:, -1].isna().any():  # pandas pads short rows with missing values
         with (gzip.open if compressed else open)(path, "rt", encoding="utf-8-sig", newline="") as lines:
             rows = csv.reader(lines)
             for row in rows:
@@ -362,7 +362,7 @@ def _table_writer(table, path):
 
 
 def _read_model(path):
-    """Return the fitted NMFFeatures in a skops file; nothing else in it is ever brought to life."""
+    """Return the fitted NMFFeatures in a skops file; no other object in it is ever created."""
     _need("skops")
     import skops.io
 
@@ -379,11 +379,11 @@ def _read_model(path):
         model = skops.io.loads(data, trusted=TRUSTED)
     except _Mistake:
         raise
-    except Exception as error:  # whatever a file may hold, and a library say of it
+    except Exception as error:  # whatever the file holds, and whatever the library reports
         raise _Mistake(f"cannot read a model from {path}: {_reason(error)}") from error
     if not isinstance(model, NMFFeatures):
         raise _Mistake(f"{path} holds a {type(model).__name__}; wanted NMFFeatures, as nmf-features fit writes it.")
-    try:  # a model that is not fitted, knows no column names or lacks what another version wrote fails here
+    try:  # a model that is not fitted, has no column names, or comes from a version that wrote less fails here
         _components_beside(model, pd.DataFrame(columns=list(model.feature_names_in_), dtype=float))
     except Exception as error:
         raise _Mistake(f"{path} holds a model that cannot be used ({_reason(error)}); fit it anew.") from error
@@ -397,10 +397,10 @@ def _model_writer(model):
 
 
 def _write(outputs):
-    """Write all files or none: each beside its place, and when all are on disk, moved there.
+    """Write all files or none: each is written beside its place, and when all are on disk, they are moved there.
 
-    ``outputs`` has a function of an open binary file for each path. A link stays, and what it points at is
-    replaced; permissions are those of the file that was there, or what the umask gives.
+    ``outputs`` has for each path a function that writes to an open binary file. A link stays, and the file it points to
+    is replaced; permissions are those of the previous file, or given by the umask.
     """
     staged = []
     try:
@@ -428,7 +428,7 @@ def _write(outputs):
 
 
 class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are one line, too."""
+    """An ArgumentParser that reports errors in one line, too."""
 
     def error(self, message):
         raise _Mistake(f"{message}; see {self.prog} --help")
@@ -548,7 +548,7 @@ def _number_or_name(text):
         return text
 
 
-# Parameters of NMFFeatures that are passed on as they are; it checks them, and its defaults hold.
+# Parameters that are passed on unchanged to NMFFeatures, which checks them; its defaults apply.
 PARAMETERS = {
     "penalty": (float, "NUMBER", "strength of the penalty, 0 or more; larger is sparser"),
     "l1_ratio": (float, "SHARE", "share of the penalty that is L1, 0 to 1"),

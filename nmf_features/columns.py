@@ -1,10 +1,10 @@
-"""Columns: which columns of a table are factorised, what they are called, and how they become the matrix X and back.
+"""Columns: which columns of a table are factorised, their names, and the way to the matrix X and back.
 
     table -> checked -> read (chosen columns) -> scaled (shifted and scaled, X >= 0)          what is factorised
     scores -> result (the other columns, then the components)                                 what transform returns
     fitted X -> restored (in place of the components), filled (in place of missing cells)     back in original units
 
-The parameters are those of the model (an NMFFeatures); of its attributes only public ones are read.
+Parameters are those of the model (an NMFFeatures); only public attributes of it are read.
 """
 
 from numbers import Integral
@@ -24,7 +24,7 @@ from .scaling import ScaledRows, Scaling
 
 
 class Learned(NamedTuple):
-    """What :meth:`Columns.learn` returns: the columns, the table, and its rows as they are fitted.
+    """What :meth:`Columns.learn` returns: the columns, the table, and its rows as they enter the fit.
 
     ``X`` holds the scaled columns of the rows of positive weight (None for no components), ``weights`` the weights of
     these rows (None where there are none); ``whole`` says whether they are all rows of the table.
@@ -40,8 +40,8 @@ class Learned(NamedTuple):
 class Columns:
     """The columns of a table that a model factorises.
 
-    ``labels`` are those of all columns in ``fit``, of a frame if ``from_frame``, else positions; ``positions`` are
-    those of the chosen columns. ``scaling`` is what was learned about these, None for no components.
+    ``labels`` belong to all columns in ``fit``: names if ``from_frame``, else positions. ``positions`` are those of the
+    chosen columns. ``scaling`` is what was learned about these columns, None if there are no components.
     """
 
     def __init__(self, model, labels, from_frame, positions, n_components, scaling=None):
@@ -50,7 +50,7 @@ class Columns:
 
     @classmethod
     def learn(cls, model, X, sample_weight=None):
-        """Choose the columns of X and learn their shift and scale, by the parameters of a model; return a Learned."""
+        """Choose the columns of X and learn their shift and scale, with the parameters of a model; return a Learned."""
         if model.missing_values != "raise" and model.projection == "linear":
             raise ValueError(
                 'projection="linear" needs every cell of a row, so missing_values='
@@ -101,7 +101,7 @@ class Columns:
 
     @property
     def kept(self):
-        """Positions of the columns that stand before the components in the result."""
+        """Positions of the columns that come before the components in the result."""
         if not self.model.drop_original or self.n_components == 0:
             return np.arange(len(self.labels))
         return np.setdiff1d(np.arange(len(self.labels)), self.positions)
@@ -145,7 +145,7 @@ class Columns:
         return self.scale(matrix, overwrite=fresh)
 
     def scaled_by_rows(self, table):
-        """As :meth:`scaled`, but rows are read and scaled when they are asked for, where no check needs all of them."""
+        """As :meth:`scaled`, but rows are read and scaled on demand, unless a check needs all of them."""
         needs_all = checks_cells(self.loss) or self.model.out_of_range != "clip"
         if needs_all or not frames.readable_by_rows(table, self.positions):
             return self.scaled(table)
@@ -160,7 +160,7 @@ class Columns:
     # Back to a table
 
     def result(self, table, W):
-        """Return the kept columns of a table, then the components, in its kind."""
+        """Return the kept columns of a table, then the components, as the same kind of table."""
         if not frames.is_frame(table):
             if self.n_components == 0:
                 return table.copy()
@@ -172,7 +172,7 @@ class Columns:
         return frames.as_configured(self.model, frames.beside(frames.select(table, self.kept.tolist()), components))
 
     def locate(self, X):
-        """Return where X, as ``transform`` returned it, has the components; and the others, by position in ``fit``.
+        """Return where X, a result of ``transform``, has the components, and the others by position in ``fit``.
 
         Names may be those of the frame in ``fit``, or those of ``get_feature_names_out``.
         """
@@ -205,7 +205,7 @@ class Columns:
         return at, rest | {n_features + i: a for i, a in enumerate(extra)}
 
     def restored(self, X, rest, fitted):
-        """Return X with the chosen columns, from what was fitted to them, in place of the components.
+        """Return X with the chosen columns, rebuilt from their fit, in place of the components.
 
         ``rest`` are the other columns, as :meth:`locate` found them.
         """
@@ -224,13 +224,13 @@ class Columns:
         return both[:, order]
 
     def filled(self, table, missing, fitted):
-        """Return the table with its missing cells filled in; ``fitted`` are the scaled rows that have some."""
+        """Return the table with its missing cells imputed; ``fitted`` holds the fitted rows that have some."""
         values = np.zeros(missing.shape)
         values[missing.any(axis=1)] = np.clip(self.scaling.invert(fitted), self.scaling.minimum, self.scaling.maximum)
         return frames.fill(table, self.positions.tolist(), values, missing)
 
     def filled_sparse(self, X, fitted_at):
-        """Return sparse X with its stored NaN filled in, by a function of rows and columns of the scaled matrix."""
+        """Return sparse X with its stored NaN imputed by a function of rows and columns of the scaled matrix."""
         scaling, filled = self.scaling, without_duplicates(X).copy()
         column_of = np.full(len(self.labels), -1)
         column_of[self.positions] = np.arange(len(self.positions))
@@ -259,12 +259,12 @@ class Columns:
 
 
 def component_names(k, prefix="NNMF"):
-    """Return prefix and number of k components, zero-padded so that they sort."""
+    """Return the names of k components: prefix and number, zero-padded so that they sort."""
     return [f"{prefix}{t:0{len(str(k))}d}" for t in range(1, k + 1)]
 
 
 def listed(names, labels, argument):
-    """Return one label, or a list of them, as a list; what is neither is refused."""
+    """Return one label, or a list of labels, as a list; refuse anything else."""
     if isinstance(names, str | tuple | Integral) and not isinstance(names, bool) and names in labels:
         return [names]  # a tuple may be one label of a MultiIndex
     if isinstance(names, str | Integral):
@@ -276,7 +276,7 @@ def listed(names, labels, argument):
 
 
 def _dtype(model):
-    """Return what an array is converted to; where not all columns are factorised, the others may hold anything."""
+    """Return the dtypes for an array (None: any). If not all columns are factorised, the others may hold anything."""
     return None if model.variables is not None or model.n_components == 0 else [np.float64, np.float32]
 
 

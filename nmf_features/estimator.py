@@ -1,6 +1,6 @@
 """NMFFeatures, the scikit-learn transformer, and nnmf, the same for ``df.pipe``.
 
-A fit is: choose, shift and scale columns (columns) -> find loadings H and show them in canonical form (fitting).
+A fit is: choose, shift and scale columns (columns) -> find loadings H and bring them to canonical form (fitting).
 """
 
 from numbers import Integral
@@ -31,21 +31,21 @@ from .scaling import Scaling
 class NMFFeatures(TransformerMixin, BaseEstimator):
     """Replace numeric columns by a few non-negative, additive components.
 
-    The columns X, shifted and scaled to be non-negative, are factorised as X ~ W H with W, H >= 0: the scores W
-    become the columns ``NNMF1`` ... ``NNMFk``, the loadings H say what each is made of. Minimises
+    The columns X, shifted and scaled to be non-negative, are factorised as X ~ W H with W, H >= 0. The scores W
+    become the columns ``NNMF1`` ... ``NNMFk``; the loadings H say what each is made of. The fit minimises
 
         D(X, W H)  +  penalty * l1_ratio       * (p * sum(W)  + n * sum(H))
                    +  penalty * (1-l1_ratio)/2 * (p * |W|_F^2 + n * |H|_F^2)
 
     for n rows and p columns (constant ones not counted); D is 1/2 |X - W H|_F^2, unless ``loss`` says otherwise.
-    Samples are rows here, so W belongs to rows and H to columns; where the literature puts samples in columns the two
-    change places.
+    Samples are rows here, so W belongs to rows and H to columns; in literature that puts samples in columns the two are
+    swapped.
 
     Parameters
     ----------
     n_components : int, default 2
-        Number of components k. 0 leaves the data unchanged; more than the chosen columns is capped, with a
-        warning.
+        Number of components k. 0 leaves the data unchanged; a number above that of the chosen columns is
+        capped, with a warning.
     variables : str, int, list of them, or None, default None
         Columns to factorise: names in frames, positions in arrays. None takes all numeric columns (booleans
         are not). The other columns pass through untouched.
@@ -65,11 +65,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     drop_original : bool, default True
         Whether the chosen columns are left out of the result.
     prefix : str, default "NNMF"
-        Names are the prefix and the component's number, zero-padded so that they sort.
+        Components are named by the prefix and their number, zero-padded so that names sort.
     loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
         The loss D; see :func:`factorize`. For counts take "kullback-leibler" with ``shift=None, scale=None``: the
-        default shift moves zero, the default scale makes other numbers of counts. "itakura-saito" needs positive data,
-        and the default shift makes zeros.
+        default shift moves zero, and with the default scale counts are no longer counts. "itakura-saito" needs positive
+        data, but the default shift makes zeros.
     solver : {"auto", "hals", "newton", "mu", "als", "gradient"}, default "auto"
         See :func:`factorize`.
     learning_rate : float, optional
@@ -78,15 +78,15 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Where the loadings start, on the shifted and scaled columns. "auto" tries many starts, always the same ones; see
         :func:`factorize`.
     n_init : int, default 1
-        How many starts are run to the end, of which the best by objective is kept; see :func:`factorize`.
+        How many starts are run to the end; the best by objective is kept; see :func:`factorize`.
     max_iter : int, default 1000
         Most passes over the data for each start.
     tol : float, default 1e-5
         Relative fall of the objective per pass below which the fit stops.
     missing_values : {"raise", "ignore", "unstored"}, default "raise"
-        What missing cells (NaN, NA) are: an error, or left out, of shift, scale, fit, scores and ``score``. With
-        "unstored" so are the cells that sparse data do not store, as in a table of ratings. Rows in which nothing is
-        observed have NaN scores; columns in which nothing is are set aside, like constant ones.
+        Whether missing cells (NaN, NA) are an error, or are left out of shift, scale, fit, scores and ``score``. With
+        "unstored" the cells that sparse data do not store are left out as well, as in a table of ratings. Rows without
+        observed cells have NaN scores; columns without observed cells are set aside, like constant ones.
     random_state : int, RandomState instance or None, default None
         Seed of random starts. The default, ``init="auto"``, uses none.
     n_jobs : int or None, default None
@@ -97,8 +97,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_columns)
-        Loadings H; each row sums to 1 (or is zero, for a component that found nothing to explain). Largest
-        total amount first. Columns as in ``variables_``, doubled with ``shift="split"``.
+        Loadings H; each row sums to 1 (or is zero, for a component that found nothing to explain). The
+        component with the largest total comes first. Columns are as in ``variables_``, doubled with ``shift="split"``.
     component_scales_ : ndarray of shape (n_components,)
         s: ``W / s`` and ``s[:, None] * H`` are the pair that minimises the objective.
     variables_ : list
@@ -109,7 +109,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         <W H, w_t h_t> / |X|^2, each component's share of the sum of squares (rows weighted); for other losses than
         Frobenius sum(x w_t h_t / (W H)) / sum(x), its share of the sum.
     objective_ : float
-        Objective at the result, ``inf`` where squares of X overflow.
+        Objective of the result, ``inf`` if squares of X overflow.
     history_ : ndarray
         Objective after each accepted pass.
     n_iter_ : int
@@ -121,9 +121,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     scaling_ : dict
         What shift and scale learned; as in :class:`NonNegativeScaler`.
     column_means_ : ndarray
-        Training means of the shifted and scaled columns, what ``score`` compares with.
+        Training means of the shifted and scaled columns, with which ``score`` compares; for a loss of your own whose
+        ``best_constants`` are others, these.
     score_penalties_ : ndarray of shape (2,)
-        What a unit of |w|_1 and of |w|^2 / 2 cost a row in the balanced pair.
+        What a unit of |w|_1 and of |w|^2 / 2 costs in the balanced pair, for one row.
     impute_penalties_ : ndarray of shape (n_components,)
         Mean squared residual of a cell (twice its mean divergence, for other losses) over the squared mean score of the
         component: L2 strengths that ``impute`` adds.
@@ -147,9 +148,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Where loadings are linearly dependent many scores fit equally well; the least-norm ones are returned.
-    A frame whose labels are not strings keeps them; where some remain beside the components, labels are mixed
-    and scikit-learn's next step refuses them: first do ``X.columns = X.columns.astype(str)``. Under
+    If loadings are linearly dependent, many scores fit equally well; those of least norm are returned.
+    A frame whose labels are not strings keeps them. If such columns remain beside the components, labels are of mixed
+    types, and the next scikit-learn step refuses them: first do ``X.columns = X.columns.astype(str)``. Under
     ``set_output`` labels become scikit-learn's names, ``x0``, ``x1``, ....
     Columns of an integer array that pass through become floats beside the components.
 
@@ -234,8 +235,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the rows, 0 or more: a row of weight 2 counts as the row twice, in shift and scale too, a row of
-            weight 0 not at all.
+            Weights of the rows, 0 or more: a row of weight 2 counts like two such rows, in shift and scale too, and a
+            row of weight 0 does not count.
 
         Returns
         -------
@@ -281,7 +282,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Returns
         -------
         frame or array of shape (n_samples, n_features_out)
-            The kind that came in, with its index; other columns first, then the components.
+            The same kind as X, with its index; other columns come first, then the components.
         """
         check_is_fitted(self)
         self._validate_params()
@@ -302,13 +303,13 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : frame or array-like
-            What ``transform`` returned: the components are found by name and the chosen columns come back in
-            their place, the others are copied. Or the components alone, which gives the chosen columns alone.
+            What ``transform`` returned: the components are found by name, the chosen columns return to their places,
+            and the others are copied. Or the components alone, which gives the chosen columns alone.
 
         Returns
         -------
         frame or array
-            The kind that came in. With ``projection="linear"``, the least-squares inverse of X H'.
+            The same kind as X. With ``projection="linear"``, the least-squares inverse of X H'.
         """
         check_is_fitted(self)
         if not frames.is_frame(X):
@@ -323,21 +324,20 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     @numpy_defaults
     def impute(self, X):
-        """Return X with its missing cells, and only those, filled in from the factorisation, in original units.
+        """Return X with its missing cells, and only those, imputed from the factorisation, in original units.
 
         Parameters
         ----------
         X : frame or array-like of shape (n_samples, n_features)
-            Data with the columns seen in ``fit``, and ``missing_values="ignore"``. Other columns than the chosen ones
-            are left as they are. Of sparse data the NaN that are stored are filled in, and nothing else.
+            Data with the columns seen in ``fit``, and ``missing_values="ignore"``. Columns other than the
+            chosen ones are left as they are. In sparse data only stored NaN are imputed.
 
         Returns
         -------
         frame or array of shape (n_samples, n_features)
-            The kind that came in. What is filled in lies in the range of its column in training; the scores it comes
-            from are shrunk by ``impute_penalties_``, as exact ones would follow the noise of few cells. A row in which
-            nothing is observed gets the means of the columns; a column in which nothing was observed in training
-            stays missing.
+            The same kind as X. Imputed values lie in the training range of their column. They come from scores that are
+            shrunk by ``impute_penalties_``, since exact scores would follow the noise of few cells. A row without
+            observed cells gets the column means; a column without observed cells in training stays missing.
 
         Examples
         --------
@@ -374,10 +374,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     @numpy_defaults
     def score(self, X, y=None, sample_weight=None):
-        """Return the share explained, 1 - D(X, W H) / D(X, m), with m the training means of the columns.
+        """Return the share explained, 1 - D(X, W H) / D(X, m), where m is ``column_means_``.
 
-        D is the loss of the fit, for the default |X - W H|^2 and |X - m|^2. W are the exact non-negative scores, also
-        with ``projection="linear"``.
+        D is the loss of the fit; for the default loss these are |X - W H|^2 and |X - m|^2. W are the exact
+        non-negative scores, also with ``projection="linear"``.
 
         Parameters
         ----------
@@ -484,12 +484,12 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     @_fit_context(prefer_skip_nested_validation=True)
     @numpy_defaults
     def _fit(self, X, sample_weight):
-        """Fit; return what was learned about the columns, and the scores (None where rows were left out of the fit)."""
+        """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
         learned = Columns.learn(self, X, sample_weight)
         columns = learned.columns
         self._labels, self._fitted_on_frame, self._positions = columns.labels, columns.from_frame, columns.positions
         self.variables_, self.n_components_ = columns.variables, columns.n_components
-        if learned.X is None:  # no components: no cell is looked at
+        if learned.X is None:  # no components: no cell is read
             self.components_, self.component_scales_ = np.zeros((0, len(self.variables_))), np.zeros(0)
             self.explained_, self.objective_, self.history_ = np.zeros(0), float("nan"), np.zeros(0)
             self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
@@ -510,7 +510,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         return learned, found.W if learned.whole and problem.used.all() else None
 
     def __setstate__(self, state):
-        if "loss" not in state:  # of a model from before beta_loss was called loss
+        if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         super().__setstate__(state)
 
@@ -551,7 +551,7 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     Raises
     ------
     ValueError
-        As :class:`NMFFeatures` does, and for a ``target`` that is no column or is among ``variables``.
+        As :class:`NMFFeatures` does, and for a ``target`` that is not a column, or is among ``variables``.
 
     Examples
     --------

@@ -28,8 +28,8 @@ from .core.solvers import DIVERGENCE_SOLVERS, SOLVERS, solvers_of
 from .core.starts import STARTS
 from .core.units import extremes, largest
 
-# What factorize() and NMFFeatures accept. Names are looked up when they are checked, so that new entries of a registry
-# are accepted.
+# What factorize() and NMFFeatures accept. Names are looked up at each check, so that new entries of a registry are
+# accepted.
 PARAMETERS = {
     "n_components": [Interval(Integral, 0, None, closed="left")],
     "penalty": [Interval(Real, 0, None, closed="left")],
@@ -50,7 +50,7 @@ PARAMETERS = {
 
 @dataclass(frozen=True)
 class Factorization:
-    """What :func:`factorize` found.
+    """The result of :func:`factorize`.
 
     Attributes
     ----------
@@ -61,17 +61,17 @@ class Factorization:
     objective : float
         ``objective(X, W, H, penalty, l1_ratio)``. It overflows to ``inf`` where squares of X do.
     n_iter : int
-        Passes over all rows (those over samples of them are not counted).
+        Passes over all rows (passes over samples are not counted).
     converged : bool
         Whether the stopping rule was met within ``max_iter`` passes.
     history : ndarray
-        Objective after each accepted pass over all rows, in the best start; it never rises. With missing cells it may
-        be an upper bound, met at the end; for beta outside of 1 to 2, where exact scores may be worse than those met on
-        the way, it is not below the objective of the result.
+        Objective after each accepted pass over all rows, for the best start; it never rises. With missing cells it may
+        be an upper bound, which is reached at the end. For beta outside 1 to 2 exact scores may be worse than earlier
+        ones; the history is never below the objective of the result.
     kkt_residual : float
-        How far the fit is from stationary: the largest violation of the conditions of Karush, Kuhn and Tucker by the
-        loadings, max |min(H, gradient / curvature)|, relative to the largest (of a wide table, which is transposed,
-        by the scores, before the last step).
+        How far the fit is from stationary: the largest violation of the Karush-Kuhn-Tucker conditions by the loadings,
+        max |min(H, gradient / curvature)|, relative to the largest loading. For a wide table, which is transposed, it
+        is that of the scores, before the last step.
     """
 
     W: np.ndarray
@@ -106,14 +106,14 @@ def factorize(
 ):
     """Factorise a non-negative matrix, X ~ W H with W, H >= 0.
 
-    Minimises :func:`~nmf_features.objective`. The scale between W and H, which the fit alone leaves open, is
-    the one that costs least penalty (at penalty 0, the limit of small penalties).
+    Minimises :func:`~nmf_features.objective`. The loss alone leaves the scale between W and H open; the
+    one with the least penalty is returned (at penalty 0, the limit of small penalties).
 
     Parameters
     ----------
     X : array-like or sparse matrix of shape (n_samples, n_features)
         Data, finite and non-negative. Sparse data stay sparse. float32 is kept, everything else becomes
-        float64. Never changed.
+        float64. X itself is never changed.
     n_components : int
         Number of components k, 0 or more.
     penalty : float, default 0.001
@@ -125,39 +125,39 @@ def factorize(
         "itakura-saito" (and any number up to 0) takes positive data only. A number is the beta of
         a beta-divergence. A Loss is an object such as :class:`~nmf_features.NegativeBinomial`, or one of your own.
     solver : {"auto", "hals", "newton", "mu", "als", "gradient"}, default "auto"
-        "auto" is the fast one for the loss: for Frobenius "hals", hierarchical alternating least squares with
-        extrapolation, else "newton", Newton steps on whole rows and columns. The others are those of the textbooks,
-        and far slower: "mu", Lee and Seung's multiplicative updates, for every loss; and for Frobenius "als", least
-        squares cut off at zero, which may rise and keeps the best loadings it met, and "gradient", projected gradient
-        descent. "newton" takes p k^2 / 2 numbers more than the data, but for sparse data with "kullback-leibler".
+        "auto" is the fast solver for the loss: for Frobenius "hals", hierarchical alternating least squares with
+        extrapolation, else "newton", Newton steps on whole rows and columns. The others are textbook methods, and far
+        slower: "mu", Lee and Seung's multiplicative updates, for every loss; and for Frobenius "als", least squares
+        cut off at zero, whose objective may rise and which keeps the best loadings, and "gradient", projected gradient
+        descent. "newton" stores p k^2 / 2 numbers besides the data, except for sparse data with "kullback-leibler".
     learning_rate : float, optional
-        Fixed step of ``solver="gradient"``. None: found anew at each step, so that the objective never rises.
+        Fixed step of ``solver="gradient"``. None: chosen anew at each step, so that the objective never rises.
     init : {"auto", "nnsvd-lrc", "nndsvda", "random"} or array-like of shape (n_components, n_features)
         Where the loadings start. "auto", the default, tries starts one after the other, always the same ones, until the
-        best minimum that is met has been met several times: from singular vectors, from rotations of them, and from the
-        best minimum so far with one component replaced; where there are many rows, on a sample of them first. For
+        best minimum found has been reached several times: from singular vectors, from rotations of them, and from the
+        best minimum so far with one component replaced. If there are many rows, a sample of them comes first. For
         textbook solvers, very wide or sparse data, and unstored cells it takes the better of "nnsvd-lrc" and "nndsvda".
-        A named or given start runs alone: from singular vectors (deterministic), at random, or as given.
+        A named or given start is used alone: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
-        How many starts are run to the end, of which the best by objective is kept. With "auto" they are the best of as
-        many times more that are tried. Else the first is ``init``, and the others are random.
+        How many starts are run to the end; the best by objective is kept. With "auto" that many times more starts are
+        tried, and the best of them run to the end. Else the first start is ``init``, and the others are random.
     max_iter : int, default 1000
-        Most passes over the data for each start, and n / m times as many over each sample of m of its n rows.
+        Most passes over the data for each start; over a sample of m of its n rows, n / m times as many.
     tol : float, default 1e-5
-        Stop when the objective falls by less than this share of itself per pass (mean of five, of two where samples
-        went before) and the KKT residual of the loadings, relative to the largest, is below its square root.
+        Stop when the objective falls by less than this share of itself per pass (mean of five, or of two after
+        samples) and the KKT residual of the loadings, relative to the largest, is below the square root of ``tol``.
     random_state : int, RandomState instance or None, default None
         Seed of the random starts. "auto" uses none.
     n_jobs : int or None, default None
         Threads. None: as many as the process may use (its CPU affinity, and ``OMP_NUM_THREADS`` if set). The
         result is the same, bit for bit, for any number.
     missing_values : {"raise", "ignore", "unstored"}, default "raise"
-        What NaN in X means: an error, or cells that were not observed and are left out. With "unstored" so are the
-        cells that a sparse X does not store (ratings, say), which are zeros otherwise. A row in which nothing was
-        observed has NaN scores.
+        What NaN in X means: an error, or cells that were not observed and are left out. With "unstored" the cells
+        that a sparse X does not store (ratings, say) are left out as well; otherwise they are zeros. A row without
+        observed cells has NaN scores.
     sample_weight : array-like of shape (n_samples,), optional
-        Weights of the rows, 0 or more. A row of weight 2 counts as the row twice, a row of weight 0 as none (it gets
-        scores all the same).
+        Weights of the rows, 0 or more. A row of weight 2 counts like two such rows. A row of weight 0 does not count,
+        but still gets scores.
     beta_loss : same as loss, optional
         Another name of ``loss``, as in scikit-learn's ``NMF``.
 
@@ -170,9 +170,9 @@ def factorize(
     ------
     ValueError
         If X has NaN (and ``missing_values="raise"``), infinite or negative entries, no rows or no columns, or no
-        observed cell in any row that counts; zeros where the loss is infinite there; where cells are missing, columns
-        more than 100 decades apart (12 in single precision); if ``init`` does not fit, or the solver does not know the
-        loss; or for weights that are negative, not finite, all zero or not one for each row.
+        observed cell in any row that counts; if X has zeros and the loss is infinite there; if cells are missing and
+        columns are more than 100 decades apart (12 in single precision); if ``init`` does not fit, or the solver does
+        not support the loss; or for weights that are negative, not finite, all zero or not one for each row.
         ``InvalidParameterError``, a ValueError, for parameters of a wrong type or out of range.
 
     Warns
@@ -260,7 +260,7 @@ def factorize(
 
 
 def check_solver(solver, learning_rate, loss, missing):
-    """Refuse a solver that cannot minimise the loss, and a learning rate that would do nothing."""
+    """Refuse a solver that cannot minimise the loss, and a learning rate that would have no effect."""
     if learning_rate is not None and solver != "gradient":
         raise ValueError(f'learning_rate={learning_rate} is of use with solver="gradient" only; solver is {solver!r}.')
     known = solvers_of(loss, missing)
@@ -270,7 +270,7 @@ def check_solver(solver, learning_rate, loss, missing):
 
 
 def free_scale(fit, problem):
-    """Return the scales that balance a fit without penalty, where they are free; ones for a fit with a penalty."""
+    """Return the scales that balance a fit without penalty, which leaves them free; ones for a fit with penalty."""
     if any(problem.strengths):
         return np.ones(len(fit.H))
     by_row, by_column = penalised_counts(problem.X, problem.missing, problem.weights)

@@ -1,10 +1,10 @@
-"""From scaled rows to components in the form that is shown, and from these to the scores of other rows.
+"""From scaled rows to components in canonical form, and from these to the scores of other rows.
 
-    problem_of -> solve -> canonical          what a fit is made of
+    problem_of -> solve -> canonical          the steps of a fit
     scores_of                                 scores of any rows
 
-A solver ends with the balanced pair, which minimises the objective. What is shown is the canonical one, so that the
-same data give the same features: the loadings of a component sum to 1, its scores take up the size, and the largest
+A solver ends with the balanced pair, which minimises the objective. Users see the canonical pair, so that the same data
+give the same features: the loadings of a component sum to 1, its scores carry the scale, and the largest component
 comes first. ``scales``, s, lead back: ``W / s`` and ``s[:, None] * H`` are the balanced pair.
 """
 
@@ -28,7 +28,7 @@ OPTIONS = ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "rand
 
 @dataclass(frozen=True)
 class Components:
-    """The canonical form of a fit, and what it says about the data; as the attributes of NMFFeatures."""
+    """The canonical form of a fit, and numbers that describe it; they become attributes of NMFFeatures."""
 
     W: np.ndarray
     H: np.ndarray
@@ -40,7 +40,7 @@ class Components:
 
 
 def problem_of(columns, X, weights=None):
-    """Return what is minimised on scaled rows, by the parameters of the model that the columns belong to."""
+    """Return the Problem of scaled rows, with the parameters of the model that the columns belong to."""
     model, n_counted = columns.model, columns.n_counted
     missing = missing_of(X, n_counted, model.missing_values)
     check_solver(model.solver, model.learning_rate, columns.loss, missing)
@@ -57,7 +57,7 @@ def problem_of(columns, X, weights=None):
 
 
 def solve(model, problem, k, **others):
-    """Fit k components by the parameters of a model, or by ``others`` in their place."""
+    """Fit k components with the parameters of a model, or with ``others`` in their place."""
     return fit_loadings(problem, k, **({name: getattr(model, name) for name in OPTIONS} | others))
 
 
@@ -67,7 +67,7 @@ def canonical(fit, problem, n_counted):
     W, H = fit.U, fit.H / fit.sums[:, None]
     v = np.ones(len(W)) if weights is None else weights
     by_row, by_column = penalised_counts(X, missing, v)
-    scales = free_scale(fit, problem)  # before the scores change places
+    scales = free_scale(fit, problem)  # before the scores are reordered
     # Largest total amount first, ties by the column of the largest loading.
     order = np.lexsort((H.argmax(axis=1), -product(v, W)))
     for rows in row_blocks(W, 0):  # in place: W may be large
@@ -98,11 +98,11 @@ def canonical(fit, problem, n_counted):
 
 
 def _impute_penalties(residual, mean_scores, n_cells):
-    """Return sigma^2 / mean(w)^2: the squared residual of a cell over the squared mean of the scores.
+    """Return sigma^2 / mean(w)^2: the mean squared residual of a cell over the squared mean of the scores.
 
-    For losses other than least squares the residual is twice the divergence.
-    Scores that follow few cells exactly follow their noise. These are the L2 strengths of normal noise and a
-    normal prior as wide as the exponential one with the same mean; without noise they are zero.
+    For other losses than least squares, twice the divergence takes the place of the squared residual. Scores that fit
+    few cells exactly also fit their noise. These are the L2 strengths for normal noise and a normal prior as wide as
+    the exponential one with the same mean; without noise they are zero.
     """
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         found = residual / n_cells / np.square(mean_scores)
@@ -110,9 +110,9 @@ def _impute_penalties(residual, mean_scores, n_cells):
 
 
 def _explained(X, W, H, weights, missing, loss):
-    """Return the share of the sum of squares that each component explains; of the sum, for other losses.
+    """Return the share of the sum of squares (for other losses, of the sum) that each component explains.
 
-    <WH, w_t h_t> / |X|^2, or sum(x w_t h_t / (WH)) / sum(x), over the observed cells, rows weighted.
+    <WH, w_t h_t> / |X|^2, or sum(x w_t h_t / (WH)) / sum(x), over the observed cells, with row weights.
     """
     V = W if weights is None else W * weights[:, None]
     if loss.squares and (missing is None or (sparse.issparse(X) and not leaves_out_unstored(missing))):
@@ -141,7 +141,7 @@ def _explained(X, W, H, weights, missing, loss):
 
 
 def scores_of(columns, X, prior=0.0):
-    """Return the exact scores of scaled rows: they minimise the balanced pair's objective, seen from the canonical one.
+    """Return the exact scores of scaled rows: they minimise the objective of the balanced pair, in canonical form.
 
     ``prior`` holds L2 strengths that are added for rows with missing cells.
     """

@@ -1,7 +1,7 @@
-"""From frames to matrices, and back with index, names and dtypes. The only importer of narwhals.
+"""From frames to matrices, and back with index, names and dtypes. Only this module imports narwhals.
 
-A table is a pandas or polars DataFrame (or another that narwhals knows) or a NumPy array. Columns are known
-by position; their labels are for errors and results. The caller's table is never changed.
+A table is a pandas or polars DataFrame (or another that narwhals knows) or a NumPy array. Columns are
+identified by position; their labels are used in errors and results. The caller's table is never changed.
 """
 
 import narwhals as nw
@@ -28,8 +28,8 @@ def is_frame(X):
 def check_table(estimator, X, reset, dtype=None, seen=None):
     """Check the form of X by scikit-learn's rules (names, number of columns, rows at fit); return it as a table.
 
-    An array becomes one of ``dtype`` (None: its own). ``seen`` holds the labels of the frame in ``fit``, if it was one.
-    What the cells hold is checked by :func:`to_matrix`.
+    An array is converted to ``dtype`` (None: not at all). ``seen`` holds the labels of the frame in ``fit``, if it was
+    one. The cells are checked by :func:`to_matrix`.
     """
     if not is_frame(X):
         return validate_data(
@@ -65,7 +65,7 @@ def labels(X):
 
 
 def numeric_positions(X):
-    """Return the positions of the numeric columns; booleans are not numbers here. All columns of an array."""
+    """Return the positions of the numeric columns (booleans are not numbers here), or of all columns of an array."""
     if not is_frame(X):
         return labels(X)
     return [j for j in range(len(labels(X))) if _is_numeric(_column(X, j))]
@@ -91,7 +91,7 @@ def to_matrix(X, positions, missing_values=None):
     """Return the columns at ``positions`` as a float matrix, and whether it is a copy that may be changed.
 
     float32 if every column is of single precision, else float64. Missing cells are NaN, if ``missing_values`` is
-    "ignore"; else ("raise", or None where the caller has no such choice) they are refused, as infinite ones always are.
+    "ignore"; else ("raise", or None if the caller has no such choice) they are refused, as infinite ones always are.
     """
     names = labels(X)
     if is_frame(X):
@@ -105,7 +105,7 @@ def to_matrix(X, positions, missing_values=None):
     if sparse.issparse(matrix):
         matrix = without_duplicates(matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64))
     cells = matrix.data if sparse.issparse(matrix) else matrix
-    for start in range(0, len(cells), CHUNK_ROWS):  # a quick look; then the columns at fault
+    for start in range(0, len(cells), CHUNK_ROWS):  # a quick check; if it fails, find the columns
         with np.errstate(over="ignore"):
             total = cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)
         if not np.isfinite(total):
@@ -145,7 +145,7 @@ class Rows:
 
 
 def readable_by_rows(X, positions):
-    """Whether :class:`Rows` can read the columns: not sparse ones, nor those of an array that is not of floats."""
+    """Whether :class:`Rows` can read the columns: not if they are sparse, or in an array that is not of floats."""
     if is_frame(X):
         return not _all_sparse([_column(X, int(j)) for j in positions])
     return not sparse.issparse(X) and X.dtype in (np.float32, np.float64)

@@ -26,12 +26,12 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         values are then an error.
     scale : {"std", "max", "mean", "robust"} or None, default "std"
         What the shifted columns are divided by: their standard deviation (ddof=0), largest value (with
-        ``shift="min"`` this is min-max scaling), mean, or 99 % quantile, where values above it are cut off
-        (for heavy tails; where that quantile is 0 the largest value serves). None divides by nothing.
+        ``shift="min"`` this is min-max scaling), mean, or 99 % quantile, above which values are cut off
+        (for heavy tails; if that quantile is 0 the largest value is used). None does not divide.
     out_of_range : {"clip", "warn", "raise"}, default "clip"
         What happens to new values below the training minimum (below 0 with ``shift=None``; with
-        ``shift="split"`` there is no bound): raise them to it silently, with a warning that counts them, or
-        refuse them.
+        ``shift="split"`` there is no bound): they are raised to it silently, or with a warning that counts them, or
+        they are refused.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    Constant columns carry nothing: they become 0, and ``inverse_transform`` restores their constant.
+    Constant columns carry no information: they become 0, and ``inverse_transform`` restores their constant.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
             Training data, all numeric. Sparse data stay sparse, with ``shift=None``.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the rows, 0 or more; rows of weight 0 are left out, of the minima too.
+            Weights of the rows, 0 or more; rows of weight 0 are left out, from the minima too.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         Returns
         -------
         frame or array of shape (n_samples, n_features), twice as wide with ``shift="split"``
-            The kind that came in, with its index; float32 where all columns were.
+            The same kind as X, with its index; float32 if all columns were.
         """
         check_is_fitted(self)
         self._validate_params()

@@ -3,7 +3,7 @@
     z = max(x - offset, 0) / factor          shift = "min" or None
     z+ = max(x - offset, 0) / factor+,  z- = max(offset - x, 0) / factor-         shift = "split"
 
-Constant columns carry nothing: they become 0 and come back as their constant.
+Constant columns carry no information: they become 0, and are restored to their constant.
 """
 
 from importlib import import_module
@@ -36,8 +36,8 @@ class Scaling:
     def learn(cls, X, shift, scale, names, weights=None, unstored=False):
         """Learn offset and factor of every column of a matrix with at least one row; weights are positive.
 
-        Missing cells are left out: NaN, and with ``unstored`` what sparse X does not store. A column in which nothing
-        is observed counts as constant.
+        Missing cells are left out: NaN, and with ``unstored`` what sparse X does not store. A column without
+        observed cells counts as constant.
         """
         if sparse.issparse(X):
             if shift is not None:
@@ -70,7 +70,7 @@ class Scaling:
         doubled = np.repeat(constant, 2) if split else constant
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
-        with np.errstate(invalid="ignore"):  # from columns in which nothing is observed
+        with np.errstate(invalid="ignore"):  # from columns without observed cells
             factor = np.ones(state.size) if scale is None else SCALES[scale](X, state, weights, unstored)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
@@ -93,7 +93,7 @@ class Scaling:
         return z
 
     def apply(self, X, out_of_range, names, overwrite=False):
-        """Return the scaled matrix; in place of X where ``overwrite`` allows and the width stays."""
+        """Return the scaled matrix, in the memory of X if ``overwrite`` allows it and the width is the same."""
         bound = np.where(self.constant, self.minimum, self.offset)
         if self.bounded and out_of_range != "clip":
             below = np.zeros(X.shape[1], dtype=int)
@@ -123,7 +123,7 @@ class Scaling:
 
     def _scaled(self, X, overwrite):
         if sparse.issparse(X):
-            if self.constant.any():  # constant columns carry nothing, so none of their cells are stored
+            if self.constant.any():  # constant columns carry no information, so none of their cells are stored
                 kept = ~self.constant[X.indices]
                 ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr].astype(X.indptr.dtype)
                 X = sparse.csr_array((X.data[kept], X.indices[kept], ends), shape=X.shape)
@@ -145,7 +145,7 @@ class Scaling:
         return Z
 
     def invert(self, Z):
-        """Return the matrix in original units; a sparse one is filled only if a column was constant."""
+        """Return the matrix in original units; a sparse one becomes dense only if a column was constant."""
         if sparse.issparse(Z) and not self.offset.any():
             return sparse.csr_array(Z.multiply(self.factor)).astype(Z.dtype)
         Z = Z.toarray() if sparse.issparse(Z) else Z
@@ -161,7 +161,7 @@ class Scaling:
 
 
 class ScaledRows:
-    """A table whose rows are read and scaled a slice at a time, when they are asked for; it is never copied whole."""
+    """A table whose rows are read and scaled on demand, a slice at a time; it is never copied as a whole."""
 
     def __init__(self, rows, scaling, names):
         self.rows, self.scaling, self.names = rows, scaling, names
@@ -192,7 +192,7 @@ def means(X, function, weights):
 
 
 def _sparse_extremes(X, unstored):
-    """Least and largest observed value of every column."""
+    """Return the smallest and the largest observed value of every column."""
     if not unstored:
         return min_max_axis(X, axis=0, ignore_nan=True)
     by_column, observed = X.tocsc(), np.zeros((2, X.shape[1]))
@@ -203,7 +203,7 @@ def _sparse_extremes(X, unstored):
 
 
 def sparse_means(X, cells, weights, unstored):
-    """Return column means over observed cells; what is not stored is zero, NaN is not observed."""
+    """Return column means over observed cells; NaN is missing; unstored cells are 0, or missing if ``unstored``."""
     p, holes = X.shape[1], np.isnan(cells)
     v = np.ones(len(cells)) if weights is None else np.repeat(weights, np.diff(X.indptr))
     observed = np.bincount(X.indices[~holes], v[~holes], minlength=p)
@@ -218,7 +218,7 @@ def sparse_means(X, cells, weights, unstored):
 
 
 def _without_last_bits(values):
-    """Round means of rows: the last bits depend on the order of the rows, and fits depend on these bits."""
+    """Round means over rows: their last bits depend on the order of the rows, and fits depend on these bits."""
     mantissa, exponent = np.frexp(values)
     return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
 
@@ -246,7 +246,7 @@ def _std(X, state, weights, unstored):
 
 
 def _quantile(values, weights):
-    """Return the least value that has the share QUANTILE of the weight at or below it ("inverted_cdf")."""
+    """Return the smallest value that has the share QUANTILE of the weight at or below it ("inverted_cdf")."""
     observed = ~np.isnan(values)
     if not observed.all():
         values, weights = values[observed], None if weights is None else weights[observed]

@@ -10,7 +10,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def shared(name):
-    """Read a reference table; skip where the reference data is not beside the repository."""
+    """Read a reference table; skip the test if the reference data is not beside the repository."""
     path = SHARED / name
     if not path.exists():
         pytest.skip(f"reference data {name} is not there: expected a folder 'shared' beside the repository")
@@ -24,13 +24,13 @@ def ames():
 
 @pytest.fixture(scope="session")
 def ames_range():
-    """The 33 numeric predictors of Ames, min-maxed."""
+    """The 33 numeric predictors of Ames, min-max scaled."""
     return shared("r_reference/b_X_range.csv.gz").to_numpy()
 
 
 @pytest.fixture
 def table():
-    """A small mixed table with an index of its own."""
+    """A small table of mixed types, with an index of its own."""
     rng = np.random.default_rng(0)
     W, H = rng.gamma(1, 1, (40, 3)), rng.gamma(0.5, 1, (3, 6))
     frame = pd.DataFrame(W @ H + 0.05 * rng.uniform(size=(40, 6)), columns=[f"c{j}" for j in range(6)])

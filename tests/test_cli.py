@@ -1,4 +1,4 @@
-"""The command line: what it writes equals what Python gives, and what goes wrong is one line and exit code 2."""
+"""The command line: it writes what Python returns, and a mistake gives one line and exit code 2."""
 
 import errno
 import gzip

@@ -1,4 +1,4 @@
-"""The factorisation: truths of mathematics, and scikit-learn as the peer."""
+"""The factorisation: mathematical facts, and comparison with scikit-learn."""
 
 import re
 import warnings

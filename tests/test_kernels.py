@@ -1,4 +1,4 @@
-"""Compiled loops beside plain ones."""
+"""Compiled loops compared with plain ones."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Every loss with a name, and what they all hold to: an entry in LOSSES is tested the day it is made."""
+"""Every named loss, and the properties that all of them share: a new entry in LOSSES is tested at once."""
 
 import pickle
 import sys

@@ -1,4 +1,4 @@
-"""Among neighbours, for real: feature-engine before it, a regression after it, a search around it."""
+"""Together with real neighbours: feature-engine before it, a regression after it, a search around it."""
 
 import joblib
 import numpy as np

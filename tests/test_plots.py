@@ -1,4 +1,4 @@
-"""Pictures: the numbers drawn are those of the estimator, and what is not drawn is said."""
+"""Plots: the numbers drawn are those of the estimator, and anything left out is reported."""
 
 import subprocess
 import sys

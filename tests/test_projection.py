@@ -1,4 +1,4 @@
-"""Scores of rows: exact, and independent of their neighbours."""
+"""Scores of rows: exact, and independent of other rows."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,6 @@
-"""What holds for any table and any settings: hypothesis looks for frames that break it.
+"""Properties that hold for any table and any settings: hypothesis looks for frames that break them.
 
-``NMF_FEATURES_EXAMPLES=20000 python -m pytest tests/test_properties.py`` tries as many, and others each time.
+``NMF_FEATURES_EXAMPLES=20000 python -m pytest tests/test_properties.py`` tries that many, and different ones each time.
 """
 
 import os

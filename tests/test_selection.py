@@ -1,4 +1,4 @@
-"""Choosing components and penalty, and stability: known answers, hidden cells that stay hidden, and what is said."""
+"""Choosing components and penalty, and stability: known answers, hidden cells that stay hidden, and messages."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The solvers of the textbooks, and the worked examples that go with them."""
+"""The textbook solvers, and the worked examples that go with them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tables: the loop asks nothing else of the data. Shown by one that keeps blocks and scores on disk."""
+"""Tables: the loop needs nothing else from the data, as shown by one that keeps blocks and scores on disk."""
 
 import weakref
 

@@ -1,4 +1,4 @@
-"""Threads: the same bits in any of them, and nothing of BLAS is touched."""
+"""Threads: the same bits in any of them, and the settings of BLAS are left alone."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

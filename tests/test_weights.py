@@ -1,4 +1,4 @@
-"""Row weights: 2 is the row twice, 0 is the row left out, everywhere that rows are summed."""
+"""Row weights: a weight of 2 counts a row twice, 0 leaves it out, wherever rows are summed."""
 
 import numpy as np
 import pandas as pd

@@ -1,1 +1,1 @@
-"""The factorisation itself, on plain arrays: nothing here knows dataframes, estimators or plots."""
+"""The factorisation itself, on plain arrays, without dataframes, estimators or plots."""

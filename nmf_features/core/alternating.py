@@ -1,17 +1,17 @@
-"""Solvers for least squares: both halves of a pass are one problem, solved in turn.
+"""Solvers for least squares: both halves of a pass are the same problem, solved in turn.
 
     minimise  1/2 |X - W H|^2 + penalty(W) + penalty(H),   W >= 0, H >= 0
 
-Given H the rows of W are independent; given W, H depends on X through W'X and W'W, sums over rows. Both halves are the
-same problem,
+Given H, the rows of W are independent. Given W, H depends on X only through W'X and W'W, sums over rows. Both halves
+are the same problem,
 
     minimise over F >= 0:   1/2 tr(F' A F) - tr(F' B) + l1 sum(F),        A (k x k), B (k x m), l1 (m)
 
 with F = W', A = HH' + l2, B = HX' for the scores, and F = H, A = W'W + l2, B = W'X for the loadings (l1 is one number
 where nothing is missing). A solver is a way to improve F, given A, B and l1.
 
-Missing cells are filled with what the current factors say of them, at each pass: what is minimised then is never below
-the objective over the observed cells, and equal to it where it touches (expectation and maximisation, EM).
+Missing cells are imputed from the current factors in each pass. The objective of the completed table is a majoriser of
+the objective over the observed cells: never below it, and equal to it at these factors (expectation-maximisation, EM).
 
 References: A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and
 tensor factorizations; N. Gillis and F. Glineur (2012) for several sweeps per product with X.
@@ -26,33 +26,35 @@ from .products import gram, inner, product
 
 
 class Statistics(NamedTuple):
-    """Sums over rows (weighted, where rows have weights): all that the loadings need to know of X."""
+    """Sums over rows, with row weights: the loadings depend on X through these alone."""
 
     WtW: np.ndarray  # k x k
     WtX: np.ndarray  # k x p
-    W_sums: np.ndarray  # k; this and the next with the share of a row's cells that is observed, as in the penalty
+    W_sums: np.ndarray  # k; here and in the next rows count by their observed share, as in the penalty
     W_squares: np.ndarray  # k
-    squared_norm: np.ndarray  # |X|^2, what is missing filled in
+    squared_norm: np.ndarray  # |X|^2, with missing cells imputed
 
 
 def weighted_sums(block, Wt):
-    """Return the weighted scores of a block and their sums and squares, as they count in the penalty."""
+    """Return the weighted scores of a block, and their sums and sums of squares as in the penalty."""
     weighted = Wt.copy() if block.weights is None else Wt * block.counts
     v = np.broadcast_to(block.observed, Wt.shape[1:])
     return weighted, *(product(q, v).astype(np.float64) for q in (weighted, weighted * Wt))
 
 
 class Solver:
-    """What the loop (descent.py) asks of any solver, which sees blocks of rows and sums over them, never the loop.
+    """What the loop (descent.py) needs from any solver, which sees blocks of rows and sums over them, never the loop.
 
-    ``descends`` says whether a pass can only lower the objective, ``extrapolates`` whether loadings may be
-    extrapolated between passes (and may then shrink to the share ``floor`` of what they were), ``positive`` whether
-    zeros would stay zeros, so that it must start without any, ``lifts`` whether loadings must all the same, and
-    ``blank`` what unknown scores are where zeros would stay. ``convex`` says whether the problem of the scores is
-    (else exact ones may be worse than those at hand), ``sums_squares`` whether statistics tell the loss, as those of
-    least squares do, ``rough`` whether single precision will do on the way, and ``takes_back`` whether a pass that
-    raised the objective is taken back. ``per_stored`` says whether of a sparse table only stored cells are looked at:
-    then loadings are improved column by column of it.
+    - ``descends``: a pass can only lower the objective.
+    - ``extrapolates``: loadings may be extrapolated between passes, but not below the share ``floor`` of their values.
+    - ``positive``: zeros would stay zeros, so the solver must start without any; scores that are all zero then start
+      at ``blank``.
+    - ``lifts``: the loadings, at least, must start without zeros.
+    - ``convex``: the problem of the scores is convex; else exact scores may be worse than the current ones.
+    - ``sums_squares``: the statistics give the loss, as for least squares.
+    - ``rough``: single precision is good enough on the way.
+    - ``takes_back``: a pass that raised the objective is undone.
+    - ``per_stored``: only stored cells of a sparse table are read, and loadings are improved by blocks of columns.
     """
 
     descends, extrapolates, positive, lifts, convex, sums_squares, rough = True, True, False, False, True, True, False
@@ -62,22 +64,22 @@ class Solver:
         """Note that the last pass lowered the objective."""
 
     def rejected(self, times):
-        """Note that the last pass, and ``times`` in a row, did not lower the objective."""
+        """Note that the last ``times`` passes in a row did not lower the objective."""
 
 
 class Alternating(Solver):
-    """What the solvers for least squares share: both halves of a pass as one problem, and what is known after it."""
+    """What the solvers for least squares share: both halves of a pass as one problem, and their statistics."""
 
     def size(self, block):
-        """Return the size of the terms in a block's loss."""
+        """Return the magnitude of the terms in a block's loss."""
         return block.squared_norm()
 
     def per_row(self, k):
-        """Return how many numbers a pass keeps for each row beside its cells."""
+        """Return how many numbers a pass keeps for each row besides its cells."""
         return 2 * k
 
     def context(self, H, strengths):
-        """Return what all blocks need to know of the loadings."""
+        """Return what the updates of all blocks need from the loadings."""
         return plus_diagonal(gram(H), strengths.l2_W)
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
@@ -88,12 +90,12 @@ class Alternating(Solver):
                 block.fill(Wt, H)
             HXt = block.loadings_times(H)
             if strengths.l2_W and block.missing is not None:
-                HXt += strengths.l2_W * (1 - block.observed) * Wt  # the penalty that is missing is filled in as well
+                HXt += strengths.l2_W * (1 - block.observed) * Wt  # the missing penalty is completed likewise
             self.improve(Wt, A, HXt, l1, block.counts, sweeps, enough)
         return self._sums(block, Wt)
 
     def statistics(self, block, Wt, H):
-        """Return what the loadings need to know of a block whose scores are good."""
+        """Return the statistics of a block for the scores as they are."""
         block.fill(Wt, H)
         return self._sums(block, Wt)
 
@@ -106,7 +108,7 @@ class Alternating(Solver):
         return Statistics(WtW, block.scores_times(weighted), sums, squares, np.array(block.squared_norm()))
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
-        """Return better loadings; touches no data. ``observed`` is the share of each column that is (None: all)."""
+        """Return improved loadings; reads no data. ``observed`` is the observed share of each column (None: 1)."""
         A, B, l1 = self._problem(H, stats, strengths, observed)
         H = H.copy()
         self.improve(H, A, B, l1, np.ones(H.shape[1]), sweeps, enough)
@@ -134,10 +136,10 @@ def plus_diagonal(A, value):
 
 
 class HALS(Alternating):
-    """Hierarchical alternating least squares: each component is minimised exactly, in turn, in several sweeps.
+    """Hierarchical alternating least squares: each component in turn is minimised exactly, in several sweeps.
 
-    The objective never rises. Sweeps cost little beside the product with X, so several are made per product,
-    until one changes less than the share ``enough`` of what the first one did.
+    The objective never rises. Sweeps cost little compared with the product with X, so several are made per product,
+    until the change of one is less than the share ``enough`` of the first one's change.
     """
 
     rough = True
@@ -155,8 +157,8 @@ class HALS(Alternating):
 class Multiplicative(Alternating):
     """Multiplicative updates, F <- F * B / (A F + l1), one for the scores and one for the loadings in a pass.
 
-    The objective never rises, and nothing becomes negative, or zero; what is zero would stay so, and is lifted at the
-    start. Slow, and the most read.
+    The objective never rises, and entries never become negative or zero. Zeros would stay zero, so they are raised at
+    the start. The method is slow, but the best known.
 
     Reference: D. D. Lee and H. S. Seung (2001), Algorithms for non-negative matrix factorization.
     """
@@ -170,9 +172,9 @@ class Multiplicative(Alternating):
 
 
 class AlternatingLeastSquares(Alternating):
-    """Alternating least squares: the unconstrained minimiser, cut off at zero.
+    """Alternating least squares: the unconstrained minimiser, with negative entries set to zero.
 
-    No descent method: the objective may rise, so the best loadings met are kept and the residual is reported.
+    This is not a descent method: the objective may rise, so the best loadings are kept and the residual is reported.
 
     Reference: M. W. Berry et al. (2007), Algorithms and applications for approximate nonnegative matrix
     factorization.
@@ -181,7 +183,7 @@ class AlternatingLeastSquares(Alternating):
     descends = extrapolates = False
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
-        """Solve A F = B - l1 and cut off."""
+        """Solve A F = B - l1 and set negative entries to zero."""
         limits = np.finfo(A.dtype)
         ridge = 10 * limits.eps * max(np.trace(A), limits.tiny) * np.eye(len(A), dtype=A.dtype)
         F[:] = np.maximum(product(np.linalg.inv(A + ridge), B - l1), 0)
@@ -191,7 +193,7 @@ class Gradient(Alternating):
     """Projected gradient descent: F <- max(F - rate * (A F - B + l1), 0), once in each half of a pass.
 
     Without a ``learning_rate`` each step starts from the inverse mean curvature and is halved until the objective
-    falls as much as it must. A fixed rate may be too large: then the objective rises and the best loadings are kept.
+    falls enough. A fixed rate may be too large: then the objective rises, and the best loadings are kept.
 
     Reference: C.-J. Lin (2007), Projected gradient methods for nonnegative matrix factorization.
     """
@@ -210,14 +212,14 @@ class Gradient(Alternating):
         curvature = np.trace(A) / len(A)
         while curvature > 0:
             step = np.maximum(F - gradient / curvature, 0) - F
-            if inner(step, product(A, step)) <= curvature * inner(step, step):  # the quadratic lies under its bound
+            if inner(step, product(A, step)) <= curvature * inner(step, step):  # the quadratic lies below its bound
                 F += step
                 return
             curvature *= 2
 
 
 def stationarity(F, A, B):
-    """Largest violation max |min(F, gradient / curvature)|, relative to max F: 0 where the KKT conditions hold."""
+    """Return max |min(F, gradient / curvature)| / max F: the KKT residual, 0 at a stationary point."""
     top = F.max(initial=0.0)
     if top == 0:
         return 0.0 if B.max(initial=0.0) <= 0 else np.inf

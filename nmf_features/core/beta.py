@@ -2,10 +2,10 @@
 
     beta = 2    1/2 (x - y)^2                                            "frobenius"
     beta = 1    x log(x / y) - x + y                                     "kullback-leibler", for counts
-    beta = 0    x / y - log(x / y) - 1                                   "itakura-saito", of ratios only
+    beta = 0    x / y - log(x / y) - 1                                   "itakura-saito", depends on x / y only
     others      (x^beta + (beta - 1) y^beta - beta x y^(beta - 1)) / (beta (beta - 1))
 
-Nothing else looks at beta: who needs to know something of a loss asks the loss.
+Nothing else looks at beta: other modules ask the loss for what they need to know.
 
 Reference: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
 """
@@ -36,17 +36,17 @@ class BetaDivergence(Loss):
 
     @property
     def name(self):
-        """What messages call it."""
+        """The name in messages."""
         return NAMES.get(self.beta, self.beta)
 
     @property
     def squares(self):
-        """Whether it is 1/2 (x - y)^2: then W'W and W'X are all that the loadings need to know."""
+        """Whether it is 1/2 (x - y)^2: then the loadings depend on the data through W'W and W'X alone."""
         return self.beta == 2
 
     @property
     def counts(self):
-        """Whether it is x log(x / y) - x + y: then a zero adds y alone."""
+        """Whether it is x log(x / y) - x + y: then a zero cell costs y."""
         return self.beta == 1
 
     @property
@@ -56,7 +56,7 @@ class BetaDivergence(Loss):
 
     @property
     def by_ratio(self):
-        """Whether cells count by their ratio to the fit, small ones as much as large ones."""
+        """Whether cells are compared with their fit by ratio, so that small ones count as much as large ones."""
         return self.beta < 1
 
     @property
@@ -66,21 +66,21 @@ class BetaDivergence(Loss):
 
     @property
     def spares_zeros(self):
-        """Whether it is finite where the fit is zero, too."""
+        """Whether it is also finite where the fit is zero."""
         return self.beta > 1
 
     @property
     def degree(self):
-        """The loss of c x and c y is c^degree times that of x and y."""
+        """The power in d(c x, c y) = c^degree d(x, y)."""
         return self.beta
 
     @property
     def power(self):
-        """What power of its cells says how much a row counts."""
+        """The power of the cells by which a row is measured when rows are sampled."""
         return min(max(self.beta, 0.0), 2.0)
 
     def of_cells(self, x, y):
-        """Return the loss of every cell, NaN where x is."""
+        """Return the loss of every cell, NaN where x is NaN."""
         beta = self.beta
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             if beta == 2:
@@ -94,7 +94,7 @@ class BetaDivergence(Loss):
             return D if beta > 0 else np.where((x > 0) & (y == 0), np.inf, D)
 
     def slopes_of_cells(self, x, y):
-        """Return slope, its positive part, and curvature."""
+        """Return the slope of every cell's loss, its positive part, and a curvature."""
         beta = self.beta
         if beta == 1:
             ratio = x / y
@@ -106,27 +106,27 @@ class BetaDivergence(Loss):
         if 1 < beta < 2:
             return slope, above, (beta - 1) * y ** (beta - 2) + (2 - beta) * x * y ** (beta - 3)
         expected = y ** (beta - 2)
-        second = (beta - 1) + (2 - beta) * x / y  # derivative over the expected one; negative where the loss is concave
+        second = (beta - 1) + (2 - beta) * x / y  # second derivative / expected; negative where the loss is concave
         return slope, above, expected * np.maximum(second, LEAST_CURVATURE)
 
     def size_of_cells(self, x):
-        """Return the size of the terms in the loss of every cell: its rounding is a share of that."""
+        """Return the magnitude of the terms in every cell's loss: rounding errors are proportional to it."""
         return np.power(x, self.beta, out=np.zeros(x.shape), where=x > 0)
 
     def least_fit(self, mean, least):
-        """Return what keeps the fit off zero, where slopes are infinite, for the mean and the least positive cell."""
+        """Return a lower bound that keeps the fit off zero, given the mean and the smallest positive cell."""
         return np.minimum(1e-12 * mean, 1e-4 * least) if self.by_ratio else 1e-12 * mean
 
     def exponent(self, squared):
-        """Return the power of a multiplicative step with which it cannot raise the objective.
+        """Return the exponent with which a multiplicative step cannot raise the objective.
 
-        That is 1 / (a - b), a and b being the highest and the lowest power of F in what bounds the objective there.
-        Where the penalty is ``squared`` the highest one is 2 at least.
+        It is 1 / (a - b), where a and b are the highest and the lowest power of F in the majoriser. With an L2 penalty
+        (``squared``) a is at least 2.
         """
         return 1 / (max(self.beta, 1.0, 2.0 if squared else 1.0) - min(self.beta - 1, 1.0))
 
     def negative_log_likelihood(self, x, y):
-        """Return -log p(x | y) for Poisson counts; None for another beta."""
+        """Return -log p(x | y) for Poisson counts, None for any other beta."""
         return y - xlogy(x, y) + gammaln(x + 1) if self.counts else None
 
 

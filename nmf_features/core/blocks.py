@@ -1,11 +1,11 @@
-"""Blocks of rows, of an array or of a CSR matrix: products with their cells, and what is known of them.
+"""Blocks of rows, of an array or of a CSR matrix: products with their cells, and sums over them.
 
-Given H the rows of W are independent, and H needs only sums over rows. So a pass over the data is a map over blocks of
-rows and a sum (tables.py). A block is small enough to stay in the cache with its scores. Whether it is dense or sparse
-is known here and to nothing above: both kinds answer the same questions.
+Given H, the rows of W are independent, and H depends only on sums over rows. So a pass over the data is a map over
+blocks of rows and a sum (tables.py). A block and its scores are small enough to stay in the cache. Modules above need
+not know whether it is dense or sparse: both kinds have the same methods.
 
-Scores of a block are Wt (k x rows). ``cells`` are the numbers that are looked at one by one: all of a dense block, the
-stored ones of a sparse block. Other numbers in their place (slopes, say) have the same shape.
+Scores of a block are Wt (k x rows). ``cells`` are the cells that are treated one by one: all cells of a dense block,
+the stored ones of a sparse block. Arrays in their place (slopes, say) have the same shape.
 """
 
 from copy import copy
@@ -33,7 +33,7 @@ SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the l
 def row_blocks(X, k, per_row=0):
     """Return slices that cover the rows; blocks of at least max(128, 4k) rows keep the products efficient.
 
-    ``per_row`` numbers are kept for each row beside its cells (at least two sets of scores).
+    ``per_row`` numbers are kept for each row besides its cells (at least two sets of scores).
     """
     n, p = X.shape
     rows = n // SPARSE_BLOCKS if sparse.issparse(X) else BLOCK_BYTES // (8 * max(p + max(per_row, 2 * k), 1))
@@ -47,11 +47,11 @@ def block_of(X, weights=None, missing=None, observed=None):
 
 
 class Block:
-    """Rows, with their weights (None: 1) and a mark at each of the ``cells`` that is missing (None: none is).
+    """Rows, with their weights (None: 1) and a mask of the ``cells`` that are missing (None: no cell is).
 
-    ``observed`` is the share of each row's cells that is observed: 1 where nothing is missing. Missing cells hold a
-    guess, which can be made anew, in place. ``rows`` says where in its table the block stands, and ``before`` holds the
-    scores of the pass before, where a guess is made from them.
+    ``observed`` is the observed share of each row, 1 where nothing is missing. Missing cells hold imputed values, which
+    can be changed in place. ``rows`` says where the block is in its table. ``before`` holds the scores of the previous
+    pass, if imputation uses them.
     """
 
     before, rows = None, slice(None)
@@ -60,12 +60,12 @@ class Block:
         self.X, self.weights, self.missing = X, weights, missing
         self.observed = 1.0 if observed is None else observed.astype(X.dtype)
         self.counts = np.ones(X.shape[0], X.dtype) if weights is None else weights.astype(X.dtype)
-        # Guesses made in each pass: with one alone a fit to few observed cells would move slowly.
+        # Imputations in each pass: with only one, a fit to few observed cells would converge slowly.
         self.fills = int(min(4, 1 / np.mean(self.observed)))
         self._before_rounding = self._squared_norm = None
 
     def rounded(self, dtype):
-        """Return the block with its cells in another precision; itself where they have it."""
+        """Return the block with its cells in another precision, or itself if they already have it."""
         if self.X.dtype == dtype:
             return self
         other = copy(self)
@@ -75,7 +75,7 @@ class Block:
         return other
 
     def squared_norm(self):
-        """Return |X|^2, rows weighted, of cells that were not rounded; where some are missing, with their guesses."""
+        """Return |X|^2, with row weights, of the cells before rounding; if some are missing, with imputed ones."""
         if self.missing is not None:
             return squares(self.X, self.weights)
         if self._before_rounding is not None:
@@ -102,32 +102,32 @@ class DenseBlock(Block):
         return self.X
 
     def with_cells(self, cells):
-        """Return other numbers in the place of the cells, as a matrix of rows."""
+        """Return a matrix of these rows with other values in place of the cells."""
         return cells
 
     def dense(self):
-        """Return the block with all its cells."""
+        """Return the block with all cells, here itself."""
         return self
 
     def _astype(self, dtype):
         return self.X.astype(dtype, "C")
 
     def fill(self, Wt, H):
-        """Put W H where cells are missing."""
-        if self.missing is not None and Wt.any():  # else nothing is known yet: the means of the columns stay
+        """Impute missing cells with W H."""
+        if self.missing is not None and Wt.any():  # all scores are zero at first: column means stay
             fill(self.X, product(Wt.T, H.astype(self.X.dtype)), self.missing)
 
     def fill_with(self, means):
-        """Put the means of the columns where cells are missing."""
+        """Impute missing cells with column means."""
         if self.missing is not None:
             fill(self.X, means, self.missing)
 
     def fitted(self, Wt, H):
-        """Return W H in the place of the cells."""
+        """Return W H at the cells."""
         return product(Wt.T, H)
 
     def loadings_times(self, H, cells=None):
-        """Return H X' (k x rows), in the dtype of X; with other numbers in the place of its cells, of these."""
+        """Return H X' (k x rows), in the dtype of X, or the same with ``cells`` in place of those of X."""
         X = self.X if cells is None else cells
         H = H.astype(X.dtype)
         if not X.flags.c_contiguous:
@@ -137,16 +137,16 @@ class DenseBlock(Block):
         return out
 
     def scores_times(self, Wt, cells=None):
-        """Return W' X (k x p) in float64; with other numbers in the place of the cells, of these."""
+        """Return W' X (k x p) in float64, or the same with ``cells`` in place of those of X."""
         X = self.X if cells is None else cells
         return product(Wt.astype(X.dtype, copy=False), X).astype(np.float64)
 
     def hessians(self, H, products, curvature):
-        """Return the sums over columns of ``products`` of loadings times the curvature of the cells (... x rows)."""
+        """Return the sums over columns of ``products`` of loadings, weighted by the cells' curvature (... x rows)."""
         return product(products.astype(curvature.dtype, copy=False), curvature.T)
 
     def of_rows(self, values):
-        """Return numbers that belong to rows, such that they meet the cells of their row."""
+        """Return one value per row, shaped to broadcast over the cells of the row."""
         return values[:, None]
 
     def row_sums(self):
@@ -158,18 +158,18 @@ class DenseBlock(Block):
         return self.X[i]
 
     def residual(self, Wt, H):
-        """Return a block of max(X - W H, 0)."""
+        """Return the positive residual, max(X - W H, 0), as a block."""
         return DenseBlock(np.maximum(self.X - product(Wt.T, H), 0))
 
     def content(self, factors, power):
-        """Return for every row a number that its cells alone decide, bit for bit, and the sum of their powers."""
+        """Return a key for every row that depends, bit for bit, on its cells alone, and the sum of their powers."""
         keys, sizes = np.zeros((2, len(self.X)))
         compiled(content_keys)(np.ascontiguousarray(self.without_guesses()), factors, power, keys, sizes)
         return keys, sizes
 
 
 class SparseBlock(Block):
-    """Rows of a CSR matrix; ``cells`` are those that it stores."""
+    """Rows of a CSR matrix; ``cells`` are the stored ones."""
 
     is_sparse = True
 
@@ -179,11 +179,11 @@ class SparseBlock(Block):
         return self.X.data
 
     def with_cells(self, cells):
-        """Return other numbers in the place of the stored cells, as a matrix of rows."""
+        """Return a matrix of these rows with other values in place of the stored cells."""
         return with_data(self.X, cells)
 
     def dense(self):
-        """Return the block with all its cells."""
+        """Return the block with all cells, as a dense one."""
         other, missing = object.__new__(DenseBlock), self.missing
         missing = None if missing is None else with_data(self.X, missing).toarray()
         other.__dict__ = {**vars(self), "X": self.X.toarray(), "missing": missing}
@@ -193,37 +193,37 @@ class SparseBlock(Block):
         return with_data(self.X, self.X.data.astype(dtype))
 
     def fill(self, Wt, H):
-        """Put W H where stored cells are missing."""
+        """Impute missing stored cells with W H."""
         if self.missing is not None and Wt.any():
             at = np.flatnonzero(self.missing)
             H, rows = H.astype(self.X.dtype), rows_of_stored(self.X, at)
             self.X.data[at] = np.einsum("tc,tc->c", Wt[:, rows], H[:, self.X.indices[at]])
 
     def fill_with(self, means):
-        """Put the means of the columns where stored cells are missing."""
+        """Impute missing stored cells with column means."""
         if self.missing is not None:
             self.X.data[self.missing] = means[self.X.indices[self.missing]]
 
     def fitted(self, Wt, H):
-        """Return W H in the place of the stored cells."""
+        """Return W H at the stored cells."""
         return fitted_at_stored(self.X, Wt.T, H)
 
     def loadings_times(self, H, cells=None):
-        """Return H X' (k x rows), in the dtype of X; with other numbers in the place of its cells, of these."""
+        """Return H X' (k x rows), in the dtype of X, or the same with ``cells`` in place of those of X."""
         X, cells = self.X, self.X.data if cells is None else cells
         out = np.zeros((X.shape[0], len(H)), dtype=cells.dtype)
         compiled(csr_times)(cells, X.indices, X.indptr, np.ascontiguousarray(H.T.astype(cells.dtype)), out)
         return np.ascontiguousarray(out.T)
 
     def scores_times(self, Wt, cells=None):
-        """Return W' X (k x p) in float64; with other numbers in the place of the cells, of these."""
+        """Return W' X (k x p) in float64, or the same with ``cells`` in place of those of X."""
         X, cells = self.X, self.X.data if cells is None else cells
         out = np.zeros((X.shape[1], len(Wt)))
         compiled(csr_transposed_times)(cells, X.indices, X.indptr, np.ascontiguousarray(Wt.T), out)
         return np.ascontiguousarray(out.T)
 
     def hessians(self, H, whole, curvature):
-        """Return for each row the sum of curvature * h h' over its stored cells: packed, or the diagonal alone."""
+        """Return the sum of curvature * h h' over the stored cells of each row: packed, or only its diagonal."""
         if not whole:
             return self.loadings_times(np.square(H), curvature)
         k = len(H)
@@ -232,11 +232,11 @@ class SparseBlock(Block):
         return out
 
     def of_rows(self, values):
-        """Return numbers that belong to rows, one for each stored cell of theirs."""
+        """Return one value per row, repeated for each stored cell of the row."""
         return np.repeat(values, np.diff(self.X.indptr))
 
     def of_columns(self, values):
-        """Return numbers that belong to columns, one for each stored cell there."""
+        """Return one value per column, repeated for each stored cell of the column."""
         return values[self.X.indices]
 
     def row_sums(self):
@@ -249,20 +249,20 @@ class SparseBlock(Block):
         return self.X[[i]].toarray()[0]
 
     def residual(self, Wt, H):
-        """Return a block of max(X - W H, 0) at the stored cells."""
+        """Return the positive residual, max(X - W H, 0), as a block at the stored cells."""
         X, rows = self.X, np.repeat(np.arange(self.X.shape[0]), np.diff(self.X.indptr))
         fitted = sum((w[rows] * h[X.indices] for w, h in zip(Wt, H, strict=True)), start=np.zeros(len(X.data)))
         return SparseBlock(with_data(X, np.maximum(X.data - fitted, 0)))
 
     def content(self, factors, power):
-        """Return for every row a number that its cells alone decide, bit for bit, and the sum of their powers."""
+        """Return a key for every row that depends, bit for bit, on its cells alone, and the sum of their powers."""
         X, ones = self.X, np.ones(self.X.shape[1])
         cells = np.nan_to_num(self.without_guesses().data, nan=0.0).astype(np.float64)
         return tuple(with_data(X, values) @ ones for values in (cells * factors[X.indices], cells**power))
 
 
 def take(X, rows):
-    """Return the rows of a slice without a copy of their cells."""
+    """Return a slice of the rows, without copying their cells."""
     if not sparse.issparse(X):
         return X[rows]
     start, stop, _ = rows.indices(X.shape[0])
@@ -274,12 +274,12 @@ def take(X, rows):
 
 
 def cells_of(X, rows):
-    """Return where the rows of a slice have their cells: in X, or among the stored cells of sparse X."""
+    """Return the slice of X, or of the stored cells of sparse X, that holds the cells of a slice of rows."""
     return slice(X.indptr[rows.start], X.indptr[rows.stop]) if sparse.issparse(X) else rows
 
 
 def fill(into, values, holes):
-    """Copy values (an array or a number) to where there are holes, in place."""
+    """Copy values (an array or a number) into the holes, in place."""
     values = np.broadcast_to(np.asarray(values, dtype=into.dtype), into.shape)
     if into.flags.c_contiguous and values.flags.c_contiguous and holes.flags.c_contiguous:
         compiled(fill_holes)(into.reshape(-1), values.reshape(-1), holes.reshape(-1))
@@ -293,7 +293,7 @@ def rows_of_stored(X, at):
 
 
 def with_data(X, data):
-    """Return a CSR matrix with the pattern of another, and data of its own."""
+    """Return a CSR matrix with the sparsity pattern of X and other data."""
     other = sparse.csr_array(X.shape, dtype=data.dtype)
     other.data, other.indices, other.indptr = data, X.indices, X.indptr
     return other
@@ -308,7 +308,7 @@ def fitted_at_stored(X, W, H):
 
 
 def squares(X, weights=None):
-    """|X|_F^2 over the observed cells, rows weighted, summed in float64 slice by slice: without a copy of X."""
+    """Return |X|_F^2 over the observed cells, with row weights, summed in float64 by slices: without a copy of X."""
     if weights is not None and sparse.issparse(X):
         weights = np.repeat(weights, np.diff(X.indptr))
     X = X.data if sparse.issparse(X) else X

@@ -6,7 +6,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 
 def check_weights(sample_weight, X):
-    """Return row weights as a float64 array, None where there are none; negative or all-zero ones are refused."""
+    """Return row weights as a float64 array, or None if there are none; refuse negative or all-zero ones."""
     if sample_weight is None:
         return None
     weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
@@ -19,7 +19,7 @@ def check_weights(sample_weight, X):
 
 
 def check_columns(X):
-    """Refuse columns that are too far apart for floats, where cells are missing: some rows have only the small ones."""
+    """Refuse columns too different in size for floats if cells are missing: some rows may have only the small ones."""
     if sparse.issparse(X):
         tops = np.zeros(X.shape[1], X.dtype)
         np.fmax.at(tops, X.indices, X.data)
@@ -35,7 +35,7 @@ def check_columns(X):
 
 
 def without_duplicates(X):
-    """Return X; sparse X with every cell stored once (a copy, where some are stored in parts)."""
+    """Return X; if sparse, with every cell stored once (a copy, if duplicates had to be summed)."""
     if sparse.issparse(X) and not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()

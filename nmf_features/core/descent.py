@@ -1,4 +1,4 @@
-"""The one loop: down from given loadings to stationary ones.
+"""The one loop: it descends from given loadings to stationary ones.
 
     for each block of rows X_b:                 # X is read once per pass
         W_b   <- improve W_b given H            # rows independent
@@ -6,8 +6,8 @@
     H <- improve H given stats                  # touches no data
     objective, KKT residual of H <- from stats  # free
 
-The loadings are extrapolated (Nesterov) and the extrapolation restarts where the objective would rise. The scores that
-are returned are exact (projection.py), not the loop's own.
+The loadings are extrapolated (Nesterov momentum), and the momentum restarts where the objective would rise. The scores
+that are returned are exact (projection.py), not those of the loop.
 
 References: A. Cichocki and A.-H. Phan (2009), HALS; A. M. S. Ang and N. Gillis (2019), Accelerating nonnegative
 matrix factorization algorithms using extrapolation.
@@ -18,19 +18,19 @@ import numpy as np
 from .penalties import balance
 from .products import inner, product
 
-SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X, and at the start and the end
-MORE_ROUNDS = 5  # of passes after exact scores, where these may always differ from those of the passes
-GOOD_PASSES = 2  # over the scores alone, from loadings that are near a minimum
-NOTHING = 1e-14  # a component that explains less of the sum of X has sunk to zero
+SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X: usually, and at the start and the end
+MORE_ROUNDS = 5  # most rounds of passes after exact scores, where these may always differ from the loop's
+GOOD_PASSES = 2  # passes that improve the scores alone, from loadings near a minimum
+NOTHING = 1e-14  # a component that explains a smaller share of the sum of X counts as zero
 
 
 class Descent:
-    """The loop, on one table: down from given loadings to stationary ones. See the top of this file.
+    """The loop on one table, from given loadings to stationary ones; see the top of this file.
 
-    Passes start in precision ``dtype`` and go on in that of the table where this one's rounding would tell; the end is
-    always judged there. The fall of the objective is judged over ``window`` passes; ``watch``, if there is one, is
-    called before each pass. It leaves ``H``, ``objective``, ``history``, ``n_iter`` and ``converged``, and scores in
-    the table.
+    Passes start in precision ``dtype``. Once its rounding would matter they continue in the precision of the table, in
+    which convergence is always judged. The fall of the objective is judged over ``window`` passes. ``watch``, if given,
+    is called before each pass. The results are ``H``, ``objective``, ``history``, ``n_iter`` and ``converged``; the
+    scores are in the table.
     """
 
     def __init__(self, table, dtype, *, loss, strengths, unit, solver, tol, window, watch):
@@ -39,7 +39,7 @@ class Descent:
         self.penalised, self.k = any(strengths), table.k
         summary = table.summary()
         self.total = float(summary.column_sums.sum())
-        self.used = summary.column_sums > 0  # no columns of zeros, or nowhere observed
+        self.used = summary.column_sums > 0  # not columns of zeros, nor those without observed cells
         if not solver.sums_squares:
             solver.prepare(summary)
         self.size = sum(table.map(_size, solver))
@@ -49,10 +49,10 @@ class Descent:
         self.restart()
 
     def restart(self):
-        """Forget all scores, what was filled in, and what was met."""
+        """Reset all scores, imputed cells and results."""
         self.table.start(self.rough, remembers=self.table.missing is not None and self.solver.sums_squares)
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
-        self.first = 0  # entry of the history that was found in the precision of now
+        self.first = 0  # first entry of the history in the current precision
         self._set_precision(self.rough)
         self._lift()
         return self
@@ -63,20 +63,20 @@ class Descent:
         return self.history[-1] if self.history else np.inf
 
     def run(self, H, max_iter, good=False):
-        """Go on from loadings H, and the scores ``Wt``, until nothing is gained or ``max_iter`` passes are made.
+        """Make passes from loadings H and the table's scores until nothing is gained, or ``max_iter`` are made.
 
-        ``good`` loadings wait until their scores are found, too.
+        If H is ``good`` (near a minimum), its scores are found first, before it is changed.
         """
         if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
-        if self.solver.sums_squares:  # a component without scores would keep what its start gave to columns of zeros
+        if self.solver.sums_squares:  # else components without scores would keep their start on columns of zeros
             H = np.where(self.used, H, 0.0)
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self._accept()
         for _ in range(GOOD_PASSES if good else 0):
             self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
-        careful = True  # from poor scores the first loadings would be poor, and a good start spoilt
+        careful = True  # poor scores would give poor first loadings, and spoil a good start
         while self.n_iter < max_iter and not self.converged:
             if self.watch:
                 self.watch()
@@ -84,9 +84,9 @@ class Descent:
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2, share)
             H_new = self._improve_components(H, stats)
             value = self._evaluate(H_new, stats)
-            rose = not value <= self.objective + 4 * self.rounding  # or is not a number
+            rose = not value <= self.objective + 4 * self.rounding  # or is NaN
             if rose and not self.solver.descends:
-                H, rejected = H_new, rejected + 1  # go on, but keep the best
+                H, rejected = H_new, rejected + 1  # continue, but keep the best
                 if rejected > 5 or not np.isfinite(value):
                     break
                 continue
@@ -99,7 +99,7 @@ class Descent:
                     self.objective, rejected = np.inf, 0
                 elif rejected > 1:
                     sweeps, careful = min(2 * sweeps, 1000), True
-                # as far as the precision goes
+                # converged as far as the precision allows
                 self.converged = rejected > 5 and value <= self.objective + 100 * self.rounding
                 continue
             rejected = 0
@@ -114,7 +114,7 @@ class Descent:
             settled = value <= self.rounding
             if judged:
                 settled |= self.history[-1 - self.window] - value <= self.window * self.tol * value
-            # The loop's scores are rough: what looks like the end is looked at again with better ones.
+            # The loop's scores are rough: what looks like convergence is checked again with better ones.
             self.converged = bool(settled and careful and (value <= self.rounding or residual <= np.sqrt(self.tol)))
             careful = settled
             if settled and self.window * self.tol * value < self.rounding and self._sharpen():
@@ -129,9 +129,9 @@ class Descent:
         return self
 
     def settle(self, max_iter):
-        """Judge the end by exact scores, revive components that died, go on where there is more to gain.
+        """Check convergence with exact scores, revive dead components, and continue if there is more to gain.
 
-        The table keeps the exact scores.
+        The exact scores stay in the table.
         """
         revivals, rounds = np.zeros(self.k, dtype=int), 0
         while True:
@@ -139,16 +139,16 @@ class Descent:
                 self._clear()
             self.H = self.table.score_exactly(self.H, self.strengths, self.loss)
             rounded = self._sharpen()
-            if not self.solver.sums_squares:  # such solvers look at all scores; a copy of them all is large
+            if not self.solver.sums_squares:  # these solvers need a copy of all scores, which is large
                 self.table.resume()
             stats = self.table.sum_over(_statistics, self.solver, self.H)
             value = self._evaluate(self.H, stats)
             gain = self.objective - value
-            # Exact scores of a row may be worse than those met on the way, where its problem is not convex.
+            # Where the problem of a row is not convex, its exact scores may be worse than earlier ones.
             self.objective = min(self.objective, value) if self.solver.convex and not rounded else value
             self.history[-1:] = [self.objective]
             self.kkt_residual = self._residual(self.H, stats)
-            if not self.solver.descends and self.stuck:  # it rose: was it at the bottom, or is the method no good here?
+            if not self.solver.descends and self.stuck:  # it rose: at a minimum, or because the method fails here?
                 self.converged = self.kkt_residual <= np.sqrt(self.tol)
             if not self.converged or self.objective <= self.rounding:
                 return self
@@ -175,28 +175,28 @@ class Descent:
             self.table.keep()
 
     def _clear(self):
-        """Make zero what solvers that only come near it leave, of columns of zeros and of components that sank."""
+        """Set loadings to zero that solvers only bring near it: on columns of zeros, and of vanished components."""
         self.H = np.where(self.used, self.H, 0)
-        if not self.loss.takes_zeros:  # there cells count by their ratios, however small they are
+        if not self.loss.takes_zeros:  # such losses depend on ratios, however small the cells are
             return
         amounts = sum(self.table.map(_sums_of_scores)) * self.H.sum(axis=1)
         for t in np.argsort(amounts, kind="stable"):
             rest = self.H * (np.arange(self.k) != t)[:, None]
-            whole = self.total if self.loss.homogeneous or not self.loss.spares_zeros else 0  # else wild cells may rule
+            whole = self.total if self.loss.homogeneous or not self.loss.spares_zeros else 0  # one wild cell may be it
             sunk = amounts[t] <= NOTHING * max(amounts.max(), whole)
-            # Where the loss is infinite at zero, something has to be left of every column.
+            # If the loss is infinite at a fit of zero, every column must keep a loading.
             if sunk and (self.loss.spares_zeros or (rest.any(axis=0) == self.H.any(axis=0)).all()):
                 self.H = rest
 
     def _set_precision(self, dtype):
         self.table.round_to(dtype)
-        # The objective comes from sums whose rounding is a share of their terms: below that nothing can be told. In
-        # single precision the errors of the blocks, which are summed in double, are seen, and average out.
+        # The objective comes from sums, whose rounding errors are proportional to their terms: smaller changes mean
+        # nothing. In single precision the errors of the blocks show, but average out: blocks are summed in double.
         accuracy = 1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps) / np.sqrt(self.table.n_blocks)
         self.rounding = accuracy * self.size
 
     def _sharpen(self):
-        """Go on in the precision of the table; return whether that is a change."""
+        """Switch to the precision of the table; return whether that is a change."""
         if self.table.precision == self.table.dtype:
             return False
         self._set_precision(self.table.dtype)
@@ -204,15 +204,15 @@ class Descent:
         return True
 
     def _lift(self):
-        """Lift zeros among the scores, for a solver that could not."""
+        """Raise zero scores a little, for a solver that could not change them."""
         if self.solver.positive:
             least = 1e-6 * max(self.table.map(_largest_score)) or self.solver.blank
             self.table.visit(_lift_scores, least)
 
     def _pass(self, H, sweeps, enough, share=0.0):
-        """Improve the scores, and return what the loadings need to know: one read of X.
+        """Improve the scores and return the statistics for the loadings, with one read of X.
 
-        Missing cells are filled with the loadings, and with scores extrapolated by ``share``, too.
+        Missing cells are imputed with these loadings and with scores that are extrapolated by ``share`` as well.
         """
         context = self.solver.context(H, self.strengths)
         return self.table.sum_over(_improve, self.solver, H, context, self.strengths, sweeps, enough, share)
@@ -245,7 +245,7 @@ class Descent:
         return float(scores) + self.strengths.cost(np.zeros(0), H, columns=self.table.observed)
 
     def _balance(self, H, stats, value):
-        """Share the scale between scores and loadings; return the loadings and the objective there."""
+        """Balance the scale between scores and loadings; return the loadings and the objective after that."""
         c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.table.observed)
         self.table.visit(_rescale, c)
         before = self._penalty(H, stats.W_sums, stats.W_squares)
@@ -253,7 +253,7 @@ class Descent:
         return H, value - before + self._penalty(H, stats.W_sums * c, stats.W_squares * c**2)
 
     def _revive(self, dead, revivals):
-        """Put a rank-one piece of the residual in place of the first dead component that it pays for."""
+        """Replace a dead component by a rank-one piece of the residual: the first for which the objective falls."""
         for t in np.flatnonzero(dead):
             revivals[t] += 1
             if not self.solver.sums_squares:
@@ -268,7 +268,7 @@ class Descent:
         return False
 
     def _try(self, t):
-        """Make a pass with the residual of the worst row as loadings of a component; keep it if it pays."""
+        """Make passes with the residual of the worst row as loadings of component t; keep it if the objective falls."""
         _, best = max(self.table.map(_worst_row, self.H), key=lambda pair: pair[0])
         if not best.any():
             return False
@@ -285,11 +285,11 @@ class Descent:
         return False
 
 
-# What is done with each block of rows
+# Functions of one block of rows
 
 
 def _improve(block, Wt, solver, H, context, strengths, sweeps, enough, share):
-    """Improve the scores; where cells are missing make a new guess first, from scores extrapolated by ``share``."""
+    """Improve the scores; if cells are missing, first impute them from scores extrapolated by ``share``."""
     if block.before is not None:
         ahead = np.maximum(Wt + share * (Wt - block.before), 0) if share else Wt
         block.fill(ahead, H)
@@ -328,7 +328,7 @@ def _set_component(block, Wt, t, w):
 
 
 def _worst_row(block, Wt, H):
-    """Return the largest sum of a row's positive residual, and this residual."""
+    """Return the largest row sum of the positive residual, and the residual of that row."""
     block.fill(Wt, H)
     R = block.residual(Wt, H)
     sums = R.row_sums()
@@ -340,9 +340,9 @@ def _worst_row(block, Wt, H):
 
 
 def _rank_one(table, H, strengths, unit, value):
-    """Best non-negative rank-one piece of the residual, or None if it would not lower the penalised objective.
+    """Return the best non-negative rank-one piece of the residual, or None if it would not lower the objective.
 
-    With a penalty w = h = 0 is a strict local minimum, so only such a finite step can revive a component.
+    With a penalty, w = h = 0 is a strict local minimum, so only such a finite step can revive a component.
     """
     v = np.ones(table.shape[0]) if table.weights is None else table.weights
 
@@ -355,9 +355,9 @@ def _rank_one(table, H, strengths, unit, value):
     norms, rows, missing = zip(*table.map(_worst_square, H), strict=True)
     worst, missing = rows[int(np.argmax(norms))].astype(np.float64), sum(missing)
     best, best_change = None, -1e-12 * value
-    for h in (worst, missing):  # two starts: the worst row, and the direction of all that is missing
+    for h in (worst, missing):  # two starts: the worst row, and the sum of the positive residual over all rows
         for iteration in range(60):
-            penalised = iteration >= 30  # first the direction, then its size
+            penalised = iteration >= 30  # first find the direction, then the size
             if not h.any():
                 break
             w = np.maximum(times(h) - penalised * strengths.l1_W, 0) / (inner(h, h) + penalised * strengths.l2_W)
@@ -386,7 +386,7 @@ def _times_residual(block, Wt, H, w):
 
 
 def _worst_square(block, Wt, H):
-    """Return the largest norm of a row's positive residual, that residual, and the sum of all."""
+    """Return the largest row norm of the positive residual, the residual of that row, and the sum over all rows."""
     block.fill(Wt, H)
     R, v = block.residual(Wt, H), np.ones(Wt.shape[1]) if block.weights is None else block.weights
     norms = v * np.asarray((R.X * R.X).sum(axis=1)).ravel()

@@ -1,8 +1,8 @@
-"""Loops that are compiled when they are needed. The only importer of numba.
+"""Loops that are compiled when they are needed. Only this module imports numba.
 
-The functions are plain Python. ``compiled`` turns one into machine code at its first use (seconds, once; numba
-keeps the code in its cache), so importing the package, or scoring a few rows, waits for no compiler. No loop
-runs threads; all release the GIL.
+The functions are plain Python. ``compiled`` turns one into machine code at its first use, which takes seconds, once:
+numba caches the code. So importing the package, or scoring a few rows, does not wait for a compiler. No loop starts
+threads; all release the GIL.
 """
 
 from types import FunctionType
@@ -27,7 +27,7 @@ _machine_code, _callable = {}, set()
 
 
 def compiled(function):
-    """Return the function as machine code, with those of this file that it calls."""
+    """Return the function as machine code, with the functions of this file that it calls."""
     if function not in _machine_code:
         from numba import njit
 
@@ -35,15 +35,15 @@ def compiled(function):
         options = dict(nogil=True, error_model="numpy", fastmath=FAST.get(function, False))
         try:
             _machine_code[function] = njit(cache=True, **options)(function)
-        except RuntimeError:  # nowhere to keep it: neither beside the source nor in the user's cache folder
+        except RuntimeError:  # no place for the cache, neither beside the source nor in the user's folder
             _machine_code[function] = njit(**options)(function)
     return _machine_code[function]
 
 
 def _make_callable(function):
-    """Let machine code contain what a function of this file calls.
+    """Make what a function of this file calls available to machine code.
 
-    It is always inlined: code that was just compiled and code from the cache could use different copies of a callee.
+    Callees are always inlined: code that was just compiled and code from the cache could else use different copies.
     """
     from numba.extending import register_jitable
 
@@ -64,11 +64,11 @@ def compiled_if_worth(function, work):
 def coordinate_descent(F, A, B, weights, sweeps, enough):
     """Minimise 1/2 tr(F' A F) - tr(F' B) over F >= 0 (k x m) by sweeps over its rows, in place.
 
-    A strip of columns is copied to a small array, swept there while it changes by more than the share ``enough``
-    of what the first sweep did (``weights`` say how much a column counts there), and copied back. Four components go
-    at a time: what each load brings is used four times, and the three later ones are corrected for the steps of
-    those before. A component without curvature is zero on the other side, and only its penalty is left: it becomes
-    zero where that asks for it.
+    A strip of columns is copied to a small array, swept there while it changes by more than the share ``enough`` of
+    the first sweep's change (in which columns count by ``weights``), and copied back. Four components are treated at a
+    time: every number that is loaded is used four times, and the three later components are corrected for the steps of
+    those before. A component without curvature is zero in the other factor, so only its penalty is left: if there is
+    one, it becomes zero.
     """
     k, m = F.shape
     four = k // 4 * 4
@@ -154,7 +154,7 @@ def coordinate_descent(F, A, B, weights, sweeps, enough):
 
 
 def coordinate_descent_numpy(F, A, B, weights, sweeps, enough):
-    """Do the same in NumPy, with all columns in one tile: the oracle of the tests."""
+    """Do the same in NumPy, with all columns in one strip: the reference of the tests."""
     first = None
     for _ in range(sweeps):
         change = 0.0
@@ -171,7 +171,7 @@ def coordinate_descent_numpy(F, A, B, weights, sweeps, enough):
 
 
 def row_products(H, X, out):
-    """Write H X' to out (k x n), for H (k x p) and X (n x p); BLAS is slow where k is small.
+    """Write H X' to out (k x n), for H (k x p) and X (n x p); BLAS is slow for small k.
 
     Four rows of each go at a time, so that every number that is loaded is used four times.
     """
@@ -229,16 +229,16 @@ def row_products(H, X, out):
 def nnls_rows(grams, B, guess):
     """Minimise 1/2 w' gram w - w' b over w >= 0 for every row b of B, by block principal pivoting.
 
-    There is one gram for all rows, or one for each, positive definite with no negative entry; then the support (which
-    components are not zero) starts from a ``guess`` (m x k). Where the gram is shared, rows whose unconstrained scores
-    are positive are done at once, and for the others a few sweeps from these, cut off at zero, guess the support. The
-    scores on the support are solved for exactly, and the components that violate the conditions (a negative score, or
-    a negative gradient outside) change sides, until none does. Flipping all of them usually halves their number; where
-    that stops, Murty's rule (flip the last one only) ends.
+    There is one Gram matrix for all rows, or one for each, positive definite with no negative entry. With one for each,
+    the support (the components that are not zero) starts from a ``guess`` (m x k). With a shared one, rows whose
+    unconstrained scores are positive are done at once; for the others a few sweeps from these, cut off at zero, give
+    the first support. The scores on the support are solved for exactly. Components that violate the KKT conditions (a
+    negative score, or a negative gradient outside the support) change sides, until none does. Flipping all of them
+    usually halves their number; where that stops, Murty's rule (flip only the last one) terminates.
 
-    Rows go side by side, each with a Cholesky factor of its own, in which components outside of the support are those
-    of the identity. Every sum runs in a fixed order, so a row's scores have the same bits beside any other rows,
-    compiled or not. Returns W and which rows did not close.
+    Rows are treated side by side, each with its own Cholesky factor, in which components outside the support are those
+    of the identity. Every sum runs in a fixed order, so the scores of a row have the same bits beside any other rows,
+    compiled or not. Returns W and which rows were not solved.
     """
     m, k = B.shape
     W, unsolved = np.zeros((m, k)), np.zeros(m, np.bool_)
@@ -456,7 +456,7 @@ def csr_fitted(indices, indptr, W, Ht, out):
 
 
 def csr_grams(data, indices, indptr, Ht, out):
-    """Write the lower triangle of sum_j x_ij h_j h_j', row after row, to column i of out (k (k + 1) / 2 x n).
+    """Write the lower triangle of sum_j x_ij h_j h_j', row by row, to column i of out (k (k + 1) / 2 x n).
 
     X is in CSR form (n x p), Ht p x k.
     """
@@ -487,7 +487,7 @@ def csr_grams(data, indices, indptr, Ht, out):
 
 
 def csr_grams_blas(data, indices, indptr, Ht, out):
-    """Do the same with products by BLAS: twice as fast, and rounded as BLAS likes."""
+    """Do the same with products by BLAS: twice as fast, but its rounding depends on BLAS."""
     k, n = Ht.shape[1], len(indptr) - 1
     gram, part = np.empty((k, k), Ht.dtype), np.empty((k, k), Ht.dtype)
     most = max(1, min(AT_ONCE, MULTIPLICATIONS // (k * k)))
@@ -513,10 +513,10 @@ def csr_grams_blas(data, indices, indptr, Ht, out):
 def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
     """Minimise, column by column, d' slope + 1/2 d' A d over f + d >= least by sweeps over the rows of F, in place.
 
-    F and ``slopes`` are k x m. Each column has a gram A of its own: column j of ``grams`` (k (k + 1) / 2 x m) holds its
-    lower triangle, row after row. Strips of columns, sweeps and components without curvature are as in
+    F and ``slopes`` are k x m. Each column has its own Gram matrix A: column j of ``grams`` (k (k + 1) / 2 x m) holds
+    its lower triangle, row by row. Strips of columns, sweeps and components without curvature are as in
     :func:`coordinate_descent`. With ``enough`` = 0 all sweeps are made, and a column has the same bits beside any
-    others.
+    other columns.
     """
     k, m = F.shape
     zero = F.dtype.type(0)
@@ -581,7 +581,7 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
 
 
 def own_grams_descent_numpy(F, slopes, grams, least, weights, sweeps, enough):
-    """Do the same in NumPy, with all columns in one strip: the oracle of the tests."""
+    """Do the same in NumPy, with all columns in one strip: the reference for the tests."""
     k = len(F)
     A = unpacked(grams, k)
     B = np.einsum("mts,sm->tm", A, F) - slopes
@@ -604,7 +604,7 @@ def own_grams_descent_numpy(F, slopes, grams, least, weights, sweeps, enough):
 def content_keys(X, factors, power, keys, sizes):
     """Write to ``keys`` a number for each row that depends on its cells alone, and to ``sizes`` sums of their powers.
 
-    Missing cells are left out. Sums run in the order of the columns: not a bit depends on where a row stands.
+    Missing cells are left out. Sums run in the order of the columns, so no bit depends on the position of a row.
     """
     n, p = X.shape
     for start in range(0, n, 4):  # four rows at a time: none waits for its own sum
@@ -661,7 +661,7 @@ def add_products(A, B, out):
 
 
 def strips_of(X, weights):
-    """Return the rows of X side by side in equal strips (p x at most WIDE), filled up with zeros, and their weights."""
+    """Return the rows of X side by side in equal strips (p x at most WIDE), padded with zeros, and their weights."""
     m, p = X.shape
     count, width = max(-(-m // WIDE), 1), -(-p // 4) * 4
     lanes = -(-m // (count * WHOLE)) * WHOLE
@@ -675,7 +675,7 @@ def strips_of(X, weights):
 
 
 def scale_of_least_cost(a1, b1, a2, b2):
-    """Return the c > 0 at which a1 c + b1 / c + (a2 c^2 + b2 / c^2) / 2 is least; 1 where one side is zero."""
+    """Return the c > 0 at which a1 c + b1 / c + (a2 c^2 + b2 / c^2) / 2 is minimal; 1 if a factor is zero."""
     if a1 + a2 <= 0.0 or b1 + b2 <= 0.0:
         return 1.0
     log_c = 0.5 * np.log((b1 + b2) / (a1 + a2))
@@ -691,7 +691,7 @@ def scale_of_least_cost(a1, b1, a2, b2):
 
 
 def penalty_of(scores, H, weights, strengths):
-    """Return what scores, in strips (k x lanes), and loadings cost."""
+    """Return the penalty on scores, in strips (k x lanes), and loadings."""
     l1_W, l1_H, l2_W, l2_H = strengths
     cost = 0.0
     if l1_W + l2_W > 0.0:
@@ -707,9 +707,9 @@ def penalty_of(scores, H, weights, strengths):
 
 
 def balance_in_place(scores, H, before, weights, strengths):
-    """Share the scale of every component between W and H so that the penalty is least; return what it costs there.
+    """Balance the scale of every component between W and H so that the penalty is minimal; return that penalty.
 
-    ``before`` are the loadings of the pass before, which go along.
+    ``before`` are the loadings of the previous pass, which are rescaled like H.
     """
     l1_W, l1_H, l2_W, l2_H = strengths
     cost = 0.0
@@ -755,7 +755,7 @@ def leads_to(H, known):
 
 
 def verdict(history, accepted, H, known, known_value, tol):
-    """Return what the last objectives and loadings say: 0 to go on, 1 at the end, 2 on the way to a known minimum."""
+    """Judge the last objectives and loadings: 0 to go on, 1 if converged, 2 if on the way to a known minimum."""
     now, before = history[(accepted - 1) % 6], history[accepted % 6]
     if before - now <= 5 * tol * now:
         return 1
@@ -765,12 +765,12 @@ def verdict(history, accepted, H, known, known_value, tol):
 
 
 def descend_squares(X, weights, start, strengths, passes, tol, known, known_value):
-    """Go down from loadings (k x p) to a minimum of least squares, by the loop of descent.py, in strips of rows.
+    """Descend from loadings (k x p) to a minimum of least squares, by the loop of descent.py, in strips of rows.
 
-    X is n x p and complete, ``weights`` are those of its rows, ``strengths`` what a unit of |W|_1, |H|_1, |W|^2 / 2 and
-    |H|^2 / 2 costs. Stops where the objective falls by less than the share ``tol`` per pass (mean of five), or on the
-    way to a ``known`` minimum. Returns the loadings and their objective: that of the known minimum on the way to it,
-    and what rounding leaves where the fit is exact.
+    X is n x p, without missing cells; ``weights`` are row weights; ``strengths`` are the costs of a unit of |W|_1,
+    |H|_1, |W|^2 / 2 and |H|^2 / 2. Stops where the objective falls by less than the share ``tol`` per pass (mean of
+    five), or on the way to a ``known`` minimum. Returns the loadings and their objective: that of the known minimum if
+    on the way to it, and the size of rounding errors if the fit is exact.
     """
     k, p, penalised = len(start), X.shape[1], strengths[0] + strengths[2] > 0.0
     l1_W, l1_H, l2_W, l2_H = strengths
@@ -849,7 +849,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
 
 
 def slopes_of_cells(x, y, weights, least, slope, curvature):
-    """Write the derivatives of the Kullback-Leibler loss of cells x (p x m), fitted by y, to the last two arguments.
+    """Write the derivatives of the Kullback-Leibler loss of cells x (p x m) with fit y to the last two arguments.
 
     ``weights`` belong to the columns. The fit is raised to ``least`` in place.
     """
@@ -867,8 +867,8 @@ def slopes_of_cells(x, y, weights, least, slope, curvature):
 def loss_of_cells(x, y, weights, ratios):
     """Return the Kullback-Leibler loss of cells x (p x m) with a positive fit y, in single precision.
 
-    ``weights`` belong to the columns, ``ratios`` (m) is room to work in. Logarithms come from the bits of the number
-    and a series, as a vector of them takes a call no time. No digits cancel where x and y are close.
+    ``weights`` belong to the columns, ``ratios`` (m) is a work array. Logarithms come from the bits of the numbers and
+    a series, so that the loop runs on vectors, without calls. No digits cancel where x and y are close.
     """
     number = x.dtype.type
     zero, one, two, log_2, least = number(0), number(1), number(2), number(LOG_2), number(1e-30)
@@ -895,7 +895,7 @@ def loss_of_cells(x, y, weights, ratios):
 
 
 def products_of_pairs(F, out):
-    """Write the products f_t * f_s, s <= t, of the rows of F (k x m), row after row, to out."""
+    """Write the products f_t * f_s, s <= t, of the rows of F (k x m), row by row, to out."""
     at = 0
     for t in range(len(F)):
         for s in range(t + 1):
@@ -908,7 +908,7 @@ def products_of_pairs(F, out):
 def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
     """Improve columns of F (k x m) of a Kullback-Leibler problem in place, given their gradient and Hessians.
 
-    ``multiplies`` asks for a multiplicative step, which cannot raise the objective; ``sums`` are those of the other
+    ``multiplies`` asks for a multiplicative step, which cannot raise the objective; ``sums`` are the sums of the other
     factor's components. Else the quadratic model is minimised; entries fall to a tenth at most, unless they are small.
     """
     (k, m), number = F.shape, F.dtype.type
@@ -937,7 +937,7 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
 
 
 def descend_counts(X, weights, start, strengths, passes, tol, known, known_value):
-    """Do what :func:`descend_squares` does, for Kullback-Leibler, by Newton steps in single precision."""
+    """Do the same as :func:`descend_squares` for Kullback-Leibler, by Newton steps in single precision."""
     (m, p), k, number = X.shape, len(start), X.dtype.type
     l1_W, l1_H = number(strengths[0]), number(strengths[1])
     l2_W, l2_H = number(strengths[2]), number(strengths[3])
@@ -1028,14 +1028,14 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
 
 
 def fill_holes(into, values, holes):
-    """Copy the values to where there are holes; all are flat and of one length. NumPy's masked copy is slow."""
+    """Copy the values into the holes; all arrays are flat and equally long. NumPy's masked copy is slow."""
     for i in range(len(into)):
         new, old = values[i], into[i]  # both are read, so that nothing branches
         into[i] = new if holes[i] else old
 
 
 def packed_products(F):
-    """Return the products f_t * f_s, s <= t, of the rows of F (k x m), row after row: k (k + 1) / 2 x m."""
+    """Return the products f_t * f_s, s <= t, of the rows of F (k x m), row by row: k (k + 1) / 2 x m."""
     k = len(F)
     out = np.empty((k * (k + 1) // 2, F.shape[1]), F.dtype)
     for t in range(k):

@@ -1,6 +1,6 @@
-"""The losses that have names, and what of the data none of them, or one of them, can take.
+"""The named losses, and checks for data that a loss cannot take.
 
-A loss is an object (loss.py) that users name by a string, or by a number, beta, or pass as it is.
+A loss is an object (loss.py). Users name it by a string or a number (beta), or pass the object itself.
 """
 
 from numbers import Real
@@ -13,13 +13,13 @@ from .loss import Loss
 from .missing import leaves_out_unstored
 from .negative_binomial import NegativeBinomial
 
-MOST_DECADES = 280  # what powers of cells, or of their ratios, may come to
-MOST_PENALTY = 1e30  # of losses other than least squares
+MOST_DECADES = 280  # range allowed for powers of cells, or of their ratios
+MOST_PENALTY = 1e30  # with losses other than least squares
 DEFAULT = "frobenius"
 
 
 def loss_of(loss=DEFAULT, beta_loss=None):
-    """Return the loss of that name, or of the number beta, or the loss itself; ``beta_loss`` is another name of it."""
+    """Return the loss with that name or beta, or the Loss that was passed; ``beta_loss`` is another name for it."""
     if beta_loss is not None:
         if not (isinstance(loss, str) and loss == DEFAULT) and loss_of(loss) != loss_of(beta_loss):
             raise ValueError(
@@ -75,7 +75,7 @@ def check_domain(X, loss, missing=None):
 
 
 def check_range(top, loss, penalty, l1_ratio):
-    """Refuse cells whose loss and penalty are too far apart for floats, where the loss has other units than squares."""
+    """Refuse cells whose loss and penalty are too far apart for floats, or a penalty that is too large."""
     if not loss.squares and penalty > MOST_PENALTY:
         raise ValueError(
             f"penalty is {penalty:g}: with loss={loss.name!r} more than {MOST_PENALTY:g} leaves the range of floats. "

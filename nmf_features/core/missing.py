@@ -1,8 +1,7 @@
-"""Missing cells: which they are, how much of each row and column is observed, and means of what is.
+"""Missing cells: which they are, the observed shares of rows and columns, and means of observed cells.
 
-Missing cells (NaN, or what a sparse matrix does not store) are left out of the loss, and what is penalised counts in
-proportion to what was observed: p becomes the number of cells observed in the row, n the weight of those observed in
-the column.
+Missing cells (NaN, or what a sparse matrix does not store) are left out of the loss. The penalty is scaled accordingly:
+p becomes the number of cells observed in the row, n the weight of the rows observed in the column.
 """
 
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from .products import PRODUCT_CELLS, product
 
 
 class Missing(NamedTuple):
-    """Which cells are left out: NaN, and with ``unstored`` what a sparse matrix does not store.
+    """Which cells are left out: NaN, and with ``unstored`` the cells that a sparse matrix does not store.
 
     ``n_counted`` is the number of columns in which cells can be missing.
     """
@@ -24,12 +23,12 @@ class Missing(NamedTuple):
 
 
 def leaves_out_unstored(missing):
-    """Whether what a sparse matrix does not store is missing (``missing`` is None where nothing is)."""
+    """Whether unstored cells of a sparse matrix are missing (``missing`` is None if no cell is)."""
     return missing is not None and missing.unstored
 
 
 def missing_of(X, n_counted, missing_values):
-    """Return what of non-negative X is missing, or None where nothing is, with one quick look."""
+    """Return a Missing for non-negative X, or None if no cell is missing, as a single sum shows."""
     if missing_values == "unstored" and sparse.issparse(X):
         return Missing(n_counted, True)
     with np.errstate(over="ignore"):
@@ -37,13 +36,13 @@ def missing_of(X, n_counted, missing_values):
 
 
 def observed_shares(X, missing, weights=None):
-    """Return which share of its cells is observed in every row, and in every column, rows weighted."""
+    """Return the observed share of every row, and of every column (with row weights)."""
     v = np.ones(X.shape[0]) if weights is None else weights
     if not sparse.issparse(X):
         holes = np.isnan(X)
         by_column = np.where(holes.all(axis=0), 0.0, 1 - product(v, holes) / v.sum())
         return 1 - holes.sum(axis=1) / missing.n_counted, by_column
-    marked = X.copy()  # what counts, at the stored cells: those observed, or else those that are not
+    marked = X.copy()  # 1 at missing stored cells, or at observed ones if ``unstored``
     marked.data = np.isnan(X.data).astype(np.float64)
     if missing.unstored:
         marked.data = 1 - marked.data
@@ -57,7 +56,7 @@ def observed_shares(X, missing, weights=None):
 def penalised_counts(X, missing, weights):
     """Return how much every row and every column counts in the penalty (None: 1).
 
-    A row: its weight times the share of its cells that is observed. A column: the share of the weight observed there.
+    A row counts its weight times its observed share, a column the share of the total weight that is observed there.
     """
     if missing is None:
         return weights, None
@@ -66,7 +65,7 @@ def penalised_counts(X, missing, weights):
 
 
 def column_means(X, weights=None, missing=None):
-    """Return the means of the columns over observed cells, rows weighted, in float64."""
+    """Return the column means over observed cells, with row weights, in float64."""
     if sparse.issparse(X) and missing is not None:
         v, shares = np.ones(X.shape[0]) if weights is None else weights, observed_shares(X, missing, weights)[1]
         X = X.copy()

@@ -1,11 +1,12 @@
-"""Negative binomial counts: Poisson's, but more spread out.
+"""The negative binomial loss, for counts that vary more than Poisson counts.
 
     d(x, y) = x log(x / y) - (x + 1/a) log((1 + a x) / (1 + a y)),      variance y + a y^2
 
-a is the dispersion; for a -> 0 this is Kullback-Leibler, the loss of Poisson counts. It is half the deviance, zero at
-y = x, and not convex in y: scores are local minima.
+a is the dispersion; as a -> 0 this becomes Kullback-Leibler, the loss of Poisson counts. It is half the deviance, zero
+at y = x, and not convex in y: scores are local minima.
 
-A multiplicative step bounds -x log y by Jensen's inequality and log(1 + a y), which is concave, by its tangent.
+For multiplicative steps, -x log y is bounded by Jensen's inequality, and log(1 + a y), which is concave, by its
+tangent.
 
 References: O. Gouvert, T. Oberlin and C. Fevotte (2020), Negative binomial matrix factorization, IEEE Signal Processing
 Letters 27.
@@ -25,12 +26,12 @@ LEAST, MOST = 1e-8, 1e8  # dispersion
 
 @dataclass(frozen=True)
 class NegativeBinomial(Loss):
-    """Loss of counts that vary more than Poisson's: half the deviance of the negative binomial distribution.
+    """Loss for counts that vary more than Poisson counts: half the deviance of the negative binomial distribution.
 
         d(x, y) = x log(x / y) - (x + 1/a) log((1 + a x) / (1 + a y)),      variance y + a y^2
 
-    Pass it as ``loss``, with counts as they are (NMFFeatures: ``shift=None, scale=None``), since the dispersion belongs
-    to their unit. To choose the dispersion, compare the ``negative_log_likelihood`` of hidden cells in
+    Pass it as ``loss``, with unscaled counts (NMFFeatures: ``shift=None, scale=None``), since the dispersion depends on
+    their unit. To choose the dispersion, compare the ``negative_log_likelihood`` of hidden cells in
     :func:`select_components`; losses of different dispersions cannot be compared.
 
     Parameters
@@ -68,23 +69,23 @@ class NegativeBinomial(Loss):
         object.__setattr__(self, "dispersion", float(a))
 
     def of_cells(self, x, y):
-        """Return the loss of every cell, NaN where x is."""
+        """Return the loss of every cell, NaN where x is NaN."""
         a = self.dispersion
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            # One value twice: what is subtracted grows with x in the first, with 1 / a in the second.
+            # Two formulas for one value: the terms that cancel grow with x in the first, with 1 / a in the second.
             small = np.where(x == 0, 0, xlogy(x, x / y)) + (x + 1 / a) * np.log1p(a * (y - x) / (1 + a * x))
             large = (x + 1 / a) * np.log1p((x - y) / (y * (1 + a * x))) - np.log(x / y) / a
             return np.where((x > 0) & (y == 0), np.inf, np.where(a * x <= 1, small, large))
 
     def size_of_cells(self, x):
-        """Return the size of the terms in the loss of every cell: its rounding is a share of that."""
+        """Return the magnitude of the terms in every cell's loss: rounding errors are proportional to it."""
         return np.minimum(x, 1 / self.dispersion)
 
     def slopes_of_cells(self, x, y):
-        """Return slope, its positive part, and curvature: a share of what is expected at least."""
+        """Return slope, its positive part, and a curvature that is at least a share of the expected one."""
         a = self.dispersion
         expected = 1 / (y * (1 + a * y))
-        second = (x * (1 + 2 * a * y) - a * y**2) * expected  # derivative over the expected one; negative for small x
+        second = (x * (1 + 2 * a * y) - a * y**2) * expected  # second derivative / expected; negative for small x
         curvature = expected * np.maximum(second, LEAST_CURVATURE)
         return (y - x) * expected, (1 + a * x) / (1 + a * y), curvature
 

@@ -1,12 +1,12 @@
-"""Solvers for every loss: slopes and curvatures of the cells, and steps on whole rows and columns.
+"""Solvers for every loss: steps on whole rows and columns, from slopes and curvatures of the cells.
 
-Every cell has a slope d'(y) and a curvature at y = (W H)_ij. Sums of slope times h_j are the gradient of a row of
-scores, sums of curvature times h_j h_j' its Hessian, and the same with w_i, over rows, those of a column of loadings. A
-cell that is missing adds nothing.
+Every cell has a slope d'(y) and a curvature at y = (W H)_ij. For a row of scores the sum of slope times h_j is the
+gradient, and the sum of curvature times h_j h_j' the Hessian. For a column of loadings they are the same sums over
+rows, with w_i. Missing cells add nothing.
 
-Of a sparse table only the stored cells are looked at, where the others are not observed, or where the slope of a zero
-does not depend on y (Kullback-Leibler); its columns are rows of the transposed table then, so that nothing grows faster
-than the stored cells. For other losses its blocks are made dense.
+Only the stored cells of a sparse table are read if the others are missing, or if the slope of a zero does not depend on
+y (Kullback-Leibler). Its columns are then read as rows of the transposed table, so that nothing grows faster than the
+number of stored cells. For other losses its blocks are made dense.
 
 References: C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence;
 C.-J. Hsieh and I. S. Dhillon (2011), Fast coordinate descent methods with variable selection for non-negative matrix
@@ -25,12 +25,12 @@ from .products import inner, product, weighted_sum
 
 
 class Slopes(NamedTuple):
-    """Sums over rows (weighted) of the derivatives of the loss: what the loadings need to know of the data."""
+    """Sums over rows (weighted) of the derivatives of the loss: what the loadings need from the data."""
 
     gradient: np.ndarray  # k x p
     positive: np.ndarray  # k x p, its positive part
     grams: np.ndarray  # Hessian of each column: its lower triangle, k (k + 1) / 2 x p, or its diagonal alone, k x p
-    W_sums: np.ndarray  # k; this and the next with the share of a row's cells that is observed, as in the penalty
+    W_sums: np.ndarray  # k; here and in the next rows count by their observed share, as in the penalty
     W_squares: np.ndarray  # k
 
 
@@ -39,26 +39,26 @@ class DivergenceSolver(Solver):
 
     lifts, sums_squares, floor, blank = True, False, 0.1, 0.0
     multiplies = False  # whether steps are multiplicative, and need the positive part of the gradient
-    whole_hessians = True  # or their diagonals alone
+    whole_hessians = True  # or only their diagonals
 
     def __init__(self, loss=LEAST_SQUARES, unstored=False):
         self.loss, self.unstored, self.convex = loss, unstored, loss.convex
 
     def prepare(self, summary):
-        """Learn what one read of the table tells: whether stored cells are all, and the least fit of a cell."""
+        """Learn from a table's summary whether only stored cells are read, and the lower bound of the fit."""
         self.per_stored = summary.stored and (self.unstored or self.loss.counts)
         self.least_fit = self.loss.least_fit(summary.mean, summary.least)
 
     def size(self, block):
-        """Return the size of the terms in a block's loss."""
+        """Return the magnitude of the terms in a block's loss."""
         return float(self.loss.size_of_cells(block.cells).sum())
 
     def per_row(self, k):
-        """Return how many numbers a pass keeps for each row beside its cells."""
+        """Return how many numbers a pass keeps for each row besides its cells."""
         return k * (k + 1) // 2
 
     def constant(self, block, Wt):
-        """Return what of a block's loss :meth:`error_of_block` leaves out, as it depends on the data alone."""
+        """Return the part of a block's loss that depends on the data alone; :meth:`error_of_block` leaves it out."""
         if not self.loss.counts or self.per_stored or block.missing is not None:
             return 0.0
         with np.errstate(divide="ignore"):
@@ -66,19 +66,19 @@ class DivergenceSolver(Solver):
         return inner(block.counts, (block.X * (logs - 1)).sum(axis=1, dtype=np.float64))
 
     def _seen(self, block):
-        """Return a block whose cells are all that is to be looked at."""
+        """Return a block whose ``cells`` are those to read."""
         return block if self.per_stored else block.dense()
 
     def _off_zero(self, fitted):
-        """Keep the fit of cells off zero, where slopes are infinite, in place and in its precision."""
+        """Keep the fit of cells off zero, where slopes are infinite, in place; the bound depends on the precision."""
         return np.maximum(fitted, max(self.least_fit, float(np.finfo(fitted.dtype).tiny) ** 0.5), out=fitted)
 
     def context(self, H, strengths):
-        """Return what all blocks need to know of the loadings."""
+        """Return what the updates of all blocks need from the loadings."""
         return self.whole_hessians if self.per_stored else self.products(H)
 
     def products(self, F):
-        """Return the products of the rows of F that Hessians are sums of."""
+        """Return the products of the rows of F from which Hessians are summed."""
         return packed_products(F) if self.whole_hessians else np.square(F)
 
     def improve_scores(self, block, Wt, H, products, strengths, sweeps, enough):
@@ -94,16 +94,16 @@ class DivergenceSolver(Solver):
         return self.statistics(block, Wt, H)
 
     def _first_scores(self, block, H):
-        """Return equal scores, such that a row and its fit have the same sum."""
+        """Return scores that are equal for all components and give each row's fit the sum of the row."""
         sums = block.row_sums() / np.maximum(np.broadcast_to(block.observed, block.X.shape[:1]), 1e-3)
         return (sums / (H.sum() or 1.0))[None]
 
     def cells(self, block, Y, multiplies):
-        """Return slope, its positive part and curvature of every cell where the fit is Y, and whether 1 is left out.
+        """Return slope, its positive part and curvature of every cell at the fit Y, and whether slopes leave out a 1.
 
-        For Kullback-Leibler the slope is 1 - x / y: where every cell counts the ones are summed apart, without the
-        cells. A missing cell is filled with its fit, so that its slope is zero, and has no curvature. The positive part
-        is right where it is needed, for what ``multiplies``.
+        For Kullback-Leibler the slope is 1 - x / y. If every cell counts, the ones are summed separately, without the
+        cells. A missing cell is imputed with its fit, so its slope is zero, and it gets no curvature. The positive part
+        is correct only if ``multiplies``.
         """
         X, holes = block.cells, block.missing
         self._off_zero(Y)
@@ -122,11 +122,11 @@ class DivergenceSolver(Solver):
         return slope, positive, curvature, apart
 
     def slopes(self, block, F, A, products, weights=None):
-        """Return gradient, its positive part and packed Hessians of the columns of F (k x rows), fit F' A.
+        """Return gradient, its positive part and packed Hessians of the columns of F (k x rows), where the fit is F' A.
 
-        ``products`` are those of A (None: for a multiplicative step; Hessians are not wanted and the positive part is).
-        For stored cells they say whether whole Hessians are wanted, or their diagonals alone. ``weights`` belong to the
-        columns of A.
+        ``products`` are those of A; None asks for a multiplicative step, with the positive part and without Hessians.
+        With stored cells, ``products`` only says whether Hessians are whole, or just their diagonals. ``weights``
+        belong to the columns of A.
         """
         block, multiplies = self._seen(block), self.multiplies or products is None
         A = A.astype(F.dtype, copy=False)
@@ -143,7 +143,7 @@ class DivergenceSolver(Solver):
         return gradient, above, grams
 
     def statistics(self, block, Wt, H):
-        """Return what the loadings need to know of a block: of stored cells only the sums of scores."""
+        """Return the statistics of a block: if only stored cells are read, just the sums of scores."""
         weighted, sums, squares = weighted_sums(block, Wt)
         if self.per_stored:
             return Slopes(*np.zeros((3, 0)), sums, squares)
@@ -159,21 +159,21 @@ class DivergenceSolver(Solver):
         return Slopes(gradient, above, block.scores_times(products, curvature), sums, squares)
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
-        """Return better loadings. ``observed`` is the share of each column that is (None: all)."""
+        """Return improved loadings. ``observed`` is the observed share of each column (None: 1)."""
         H = H.copy()
         l1, l2 = _of_columns(H, strengths, observed)
         self.improve(H, *stats[:3], l1, l2, np.ones(H.shape[1]), sweeps, enough)
         return H
 
     def improve_columns(self, block, H, W, weights, columns, strengths, observed, sweeps=40, enough=0.01):
-        """Return better loadings of a block of columns of stored cells, given all scores W (k x n)."""
+        """Return improved loadings of a block of columns of stored cells, given all scores W (k x n)."""
         l1, l2 = _of_columns(H, strengths, observed, columns)
         slopes = self.slopes(block, H, W, self.whole_hessians, weights)
         self.improve(H, *slopes, l1, l2, np.ones(H.shape[1]), sweeps, enough)
         return H
 
     def error_of_block(self, block, Wt, H):
-        """Return the loss of a block for loadings H, but for its :meth:`constant`: one more look at the data."""
+        """Return the loss of a block for loadings H, without its :meth:`constant`; this reads the data once more."""
         counts, block = block.counts, self._seen(block)
         X, holes = block.cells, block.missing
         if self.per_stored:
@@ -193,7 +193,7 @@ class DivergenceSolver(Solver):
             everything = inner(product(Wt, counts).astype(np.float64), H.sum(axis=1))
             return everything - inner(X, logs)
         if holes is not None:
-            fill(Y, X, holes)  # no difference, no loss
+            fill(Y, X, holes)  # missing cells: no difference, no loss
         if self.loss.squares:
             return squares(np.subtract(X, Y, out=Y), block.weights) / 2
         return weighted_sum(self.loss.of_cells(X, Y).sum(axis=1, dtype=np.float64), block.weights)
@@ -218,15 +218,15 @@ class DivergenceSolver(Solver):
 
 
 def _of_columns(H, strengths, observed, columns=slice(None)):
-    """Return the L1 and L2 strengths of columns of the loadings; ``observed`` is the share of each that is."""
+    """Return the L1 and L2 strengths of columns of the loadings; ``observed`` is the observed share of each."""
     shares = 1.0 if observed is None else observed[columns]
     return tuple(np.broadcast_to(q * shares, H.shape[1:]) for q in (strengths.l1_H, strengths.l2_H))
 
 
 def multiply(F, gradient, positive, l1, l2, loss):
-    """Take a multiplicative step, in place: F times the negative over the positive part of the gradient, to a power.
+    """Multiply F in place by a power of the ratio of the gradient's negative part to its positive part.
 
-    The loss says which power: with it no step can raise the objective.
+    The loss gives the exponent with which no step can raise the objective.
     """
     below, above = np.maximum(positive - gradient, 0), positive + l1 + l2 * F
     ratio = np.divide(below, above, out=np.ones_like(F), where=above > 0)  # 0 / 0: nothing depends on this entry
@@ -238,8 +238,8 @@ class MultiplicativeDivergence(DivergenceSolver):
 
         F <- F * (negative part of the gradient / its positive part)^power
 
-    The objective never rises, and nothing becomes negative, or zero. For Kullback-Leibler without penalty these are
-    Lee and Seung's rules, up to the sums of loadings that they divide by.
+    The objective never rises, and entries never become negative or zero. For Kullback-Leibler without penalty these are
+    Lee and Seung's rules, up to division by the sums of loadings.
 
     References: D. D. Lee and H. S. Seung (1999), Learning the parts of objects by non-negative matrix factorization;
     C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence.
@@ -255,10 +255,10 @@ class MultiplicativeDivergence(DivergenceSolver):
 class Newton(DivergenceSolver):
     """Newton steps: rows of scores, then columns of loadings, minimise a quadratic model of their part of the loss.
 
-    Each row and column has a Hessian of its own (least squares in which a cell weighs as much as its curvature); for
-    beta = 2 without missing cells the model is exact. Entries fall to a tenth at most in a step, unless they are small
-    already, since the model knows nothing of the pole of the loss at zero. Where the objective rises all the same, the
-    pass is taken back, and some multiplicative ones are made, which cannot raise it.
+    Each row and column has its own Hessian (least squares in which cells are weighted by their curvature); for beta = 2
+    without missing cells the model is exact. In a step entries fall to a tenth at most, unless they are already small,
+    since the model does not know the pole of the loss at zero. If the objective rises all the same, the pass is undone,
+    and some multiplicative passes follow, which cannot raise it.
 
     References: C.-J. Hsieh and I. S. Dhillon (2011), Fast coordinate descent methods with variable selection for
     non-negative matrix factorization; P. McCullagh and J. A. Nelder (1989), Generalized linear models, for the scoring
@@ -275,11 +275,11 @@ class Newton(DivergenceSolver):
 
     @property
     def multiplies(self):
-        """Whether steps are multiplicative for a while."""
+        """Whether steps are multiplicative at present."""
         return self.cautious > 0
 
     def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
-        """Minimise the quadratic model by sweeps of coordinate descent; or multiply, for once."""
+        """Minimise the quadratic model by sweeps of coordinate descent, or take a multiplicative step."""
         if self.cautious:
             multiply(F, gradient, positive, l1, l2, self.loss)
             return
@@ -293,15 +293,15 @@ class Newton(DivergenceSolver):
         self.descent(F, slopes, grams, least, weights.astype(F.dtype, copy=False), sweeps, enough)
 
     def accepted(self):
-        """Be a little less cautious."""
+        """Count down the multiplicative passes."""
         self.cautious = max(self.cautious - 1, 0)
 
     def rejected(self, times):
-        """Be cautious for a while, if it was not the extrapolation."""
+        """Switch to multiplicative passes for a while, if the extrapolation was not the cause."""
         if times > 1:
             self.cautious, self.patience = self.patience, min(2 * self.patience, 64)
 
 
 def diagonal_of_packed(k):
-    """Where a packed lower triangle has its diagonal."""
+    """Return the positions of the diagonal in a packed lower triangle."""
     return np.arange(k) * (np.arange(k) + 3) // 2

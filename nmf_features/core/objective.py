@@ -1,18 +1,18 @@
-"""What is minimised: the loss, the penalties and their sum, each written once.
+"""The objective: the loss, the penalties and their sum, each written once.
 
     minimise over W, H >= 0:   D(X, W H)
                                +  penalty * l1_ratio         * ( p * sum(W)   + n * sum(H)   )
                                +  penalty * (1 - l1_ratio)/2 * ( p * |W|_F^2  + n * |H|_F^2 )
 
-X is n x p, W (scores) n x k, H (loadings) k x p, and D a sum over the cells of what losses.py says.
+X is n x p, W (scores) is n x k, H (loadings) is k x p, and D is the loss (losses.py), summed over the cells.
 
-This is the objective of scikit-learn's ``NMF`` with ``alpha_W = alpha_H = penalty``: the factors p and n make it
-free of size.
+This is the objective of scikit-learn's ``NMF`` with ``alpha_W = alpha_H = penalty``. The factors p and n make the
+penalty independent of the size of the table.
 
-With row weights v, row i's share of the loss and of the penalty on W counts v_i times, and n is the sum of v.
-A row's own problem is then the same whatever its weight.
+With row weights v, the loss and the penalty on W of row i are multiplied by v_i, and n is the sum of v. The problem of
+a single row is then the same whatever its weight.
 
-Missing cells are left out of the loss, and what is penalised counts in proportion to what was observed (missing.py).
+Missing cells are left out of the loss, and the penalty on a row or column is scaled by its observed share (missing.py).
 """
 
 from functools import partial
@@ -54,7 +54,7 @@ def objective(
     X : array or sparse matrix of shape (n, p)
         The data, non-negative. Missing cells are NaN.
     W : array of shape (n, k)
-        Scores: what each row takes of each component.
+        Scores: how much of each component a row holds.
     H : array of shape (k, p)
         Loadings: what each component is made of.
     penalty : float, default 0.001
@@ -62,8 +62,8 @@ def objective(
     l1_ratio : float, default 1.0
         Share of the penalty that is L1 (sum of entries); the rest is L2 (sum of squares).
     sample_weight : array-like of shape (n,), optional
-        Weights of the rows, 0 or more: how often each counts, in the loss and in the terms of W. In those of H, n
-        is their sum.
+        Weights of the rows, 0 or more: how often each row counts in the loss and in the penalty on W. In the penalty
+        on H, n is their sum.
     loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
         The loss D: 1/2 |X - W H|_F^2 for "frobenius", sum(x log(x / y) - x + y) for "kullback-leibler", sum(x / y -
         log(x / y) - 1) for "itakura-saito", with y = (W H)_ij. A number is the beta of a beta-divergence.
@@ -75,12 +75,12 @@ def objective(
     Returns
     -------
     float
-        The objective, in units of ``X`` to the power beta.
+        The objective, in the units of the loss (of a beta-divergence, those of ``X`` to the power beta).
 
     Raises
     ------
     ValueError
-        If the shapes of ``X``, ``W`` and ``H`` do not fit together, if ``penalty`` or ``l1_ratio`` is out of range, or
+        If the shapes of ``X``, ``W`` and ``H`` do not match, if ``penalty`` or ``l1_ratio`` is out of range, or
         for weights that are negative, not finite, all zero or not one for each row.
 
     References
@@ -129,10 +129,11 @@ def objective(
 
 
 def divergence(X, W, H, loss=LEAST_SQUARES, weights=None, unstored=False):
-    """D(X, W H) over the observed cells, rows weighted, from the cells themselves where sums of products would cancel.
+    """Return D(X, W H) over the observed cells, with row weights.
 
-    Of sparse X cells that are not stored are zeros, or not observed if ``unstored``. A zero adds what depends on y
-    alone, and the sum over all zeros is found without forming W H for squares and counts.
+    It is summed cell by cell where sums of products would cancel. Cells that sparse X does not store are zeros, or
+    missing if ``unstored``. The loss of a zero depends on y alone; for squares and counts its sum over all zeros is
+    found without forming W H.
     """
     n, p = X.shape
     if loss.squares and not unstored and (of_products := _squares_of_products(X, W, H, weights)) is not None:
@@ -153,7 +154,7 @@ def divergence(X, W, H, loss=LEAST_SQUARES, weights=None, unstored=False):
 
 
 def _squares_of_products(X, W, H, weights):
-    """Return 1/2 |X - W H|^2 from W'X and W'W, or None where digits would be lost, or cells are missing."""
+    """Return 1/2 |X - W H|^2 from W'X and W'W, or None if digits would cancel or cells are missing."""
     if X.dtype != np.float64:
         return None
     step = max(1, X.shape[0] if sparse.issparse(X) else PRODUCT_CELLS // max(X.shape[1], 1))
@@ -170,14 +171,14 @@ def _squares_of_products(X, W, H, weights):
 
 
 def _divergence_at_stored(X, W, H, loss, weights, unstored):
-    """Return the divergence of sparse X from its stored cells and, of the others, the sum of y or of y^2."""
+    """Return the divergence of sparse X, from its stored cells and from the sum of y or y^2 over the others."""
     y = fitted_at_stored(X, W, H)
     cells = np.where(np.isnan(X.data), 0.0, loss.of_cells(X.data.astype(np.float64), y))
     v = np.ones(len(W)) if weights is None else weights
     stored = inner(np.repeat(v, np.diff(X.indptr)), cells)
     if unstored:
         return stored
-    # What is not stored: all cells, less the stored ones.
+    # The sum over unstored cells is that over all cells, less that over the stored ones.
     y_v = y * np.repeat(v, np.diff(X.indptr))
     if loss.squares:
         others = inner(product(W.T * v, W), gram(H)) - inner(y, y_v)
@@ -186,7 +187,7 @@ def _divergence_at_stored(X, W, H, loss, weights, unstored):
 
 
 def loss_and_spread(X, W, H, means, loss, weights, missing):
-    """Return D(X, W H) and D(X, m), m the means of the columns, in units in which neither overflows."""
+    """Return D(X, W H) and D(X, m), where m are the best constants, in units in which neither overflows."""
     X, e = safe_scale(X, loss=loss)
     value = partial(divergence, X, loss=loss, weights=weights, unstored=leaves_out_unstored(missing))
     means = np.ldexp(means, -2 * e)[None].astype(X.dtype)

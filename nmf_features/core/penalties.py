@@ -1,8 +1,8 @@
-"""The penalties on both factors, and how a component shares its scale between them.
+"""The penalties on both factors, and how the scale of a component is shared between them.
 
     penalty * l1_ratio * (p * sum(W) + n * sum(H))  +  penalty * (1 - l1_ratio) / 2 * (p * |W|_F^2 + n * |H|_F^2)
 
-for W (scores) n x k and H (loadings) k x p. With row weights n is their sum.
+for W (scores) n x k and H (loadings) k x p. With row weights, n is their sum.
 """
 
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .products import product, weighted_sum
 
 
 class Strengths(NamedTuple):
-    """What one unit of |W|_1, |H|_1, |W|_F^2 / 2 and |H|_F^2 / 2 costs."""
+    """What one unit of |W|_1, |H|_1, |W|_F^2 / 2 and |H|_F^2 / 2 adds to the objective."""
 
     l1_W: float
     l1_H: float
@@ -24,10 +24,10 @@ class Strengths(NamedTuple):
     def of(cls, penalty, l1_ratio, n, p):
         """Return the strengths for an n x p table; n is the sum of the weights where rows have weights."""
         l1, l2 = penalty * l1_ratio, penalty * (1 - l1_ratio)
-        return cls(*(min(q, 1e300) for q in (l1 * p, l1 * n, l2 * p, l2 * n)))  # finite: 0 of anything costs 0
+        return cls(*(min(q, 1e300) for q in (l1 * p, l1 * n, l2 * p, l2 * n)))  # finite, so that zeros cost 0
 
     def cost(self, W, H, weights=None, columns=None):
-        """Return the penalty terms of the objective, for weights of the rows of W and of the columns of H."""
+        """Return the penalty terms of the objective, with weights for the rows of W and the columns of H."""
         total = 0.0
         for F, l1, l2, v in ((W, self.l1_W, self.l2_W, weights), (H.T, self.l1_H, self.l2_H, columns)):
             if l1:
@@ -38,11 +38,11 @@ class Strengths(NamedTuple):
 
 
 def balance(W_sums, W_squares, H, unit, columns=None):
-    """Scales c > 0 that make each component's penalty least: W <- W * c, H <- H / c; columns of H may have weights.
+    """Return scales c > 0, W <- W * c, H <- H / c, that minimise each component's penalty; H's columns may be weighted.
 
-    ``unit`` holds the strengths at penalty 1, since the penalty itself cancels. For each component
-    a1 c + b1 / c + (a2 c^2 + b2 / c^2) / 2 is least where its derivative in log c vanishes: in closed form
-    for pure L1 or L2, else by Newton steps (it is convex in log c). Dead components keep the scale 1.
+    ``unit`` holds the strengths at penalty 1, since the penalty itself cancels. For each component,
+    a1 c + b1 / c + (a2 c^2 + b2 / c^2) / 2 is minimal where its derivative with respect to log c is zero. That has a
+    closed form for pure L1 or L2; else Newton steps find it (the sum is convex in log c). Dead components keep scale 1.
     """
     a1, a2 = unit.l1_W * W_sums, unit.l2_W * W_squares
     u = np.ones(H.shape[1]) if columns is None else columns
@@ -54,7 +54,7 @@ def balance(W_sums, W_squares, H, unit, columns=None):
     log_c = np.log(b2 / a2) / 4  # exact for pure L2
     if unit.l1_W:
         low, high = np.minimum(log_c, np.log(b1 / a1) / 2), np.maximum(log_c, np.log(b1 / a1) / 2)
-        for _ in range(50):  # the root lies between the two closed forms; Newton, kept between them
+        for _ in range(50):  # the root lies between the two closed forms, and Newton steps are kept there
             c = np.exp(log_c)
             slope = a1 * c - b1 / c + a2 * c**2 - b2 / c**2
             curvature = a1 * c + b1 / c + 2 * (a2 * c**2 + b2 / c**2)

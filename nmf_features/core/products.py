@@ -1,9 +1,9 @@
-"""Products so small that BLAS makes each on one thread: the same bits in any thread, and beside any others.
+"""Products in pieces so small that BLAS computes each on one thread: the same bits in any thread.
 
-The threads of BLAS would multiply with ours, and its results depend on their number. Its limits belong to the process:
-a library that sets them takes them from everybody else, and two that do so at once leave them wrong. Here none is set.
-OpenBLAS takes one thread for a product of matrices of up to 2^18 multiplications, and so for each piece of a larger
-one; products with vectors, and of sparse matrices, do without BLAS.
+BLAS threads would multiply with ours, and BLAS results depend on their number. Thread limits are global to the process:
+a library that sets them changes them for everybody else, and two that do so at once leave them wrong. So none is set
+here. OpenBLAS uses one thread for a product of matrices with up to 2^18 multiplications, so larger products are cut
+into such pieces. Products with vectors or sparse matrices do not use BLAS.
 """
 
 import platform
@@ -13,9 +13,9 @@ from scipy import sparse
 
 # OpenBLAS: SMP_THRESHOLD_MIN * GEMM_MULTITHREAD_THRESHOLD, in interface/gemm.c; on some Arm processors half of it
 MULTIPLICATIONS = 1 << 18 if platform.machine() in ("x86_64", "AMD64") else 120_000
-LEAST = 16  # rows, columns or terms of a piece
+LEAST = 16  # smallest number of rows, columns or terms in a piece
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
-PRODUCT_CELLS = 1 << 16  # and multiplied, or looked at twice, in slices that stay in the cache
+PRODUCT_CELLS = 1 << 16  # cells of slices that are multiplied, or read twice: they stay in the cache
 
 
 def product(A, B):
@@ -27,7 +27,7 @@ def product(A, B):
     m, inside, n = *A.shape[-2:], B.shape[1]
     if m * inside * n <= MULTIPLICATIONS and m != 1 and n != 1:
         return A @ B
-    if m == 1 or n == 1:  # BLAS takes these for products of a matrix and a vector
+    if m == 1 or n == 1:  # BLAS treats these as products of a matrix and a vector
         return np.einsum("...ij,jk->...ik", A, B)
     rows, terms, columns = _pieces([m, inside, n])
     out = np.empty((*A.shape[:-1], n), np.result_type(A, B))
@@ -41,7 +41,7 @@ def product(A, B):
 
 
 def _pieces(sizes):
-    """Return slices for every side, of nearly equal lengths; the longest side is cut first."""
+    """Return slices of nearly equal length for every side; the longest side is cut first."""
     lengths = list(sizes)
     while lengths[0] * lengths[1] * lengths[2] > MULTIPLICATIONS:
         longest = int(np.argmax(lengths))
@@ -56,14 +56,14 @@ def _pieces(sizes):
 
 def gram(A):
     """Return A A'."""
-    return product(A, A.T.copy())  # for one and the same buffer NumPy takes another routine of BLAS
+    return product(A, A.T.copy())  # if both were one buffer, NumPy would call another routine of BLAS
 
 
 def inner(A, B):
-    """Return the sum of the products of the entries of two arrays of one shape."""
+    """Return the sum of the entrywise products of two arrays of the same shape."""
     return float(np.einsum("i,i->", A.ravel(), B.ravel()))
 
 
 def weighted_sum(of_rows, weights):
-    """Sum numbers that belong to rows."""
+    """Return the sum of one number per row, with row weights."""
     return float(of_rows.sum() if weights is None else inner(weights, of_rows))

@@ -1,6 +1,6 @@
 """Scores of rows, given the loadings H: the exact non-negative ones, and the linear projection.
 
-Each row x is a small problem of its own, convex for 1 <= beta <= 2,
+Each row x is a small problem of its own, convex where the loss is,
 
     minimise over w >= 0:   d(x, w H) + sum_t l1_t w_t + 1/2 sum_t l2_t w_t^2
 

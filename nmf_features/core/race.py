@@ -1,15 +1,15 @@
-"""Which minimum to go for: descents from many starts, in machine code, before the loop runs on all rows.
+"""Choice of the minimum: descents from many starts, in machine code, before the loop runs on all rows.
 
-The objective has many minima, and no start leads to the best one always: on real tables any of those of init.py leads
-there in some nine tenths of the cases with 2 to 4 components, and in a third with 8 to 10. So starts are tried one
-after the other, until the best minimum met has been met several times. After the first few, every second start is the
-best minimum so far with one component replaced (iterated local search): that takes fewer passes, and finds minima close
-by. Each start is followed nearly to its end, since after a few passes little can be told. With few components all this
+The objective has many minima, and no start always leads to the best one. On real tables any of those of starts.py leads
+there in about nine tenths of the cases with 2 to 4 components, and in a third with 8 to 10. So starts are tried one
+after the other, until the best minimum found has been reached several times. After the first few, every second start is
+the best minimum so far with one component replaced (iterated local search), which takes fewer passes and finds minima
+close by. Each start is followed nearly to convergence, since a few passes tell little. With few components all this
 costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it
-costs several. A large table is raced on few rows first, and then on more, where the minima met on few rows start first.
-Where these are not all rows either, the best few go on, and all rows decide between them.
+costs several. A large table is raced on few rows first and then on more, beginning with the minima found on few rows.
+If these are not all rows either, the best few go on, and all rows decide between them.
 
-The Kullback-Leibler divergence has more minima, and poorer ones. Those of least squares are good starts for it.
+The Kullback-Leibler divergence has more minima, and poorer ones. Minima of least squares are good starts for it.
 
 Reference: H. R. Lourenco, O. C. Martin and T. Stuetzle (2003), Iterated local search.
 """
@@ -23,34 +23,34 @@ from .kernels import compiled, descend_counts, descend_squares
 from .missing import column_means, leaves_out_unstored
 from .starts import starts
 
-MOST_STARTS = 60  # that are tried
+MOST_STARTS = 60  # most starts tried
 FIRST = 4  # starts before every second one is the best minimum with one component replaced
-SAME = 3e-4  # objectives that differ by a smaller share are one minimum
+SAME = 3e-4  # objectives that differ by a smaller share count as one minimum
 PASSES, TOL = 500, 1e-5
-FEW_CELLS, FEW_HITS = 12_000, 3  # of the few rows, and how often the best minimum is met there
-MORE_CELLS = 40_000  # of the second heat, where all rows are too many
-MOST_CELLS = 1 << 18  # of rows that are raced on; where columns are so many that this is not enough, there is no race
-NEAR, MOST_NEAR = 0.2, 6  # minima of few rows that start on more: at most this share above the best
-SMALL_CELLS, SMALL_EFFORT = 1000, 3  # more starts where they cost next to nothing
-MOST_STRENGTH = 1e12  # that single precision takes, in units of the mean cell
-MARGIN = 0.05  # what few rows may tell wrongly of all: minima that differ by less go on
-MOST_LEFT = 4  # that go on
+FEW_CELLS, FEW_HITS = 12_000, 3  # cells of the few rows, and how often the best minimum must be reached there
+MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many
+MOST_CELLS = 1 << 18  # most cells raced on; with so many columns that this is not enough, there is no race
+NEAR, MOST_NEAR = 0.2, 6  # minima of few rows that start on more: at most this share above the best, and how many
+SMALL_CELLS, SMALL_EFFORT = 1000, 3  # tables this small have so many times more starts, which cost next to nothing
+MOST_STRENGTH = 1e12  # largest strength for single precision, in units of the mean cell
+MARGIN = 0.05  # few rows may misjudge minima by this share: those closer to the best go on
+MOST_LEFT = 4  # most minima that go on
 
 
 class Field:
-    """What a loss is raced with: descents, in which precision, and how often they must meet the best minimum.
+    """How a loss is raced: the descent, its precision, and how often the best minimum must be reached.
 
-    The more components, the more minima there are: ``hits`` tells the number for k of them.
+    The more components, the more minima there are: ``hits`` gives that number for k components.
     """
 
     def __init__(self, descend, dtype, hits):
         self.descend, self.dtype, self.hits = descend, dtype, hits
 
     def run(self, X, weights, strengths, candidates, first, hits, most):
-        """Return the different minima that are met, best first, as pairs of objective and loadings.
+        """Return the distinct minima found, best first, as pairs of objective and loadings.
 
-        At most ``most`` candidates start, until the best minimum is met ``hits`` times; after the ``first`` every
-        second one gives a component only. Objectives are in units of the mean cell and the mean weight.
+        At most ``most`` candidates are tried, until the best minimum has been reached ``hits`` times. After the
+        ``first``, every second one only gives a component. Objectives are in units of the mean cell and mean weight.
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
         half, mean_weight, strengths = mean_units(X, weights, strengths)
@@ -66,7 +66,7 @@ class Field:
             if sum(value <= best[0] * (1 + SAME) for value, _ in met) >= hits:
                 break
         different, left = [], [(value, np.ldexp(H, half)) for value, H in met]
-        while left:  # of those that met one minimum the first: which of them is lowest, only rounding says
+        while left:  # keep the first that reached each minimum: only rounding says which is lowest
             least = min(value for value, _ in left)
             different.append(next(pair for pair in left if not pair[0] > least * (1 + SAME)))
             left = [pair for pair in left if pair[0] > least * (1 + SAME)]
@@ -74,9 +74,9 @@ class Field:
 
 
 def mean_units(X, weights, strengths):
-    """Return half, the mean weight, and the strengths where X is divided by 4^half, W and H by 2^half, weights by it.
+    """Return ``half``, the mean weight, and the strengths in units in which the mean of X is near 1.
 
-    Then the mean of X is near 1, and nothing overflows in single precision.
+    X is divided by 4^half, W and H by 2^half, and weights by their mean. Nothing then overflows in single precision.
     """
     half, mean_weight = int(np.frexp(X.mean())[1]) // 2, weights.mean()
     l1_W, l1_H, l2_W, l2_H = strengths
@@ -85,7 +85,7 @@ def mean_units(X, weights, strengths):
 
 
 def _with_component_of(other, H, turn):
-    """Return loadings H with one component replaced by one of others, by turns, in the size of H."""
+    """Return H with one component, each in turn, replaced by that of ``other``, scaled to H."""
     t, mean = turn % len(H), H.mean()
     if not mean * other.mean() > 0:
         return other
@@ -99,11 +99,11 @@ COUNTS = Field(descend_counts, np.float32, lambda k: min(2 * k + 1, 14))
 
 
 def race(table, rows, k, loss, strengths, effort=1):
-    """Return the loadings to go on from, best first, and whether a doubt is left; None where there is no race.
+    """Return the loadings to continue from (None if there is no race), best first, and whether the choice is doubtful.
 
-    ``rows`` are those of the table by content. Missing cells hold the means of their columns here. Where that, or few
-    rows, or another loss leave a doubt, those that come near the best are returned, too. ``effort`` multiplies the
-    number of starts, and so many are returned, if there are as many different minima.
+    ``rows`` are those of the table, ordered by content. Missing cells are imputed with column means here. If that, few
+    rows or another loss make the choice doubtful, minima close to the best are returned as well. ``effort`` multiplies
+    the number of starts, and that many minima are returned, if there are as many distinct ones.
     """
     (n, p), missing = table.shape, table.missing
     field = COUNTS if loss.counts else SQUARES
@@ -131,7 +131,7 @@ def race(table, rows, k, loss, strengths, effort=1):
         more, v = _drawn(table, rows, m)
         near = _near(left, NEAR, effort * MOST_NEAR)
         candidates, first = chain(near, starts(more, k, v)), len(near) + 2
-        times_met = effort * field.hits(k) + len(near) - 1  # that those of few rows lead there says less
+        times_met = effort * field.hits(k) + len(near) - 1  # minima of few rows that lead there are weak evidence
         left = field.run(more, v, strengths, candidates, first, times_met, most)
     doubtful = n > m or missing is not None or not (loss.squares or loss.counts)
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
@@ -144,7 +144,7 @@ def _near(minima, margin, most):
 
 
 def _drawn(table, rows, m):
-    """Return m rows (or all) as an array without missing cells, and what they weigh."""
+    """Return m rows (or all) as an array, with missing cells imputed, and their weights."""
     drawn, weights = rows.all() if table.shape[0] <= m else rows.sample(m)
     part = table.take(drawn)
     part = np.ascontiguousarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float64)

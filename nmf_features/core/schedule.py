@@ -1,10 +1,9 @@
-"""From a problem to its best loadings: where the loop begins, on which rows, in which precision.
+"""From a problem to its best loadings: where the loop starts, on which rows and in which precision.
 
-Where the loop begins is settled by descents from many starts (race.py). A table of very many rows is fitted
-on samples of them first (samples.py), so that most passes are cheap ones; there they are made in single precision, as
-far as its rounding does not tell. All rows decide between what few of them hold for equally good, and the end is judged
-in double. The problem is symmetric in X and X', so a wide table is solved as its transpose: momentum then sits on the
-smaller factor.
+Descents from many starts decide where the loop starts (race.py). A table of very many rows is first fitted on samples
+of its rows (samples.py), so that most passes are cheap. Passes over such a table are in single precision until rounding
+matters; convergence is judged in double precision. If few rows cannot tell minima apart, all rows decide. The problem
+is symmetric in X and X', so a wide table is transposed: the factor with momentum is then the smaller one.
 """
 
 from collections.abc import Callable
@@ -35,23 +34,23 @@ from .tables import MemoryTable
 from .threads import workers
 from .units import in_units, largest, safe_scale
 
-SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first, but for that of race.py
-# The best loadings for a sample are not the best for all rows: from m rows some k / m of the objective is fitted to
-# their noise, and less than that is not worth many passes. Slow passes are better made on a sample all the same.
+SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first (race.py has its own)
+# The best loadings for a sample are not the best for all rows: with m rows about k / m of the objective is fitted
+# noise, and a smaller gain is not worth many passes. Slow convergence is still cheaper on a sample.
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
-LONG_CELLS = 1 << 21  # of tables that are fitted on samples first; for others it saves nothing
-SAMPLE_MARGIN = 0.005  # minima on a sample that differ by less go on to the next
-JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # over all rows, from loadings of few rows and of many
+LONG_CELLS = 1 << 21  # larger tables are fitted on samples first; for smaller ones that saves nothing
+SAMPLE_MARGIN = 0.005  # minima on a sample this close to the best go on to the next
+JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # passes over all rows that judge loadings found on few rows, and on many
 SINGLE = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows to fit loadings to, and what is minimised there.
+    """The rows that loadings are fitted to, and the terms of the objective.
 
-    ``used`` says which of the rows that were given these are: those of positive weight in which something is observed.
-    ``weights`` of the rows are positive, or None. ``missing`` says which cells are, None where none is. ``unit`` holds
-    the strengths at penalty 1: they say how scale is shared between W and H.
+    ``used`` marks these rows among those that were given: they have positive weight and an observed cell. ``weights``
+    are positive, or None. ``missing`` says which cells are missing, or is None. ``unit`` holds the strengths at penalty
+    1, which decide how scale is shared between W and H.
     """
 
     X: np.ndarray
@@ -65,7 +64,7 @@ class Problem:
 
     @classmethod
     def of(cls, X, top, weights, missing, n_counted, *, loss, penalty, l1_ratio):
-        """Return the problem of checked data, of whose columns ``n_counted`` count in the penalty."""
+        """Return the problem for checked data, of whose columns ``n_counted`` count in the penalty."""
         used = _rows_to_fit(X, missing, weights)
         if not used.all():
             X, weights = X[used], None if weights is None else weights[used]
@@ -79,7 +78,7 @@ class Problem:
 
 
 def _rows_to_fit(X, missing, weights):
-    """Return which rows say anything: those of positive weight with something observed."""
+    """Return which rows are fitted: those of positive weight with an observed cell."""
     used = np.ones(X.shape[0], dtype=bool) if weights is None else weights > 0
     if missing is not None:
         used &= observed_shares(X, missing)[0] > 1e-12
@@ -90,9 +89,9 @@ def _rows_to_fit(X, missing, weights):
 
 @dataclass(frozen=True)
 class Fit:
-    """What the loop ends with: loadings, their sums, and the exact scores for loadings divided by their sums.
+    """The result of the loop: loadings H, their sums, and the exact scores U for loadings divided by their sums.
 
-    ``precise`` says whether the objective has all its digits: it comes from sums, of which little may be left.
+    ``precise`` says whether the objective has all its digits: it comes from sums, which may cancel.
     """
 
     U: np.ndarray
@@ -120,9 +119,9 @@ def fit_loadings(
     n_jobs,
     watch=None,
 ):
-    """Find loadings by one or more starts; return the best by objective, as a Fit.
+    """Fit loadings from one or more starts; return the best by objective, as a Fit.
 
-    ``watch`` is called before each pass; what it raises ends the fit.
+    ``watch`` is called before each pass; an exception from it ends the fit.
     """
     X, weights, missing, loss = problem.X, problem.weights, problem.missing, problem.loss
     strengths, unit = problem.strengths, problem.unit
@@ -142,15 +141,15 @@ def fit_loadings(
         value = float(in_units(value, 2 * e * loss.degree))
         W, H, history = np.zeros((n, 0), X.dtype), np.zeros((0, p)), np.array([value])
         return Fit(W, np.zeros(0), H, value, True, 0, True, history, 0.0)
-    # Weights and exact scores with missing cells belong to rows: such tables are not transposed. Small ones gain
-    # nothing by it, and other losses treat rows and columns alike.
+    # Row weights, and exact scores with missing cells, belong to rows: such tables are not transposed. Small tables
+    # gain nothing by it, and for other losses rows and columns are treated alike.
     wide, as_given = p > max(n, 200) and weights is None and missing is None and loss.squares, X
-    with np.errstate(over="ignore"):  # W and H are found in units of 2^e each, X being in units of 4^e
+    with np.errstate(over="ignore"):  # X is in units of 4^e, W and H in units of 2^e each
         most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
         shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * loss.degree), most)
         strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
     if wide:
-        order = slice(None)  # in which these rows stand as columns; it tells only where many starts are tried
+        order = slice(None)  # of these rows as columns; it matters only if many starts are tried
         if isinstance(init, str) and init == "auto":
             order = Rows(MemoryTable(X), loss.power).order
         X = X[order].T.tocsr() if sparse.issparse(X) else X[order].T
@@ -166,7 +165,7 @@ def fit_loadings(
         search = Search(
             loss, strengths, unit, solver_maker(solver, loss, missing, learning_rate), init, n_init, rng, max_iter, tol,
             races=isinstance(init, str) and init == "auto" and is_default(solver, loss, missing),
-            samples=learning_rate is None,  # a rate fits one number of rows
+            samples=learning_rate is None,  # a learning rate suits one number of rows
             single=_fits_single(X, np.ldexp(problem.top, -2 * e), strengths),
             watch=watch,
         )  # fmt: skip
@@ -175,7 +174,7 @@ def fit_loadings(
     if wide:
         H = (U / sums).T.astype(np.float64)
         U, sums, H = scores_of_used(as_given, H, _swap(strengths), n_jobs)
-    history = np.maximum.accumulate(best.history[::-1])[::-1]  # as far as the precision of each pass goes
+    history = np.maximum.accumulate(best.history[::-1])[::-1]  # only rounding makes it rise
     history, value = in_units(history, 2 * e * loss.degree), float(in_units(best.objective, 2 * e * loss.degree))
     U = np.ldexp(U, 2 * e) if e else U
     precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
@@ -185,10 +184,10 @@ def fit_loadings(
 
 @dataclass(frozen=True)
 class Search:
-    """The way from a table to its best loadings: races, descents on samples of its rows, and on all of them.
+    """The search for a table's best loadings: races, then descents on samples of its rows, then on all rows.
 
-    ``races`` says whether races tell where to begin, ``samples`` whether samples may go before all rows, ``single``
-    whether single precision will do there.
+    ``races`` says whether races choose the starts, ``samples`` whether samples may be fitted before all rows,
+    ``single`` whether single precision is good enough then.
     """
 
     loss: Loss
@@ -206,9 +205,10 @@ class Search:
     watch: Callable | None = None
 
     def run(self, table):
-        """Return the descent with the lowest objective, settled: its table holds exact scores.
+        """Return the settled descent with the lowest objective; its table holds exact scores.
 
-        Of more starts others go on, so the one that would be found with fewer takes part: never is the end higher.
+        With ``n_init`` above 1, other minima may be followed than with 1. So the result for 1 competes as well: more
+        starts never end higher.
         """
         if self.races and self.n_init > 1:
             return min(replace(self, n_init=1).run(table), self._run(table), key=lambda run: run.objective)
@@ -223,16 +223,16 @@ class Search:
         if self.races:
             left, doubtful = race(table, by_content, k, self.loss, self.strengths, self.n_init)
         good = left is not None
-        judged = good and self.tol >= RACE_TOL  # five passes that gain little were made before
+        judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
         for m in sizes:
             first, last = m == sizes[0], m == sizes[-1]
             rows = table if last else table.sample(*by_content.sample(m))
             tol = self.tol if last else max(self.tol * m / sizes[-1], min(SAMPLE_TOL, k / (SAMPLE_PASSES * m)))
             window, dtype = 2 if last and (judged or not first) else 5, SINGLE if rough else table.dtype
             descent = partial(self._descent, rows, dtype, tol, window)
-            passes = self.max_iter * (sizes[-1] // m)  # one over a sample costs its share of one over all rows
+            passes = self.max_iter * (sizes[-1] // m)  # a pass over a sample costs its share of one over all rows
             if last:
-                by_content = None  # it takes memory
+                by_content = None  # frees its memory
             if left is None:
                 left = self._named_starts(rows)
             if first and doubtful:  # few rows may miss what more rows show
@@ -242,7 +242,7 @@ class Search:
         if good and len(left) > 1 and self.n_init == 1:
             best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
             return best.settle(self.max_iter)
-        # Several starts that are asked for go to the end, and are judged there.
+        # If several starts were asked for, all run to the end and are judged there.
         ends = (descent().run(H, passes, good).settle(self.max_iter) for H in left)
         return min(ends, key=lambda run: run.objective)
 
@@ -253,7 +253,7 @@ class Search:
         )  # fmt: skip
 
     def _named_starts(self, table):
-        """Return the starts that were asked for, on the rows of a table."""
+        """Return the starts that were asked for, made from the rows of a table."""
         if isinstance(self.init, str) and self.init == "auto":
             X, weights = table.in_memory()
             return list(islice(starts(X, table.k, weights), 1 if table.k < 2 else max(2, self.n_init)))
@@ -266,7 +266,7 @@ class Search:
 
 
 def _best_of(descent, left, passes, good):
-    """Return the loadings that descents on a sample lead to, best first, but for those that are clearly worse."""
+    """Return the loadings that descents on a sample lead to, best first, without clearly worse ones."""
     met = []
     for H in left:
         run = descent().run(H, passes, good)
@@ -277,14 +277,14 @@ def _best_of(descent, left, passes, good):
 
 
 def _judged(run, left, passes, most):
-    """Return the descent from the loadings that are best after at most so many passes over all rows."""
+    """Return the descent from the loadings that are best after at most ``most`` passes over all rows."""
     most = min(passes, most)
     best, least = None, np.inf
-    for H in reversed(left):  # all in the same memory; the likely best one comes last, and goes on
+    for H in reversed(left):  # all use the same memory; the likely best one comes last, and continues
         if best is not None:
             run.restart()
         run.run(H, most, True)
-        # What differs by less is one minimum, and rounding must not decide; an exact fit may be a little below zero.
+        # Closer values are one minimum, and rounding must not decide; an exact fit may be slightly below zero.
         if run.value <= least + SAME * abs(least):
             best = run.H
         least = min(least, run.value)
@@ -295,7 +295,7 @@ def _judged(run, left, passes, most):
 
 
 def _distinct(loadings):
-    """Leave out loadings whose components all point where those of earlier ones do: they lead to the same minimum."""
+    """Drop loadings whose components all point where those of earlier ones do: they lead to the same minimum."""
     kept = []
     for H in loadings:
         if not any(compiled(leads_to)(H, other) for other in kept):
@@ -314,13 +314,13 @@ def _swap(strengths):
 
 
 def sample_sizes(table, large=False):
-    """Rows of the samples that a long table is fitted on, each many times the one before, and all rows at last.
+    """Return the sizes of the samples that a long table is fitted on, each many times the last one; then all rows.
 
-    The loadings from a small sample are a start for the larger one that leaves it few passes. Where passes cost much
-    (``large``) a table is long earlier, and samples grow in smaller steps.
+    The loadings from a small sample are a warm start for the larger one, which then needs few passes. If passes are
+    expensive (``large``), smaller tables count as long too, and samples grow in smaller steps.
     """
     (n, p), cells, step = table.shape, table.n_cells, 4 if large else 16
-    # enough rows for every column: two for each, or 20 stored cells in each
+    # enough rows: two for each column, or 20 stored cells in each
     least = max(SAMPLE_ROWS, 10 * table.k, 20 * n * p // max(cells, 1) if table.is_sparse else 2 * p)
     sizes, m = [n], n // step
     while cells > (LONG_CELLS // 16 if large else LONG_CELLS) and m >= least:

@@ -1,9 +1,9 @@
-"""The solvers: which there are for a loss.
+"""The solvers that are available for a loss.
 
     minimise  D(X, W H) + penalty(W) + penalty(H),   W >= 0, H >= 0
 
-Given H the rows of W are independent; given W, H needs only sums over rows. So a solver improves the scores of a block
-of rows, tells what the loadings need to know of it, and improves the loadings given the sum of that over all blocks. It
+Given H, the rows of W are independent; given W, H depends only on sums over rows. So a solver improves the scores of a
+block of rows, returns the block's statistics, and improves the loadings given the sum of these over all blocks. It
 never sees the table or the loop (descent.py).
 """
 
@@ -21,17 +21,17 @@ SOLVERS = {
     "als": AlternatingLeastSquares,
     "gradient": Gradient,
 }
-# Of other losses, and where cells of a sparse matrix that are not stored are not observed.
+# For other losses, and for sparse matrices whose unstored cells are missing.
 DIVERGENCE_SOLVERS = {"auto": Newton, "newton": Newton, "mu": MultiplicativeDivergence}
 
 
 def solvers_of(loss, missing):
-    """Return the solvers that know the loss and what is missing."""
+    """Return the solvers that support the loss and the kind of missing cells."""
     return SOLVERS if loss.squares and not leaves_out_unstored(missing) else DIVERGENCE_SOLVERS
 
 
 def solver_maker(name, loss, missing, learning_rate=None):
-    """Return what makes a solver of that name."""
+    """Return a function that makes a solver with that name."""
     known = solvers_of(loss, missing)
     if known is DIVERGENCE_SOLVERS:
         return partial(known[name], loss=loss, unstored=leaves_out_unstored(missing))
@@ -39,6 +39,6 @@ def solver_maker(name, loss, missing, learning_rate=None):
 
 
 def is_default(name, loss, missing):
-    """Whether a name, or "auto", stands for the fast solver for a loss."""
+    """Whether a name (or "auto") means the fast solver for the loss."""
     known = solvers_of(loss, missing)
     return known[name] is known["auto"]

@@ -1,7 +1,7 @@
-"""Starting loadings H (k x p). Scores need no start: the first pass makes them from zero, carefully.
+"""Starting loadings H (k x p). Scores need no start: the first pass finds them from zero, with more sweeps.
 
-Most come from the leading singular vectors of X, which no order of the rows changes. Which start ends in the best
-minimum cannot be told beforehand: ``starts`` gives them one after the other, for race.py to try.
+Most come from the leading singular vectors of X, which do not depend on the order of the rows. Which start leads to the
+best minimum is not known beforehand, so ``starts`` yields one after the other, for race.py to try.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from scipy.linalg import eigh
 from .missing import column_means
 from .products import gram, product
 
-AT_ONCE = 8  # rotations: calls cost more than numbers
-GRAM_COLUMNS = 128  # up to here LAPACK takes one thread for the eigenvectors of X'X, and they are cheap
+AT_ONCE = 8  # rotations drawn together: calls cost more than numbers
+GRAM_COLUMNS = 128  # up to here LAPACK uses one thread for the eigenvectors of X'X, and they are cheap
 
 
 def leading_directions(X, rank, weights=None):
-    """Return the largest squared singular values of X with rows weighted, and their right vectors (p x rank).
+    """Return the largest squared singular values of X, with row weights, and their right vectors (p x rank).
 
-    What is beyond the rank of X is zero.
+    Values beyond the rank of X are zero.
     """
     p = X.shape[1]
     if weights is not None:  # X'VX is the Gram matrix of V^1/2 X
@@ -34,7 +34,7 @@ def leading_directions(X, rank, weights=None):
 
 
 def _by_iteration(X, rank):
-    """Return the same by subspace iteration with a few more directions, near enough for a start."""
+    """Return the same by subspace iteration with a few more directions, accurate enough for a start."""
     size = min(rank + 10, *X.shape)
     V = np.random.default_rng(0).standard_normal((X.shape[1], size))
     for _ in range(8):
@@ -46,7 +46,7 @@ def _by_iteration(X, rank):
 def _orthonormal(Y):
     """Return an orthonormal basis of the columns of Y."""
     Y = Y / (np.abs(Y).max() or 1.0)
-    for _ in range(2):  # twice, as the first leaves what rounding does to a poor basis
+    for _ in range(2):  # twice, since the first time leaves rounding errors of a poor basis
         squares, V = eigh(gram(Y.T))
         least = squares[-1] * len(Y) * np.finfo(np.float64).eps
         Y = product(Y, V) / np.sqrt(np.where(squares > least, squares, np.inf))
@@ -60,11 +60,11 @@ def _times(X, V):
 
 
 def nnsvd_lrc(X, n_components, rng=None, weights=None, directions=None):
-    """Return loadings from the leading singular vectors (of X with rows weighted), deterministically.
+    """Return loadings from the leading singular vectors of X (with row weights), deterministically.
 
     The first singular vector is non-negative; each further one is split into its positive and its negative
-    part, two components from one vector, so that half the vectors serve. Small entries are lifted off zero.
-    Components beyond what the rank of X gives are zero.
+    part. This gives two components per vector, so half as many vectors are needed. Entries are raised off zero.
+    Components beyond those that the rank of X allows are zero.
 
     Reference: S. M. Atif, S. Qazi and N. Gillis (2019), Improved SVD-based initialization for nonnegative
     matrix factorization using low-rank correction.
@@ -75,7 +75,7 @@ def nnsvd_lrc(X, n_components, rng=None, weights=None, directions=None):
     rank = min(n_components // 2 + 1, *X.shape)
     squares, V = directions or leading_directions(X, rank, weights)
     parts = [np.abs(V[:, 0])]
-    for v in V.T[1:rank]:  # the sign of a singular vector means nothing: its weightier part goes first
+    for v in V.T[1:rank]:  # the sign of a singular vector is arbitrary: its larger part goes first
         parts += sorted((np.maximum(v, 0), np.maximum(-v, 0)), key=np.linalg.norm, reverse=True)
     for t, part in enumerate(parts[:n_components]):
         H[t] = (part + 0.01 * part.mean()) * squares[(t + 1) // 2] ** 0.25
@@ -85,8 +85,8 @@ def nnsvd_lrc(X, n_components, rng=None, weights=None, directions=None):
 def nndsvda(X, n_components, rng=None, weights=None, directions=None):
     """Return loadings from as many singular vectors as there are components, deterministically.
 
-    Of each singular pair the part that holds more of it is taken, the positive or the negative one, and zeros are
-    filled with the mean of X.
+    Of each singular pair the larger part is taken, the positive or the negative one, and zeros are replaced by the
+    mean of X.
 
     Reference: C. Boutsidis and E. Gallopoulos (2008), SVD based initialization: a head start for nonnegative matrix
     factorization.
@@ -108,10 +108,10 @@ def nndsvda(X, n_components, rng=None, weights=None, directions=None):
 
 
 def rotated(X, n_components, rng, directions):
-    """Give random rotations of the leading singular vectors without end, scaled by their values, cut off at zero."""
+    """Yield, without end, random rotations of the leading singular vectors, scaled by their values, cut off at zero."""
     k = n_components
     squares, V = directions
-    V = V[:, :k] * np.where((V[:, :k] ** 3).sum(axis=0) < 0, -1, 1)  # the sign of a singular vector means nothing
+    V = V[:, :k] * np.where((V[:, :k] ** 3).sum(axis=0) < 0, -1, 1)  # the sign of a singular vector is arbitrary
     V[:, 0] = np.abs(V[:, 0])
     scaled = V * np.sqrt(squares[:k] / X.shape[0])
     while True:
@@ -123,12 +123,12 @@ def rotated(X, n_components, rng, directions):
 
 
 def random_start(X, n_components, rng, weights=None):
-    """Return independent uniform loadings, in proportion to the column means."""
+    """Return independent uniform loadings, scaled by the column means."""
     return rng.uniform(size=(n_components, X.shape[1])) * column_means(X, weights)
 
 
 def starts(X, n_components, weights=None):
-    """Give starts without end: the two that are known to be good, then rotations, always the same ones.
+    """Yield starts without end, always the same: the two that are known to be good, then rotations.
 
     One component needs no second start.
     """

@@ -2,11 +2,11 @@
 
     for each block of rows X_b:                # read once
         change its scores W_b                  # rows are independent
-        total += what the loadings need to know of them
+        total += what the loadings need from them
 
-That is all that anything above asks of the data: ``map`` and ``sum_over`` give a function each block with its scores.
-So where rows and scores are kept (here: in memory) is known to a table alone. The partition into blocks depends on the
-shape alone and sums run in the order of the blocks: the number of threads cannot change a single bit.
+Other modules need nothing else from the data: ``map`` and ``sum_over`` call a function with each block and its scores.
+So only the table knows where rows and scores are kept (here: in memory). The partition into blocks depends on the shape
+alone, and sums run in the order of the blocks, so the number of threads cannot change a single bit.
 """
 
 from copy import copy
@@ -16,64 +16,78 @@ import numpy as np
 from scipy import sparse
 
 from .blocks import block_of, cells_of, row_blocks, take, with_data
-from .missing import Missing, column_means, observed_shares
+from .missing import column_means, observed_shares
 from .projection import scores_of_used
 
-KEPT_CELLS = 1 << 21  # of tables that are rounded once, and not block by block in every pass
+KEPT_CELLS = 1 << 21  # up to this size tables are rounded once, not block by block in every pass
 
 
 class Summary(NamedTuple):
-    """What is known of a table after one read."""
+    """Facts about a table, from one read."""
 
-    column_sums: np.ndarray  # p, missing cells guessed
+    column_sums: np.ndarray  # p, with missing cells imputed
     n_cells: int
-    least: float  # positive cell
-    stored: bool  # whether only stored cells are looked at one by one
+    least: float  # smallest positive cell
+    stored: bool  # whether ``cells`` are the stored cells only
 
     @property
     def mean(self):
-        """The mean of all cells, missing ones guessed."""
+        """The mean of all cells, with missing ones imputed."""
         return float(self.column_sums.sum()) / max(self.n_cells, 1)
 
 
 class Table:
-    """What is the same of every table; ``map`` and where scores are kept are not.
+    """Rows in blocks, with ``k`` scores for each row. A subclass knows where both are kept; nothing else does.
 
-    ``weights`` of its rows are None, or an array; ``missing`` says what cells can be missing (None: none is), and
-    ``observed`` what share of each column is observed then. ``start`` gives the table scores, all zero.
+    Beside the attributes and methods here it has ``n_blocks``; ``dtype`` (of the cells), ``n_cells`` that are kept and
+    whether they are sparse (``is_sparse``); ``precision``, that of the blocks and scores it hands out, set by
+    ``round_to(dtype)``; ``fresh()``, the same rows with scores of their own; ``start(dtype, remembers)``, which sets
+    all scores to zero; ``score_exactly(H, strengths, loss)``, which finds exact scores, and ``resume()``, which goes on
+    from them; ``keep()`` and ``take_back()`` for scores that may be needed again; and, for samples and starts,
+    ``take(positions)`` and ``sample(positions, weights)`` of some rows, and ``in_memory()``, rows and weights for
+    starts. Tables of sparse blocks also have ``map_columns``.
+
+    Attributes
+    ----------
+    shape : tuple
+        Rows and columns.
+    k : int
+        Number of components.
+    weights : ndarray or None
+        Row weights.
+    missing : Missing or None
+        Which cells can be missing; None: no cell is.
+    observed : ndarray or None
+        Observed share of each column, where cells can be missing.
     """
-
-    shape: tuple
-    weights: np.ndarray | None
-    missing: Missing | None
-    observed: np.ndarray | None
 
     def map(self, function, *arguments):
         """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place.
 
-        So may it ``block.before``. Guesses of missing cells need not outlive the call: who needs them makes them.
+        It may also change ``block.before``. Imputed cells need not outlive the call: a function that needs them makes
+        them.
         """
         raise NotImplementedError
 
     def sum_over(self, function, *arguments):
-        """Return the sum of what a function returns for every block: numbers, or tuples of arrays."""
+        """Return the sum over all blocks of what a function returns: numbers, or tuples of arrays."""
         return total(self.map(function, *arguments))
 
     def summary(self):
-        """Return what is known after one read."""
+        """Return the summary of one read."""
         parts = list(self.map(_summary_of_block))
         sums = sum(part.column_sums for part in parts)
         n_cells, least = sum(part.n_cells for part in parts), min(part.least for part in parts)
         return Summary(sums, n_cells, least, parts[0].stored)
 
     def visit(self, function, *arguments):
-        """Call function(block, Wt, *arguments) for every block, for what it does to the scores."""
+        """Call function(block, Wt, *arguments) for every block, to change the scores."""
         for _ in self.map(function, *arguments):
             pass
 
 
 def total(parts):
-    """Add what all blocks gave, in their order."""
+    """Add the results of all blocks, in order."""
     parts = iter(parts)  # one at a time: each may be as large as many loadings
     first = next(parts)
     if not isinstance(first, tuple):
@@ -91,23 +105,23 @@ def _summary_of_block(block, Wt):
 
 
 class MemoryTable(Table):
-    """Rows of an array or a CSR matrix, and their scores beside them.
+    """Rows of an array or a CSR matrix, and their scores, in memory.
 
-    ``k`` scores and ``per_row`` numbers are kept for each row; ``each`` maps over blocks (threads.py).
+    For each row ``k`` scores and ``per_row`` other numbers are kept; ``each`` maps over blocks (threads.py).
     """
 
     def __init__(self, X, weights=None, missing=None, k=1, per_row=0, each=map, n_jobs=1):
         self.X, self.weights, self.missing = X, weights, missing
         self.k, self.per_row, self.each, self.n_jobs = k, per_row, each, n_jobs
         self.shape, self.dtype, self.is_sparse = X.shape, X.dtype, sparse.issparse(X)
-        self.n_cells = X.nnz if self.is_sparse else X.size  # that are kept
+        self.n_cells = X.nnz if self.is_sparse else X.size  # cells in memory
         self.rows = row_blocks(X, k, per_row)
         self.n_blocks = len(self.rows)
         self.Wt = self.before = self.kept = self.exact = None
         self._fill()
 
     def _fill(self):
-        """Make the blocks; where cells are missing, of a copy that holds the means of the columns there."""
+        """Make the blocks; if cells are missing, from a copy in which column means are imputed."""
         X, weights, self.observed, self.filled, self.means = self.X, self.weights, None, self.X, None
         by_row = holes = None
         if self.missing is not None:
@@ -125,7 +139,7 @@ class MemoryTable(Table):
         self.at_hand = self.blocks
 
     def fresh(self):
-        """Return a table of the same rows that will have scores, and guesses of missing cells, of its own."""
+        """Return a table of the same rows that will have its own scores and its own imputed cells."""
         other = copy(self)
         other.Wt = other.before = other.kept = other.exact = None
         if self.missing is not None:
@@ -134,18 +148,18 @@ class MemoryTable(Table):
         return other
 
     def start(self, dtype, remembers):
-        """Begin with scores that are all zero; ``remembers`` says whether those of the pass before are kept, too."""
+        """Set all scores to zero; ``remembers`` says whether the scores of the previous pass are kept as well."""
         if self.missing is not None:
             for block in self.blocks:
                 block.fill_with(self.means)
-        self.Wt = self.before = self.kept = self.exact = None  # memory is given back before there is new
-        memory = np.zeros(self.shape[0] * self.k, dtype)  # in one piece, so that it is given back in one
+        self.Wt = self.before = self.kept = self.exact = None  # old memory is released before new is taken
+        memory = np.zeros(self.shape[0] * self.k, dtype)  # in one piece, so that it is released as one
         self.Wt = [memory[r.start * self.k : r.stop * self.k].reshape(self.k, -1) for r in self.rows]
         self.before = [Wt.copy() if remembers else None for Wt in self.Wt]
         self.round_to(dtype)
 
     def round_to(self, dtype):
-        """Go on in another precision: small tables are rounded once, others block by block, when they are read."""
+        """Switch to another precision: small tables are rounded once, others block by block, when they are read."""
         self.precision, self.at_hand = dtype, self.blocks
         if self.n_cells <= KEPT_CELLS:
             self.at_hand = [block.rounded(dtype) for block in self.blocks]
@@ -164,7 +178,7 @@ class MemoryTable(Table):
     def map_columns(self, function, H, *arguments):
         """Return function(block, part of H, W, weights, columns, *arguments) for blocks of columns of a sparse table.
 
-        These are blocks of the transposed table, and W (k x n) are all scores: what is sparse stays so.
+        They are blocks of the transposed table, which stays sparse. W (k x n) holds all scores.
         """
         if self.columns is None:
             Xt = self.X.T.tocsr()
@@ -183,9 +197,9 @@ class MemoryTable(Table):
         return self.each(of_block, self.columns, self.transposed)
 
     def score_exactly(self, H, strengths, loss):
-        """Find exact scores in place of those at hand; return the loadings, zero in components nobody has a score of.
+        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score.
 
-        They are kept for loadings divided by their sums, with these ``sums``.
+        The scores are kept for loadings divided by their sums, together with these ``sums``.
         """
         self.Wt = None
         U, self.sums, H = scores_of_used(self.X, H, strengths, self.n_jobs, self.missing, loss)
@@ -202,15 +216,15 @@ class MemoryTable(Table):
         return np.ascontiguousarray(U.T)
 
     def resume(self):
-        """Go on from exact scores."""
+        """Continue from the exact scores."""
         self.Wt = [self._exact_scores(i) for i in range(self.n_blocks)]
 
     def keep(self):
-        """Keep the scores, to come back to."""
+        """Save the scores."""
         self.kept = [Wt.copy() for Wt in self.Wt]
 
     def take_back(self):
-        """Come back to the scores that were kept."""
+        """Restore the saved scores."""
         for Wt, kept in zip(self.Wt, self.kept, strict=True):
             Wt[:] = kept
 
@@ -219,17 +233,17 @@ class MemoryTable(Table):
         return self.X[positions]
 
     def sample(self, positions, weights):
-        """Return a table of some of the rows, with weights of their own."""
+        """Return a table of some of the rows, with other weights."""
         rows = self.take(positions)
         return MemoryTable(rows, weights, self.missing, self.k, self.per_row, self.each, self.n_jobs)
 
     def in_memory(self):
-        """Return rows to make starts of, guesses where cells are missing, and their weights: here all of them."""
+        """Return rows to make starts from, with missing cells imputed, and their weights: here all rows."""
         return self.filled, self.weights
 
 
 def filled(X, means):
-    """Return X with the means of the columns where cells are missing, and where they are (of sparse X: stored ones)."""
+    """Return X with column means imputed, and a mask of the missing cells (for sparse X, of the stored ones)."""
     if not sparse.issparse(X):
         holes = np.isnan(X)
         return np.where(holes, means.astype(X.dtype), X), holes

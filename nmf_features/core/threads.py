@@ -1,7 +1,7 @@
-"""Threads: how many, and a map over pieces of work that gives the same bits for any number of them.
+"""Threads: how many to use, and a map over pieces of work with the same bits for any number of threads.
 
-Every piece has a place of its own, and results come in the order of the pieces. BLAS gets products so small that it
-takes one thread for each (products.py).
+Every piece has its own slot, and results come in the order of the pieces. BLAS is given products so small that it uses
+one thread for each (products.py).
 """
 
 import os
@@ -12,7 +12,7 @@ import joblib
 
 
 def n_threads(n_jobs):
-    """Threads for ``n_jobs``: None is all that the process may use (CPU affinity, quota, OMP_NUM_THREADS)."""
+    """Return the number of threads for ``n_jobs``; None: all it may use (CPU affinity, quota, OMP_NUM_THREADS)."""
     if n_jobs is not None:
         return max(1, joblib.cpu_count() + 1 + n_jobs if n_jobs < 0 else n_jobs)
     cores = joblib.cpu_count()
@@ -22,7 +22,7 @@ def n_threads(n_jobs):
 
 @contextmanager
 def workers(n_jobs, n_tasks):
-    """Give a ``map`` over ``n_tasks`` pieces of work, in order, on at most ``n_jobs`` threads."""
+    """Provide a ``map``, in order, over ``n_tasks`` pieces of work on at most ``n_jobs`` threads."""
     threads = min(n_threads(n_jobs), n_tasks)
     if threads <= 1:
         yield map

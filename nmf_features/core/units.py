@@ -1,4 +1,4 @@
-"""Units in which nothing overflows: the range of the cells, and powers of two that they are divided by."""
+"""Units in which nothing overflows: the range of the cells, and the powers of two to divide them by."""
 
 import numpy as np
 from scipy import sparse
@@ -7,7 +7,7 @@ from .products import PRODUCT_CELLS
 
 
 def extremes(X):
-    """Return the least and the largest cell (0 if there is none above), NaN where one is, with one read of X."""
+    """Return min(0, smallest cell) and max(0, largest cell), NaN if a cell is NaN, with one read of X."""
     X = X.data if sparse.issparse(X) else X
     step, least, most = max(1, PRODUCT_CELLS // max(X[:1].size, 1)), [0.0], [0.0]
     for start in range(0, len(X), step):
@@ -18,15 +18,15 @@ def extremes(X):
 
 
 def largest(X):
-    """Return the largest cell that is observed, 0 where all are."""
+    """Return the largest observed cell, 0 if there is none above."""
     top = extremes(X)[1]
     return float(np.nanmax(X.data if sparse.issparse(X) else X, initial=0.0)) if np.isnan(top) else top
 
 
 def safe_scale(X, top=None, loss=None):
-    """Return X / 4^e and e: 0 (and X itself) for ordinary data, else such that no square overflows or vanishes.
+    """Return X / 4^e and e, chosen so that no square overflows or vanishes: for ordinary data 0, and X itself.
 
-    ``top`` is the largest cell, where it is known. A ``loss`` that is not the same in other units keeps X as it is.
+    ``top`` is the largest cell, if known. If the ``loss`` depends on the units of X, X stays as it is.
     """
     if loss is not None and not loss.homogeneous:
         return X, 0
