@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nmf_features import NMFFeatures
+from nmf_features.core.losses import LOSSES
 
 EXAMPLES = int(os.environ.get("NMF_FEATURES_EXAMPLES", 0))
 PROFILE = settings(
@@ -104,7 +105,7 @@ def parameters(draw):
         l1_ratio=draw(st.sampled_from([1.0, 0.5, 0.0])),
         shift=draw(st.sampled_from(["min", "min", "split", None])),
         scale=draw(st.sampled_from(["std", "std", "max", "mean", "robust", None])),
-        loss=draw(st.sampled_from(["frobenius"] * 3 + ["kullback-leibler", "itakura-saito", 1.5, 0.5])),
+        loss=draw(st.sampled_from(["frobenius"] * 3 + [*LOSSES, 1.5, 0.5])),
         solver=draw(st.sampled_from(["auto", "auto", "auto", "mu"])),
         missing_values=draw(st.sampled_from(["raise", "ignore", "ignore"])),
         projection=draw(st.sampled_from(["nnls", "nnls", "nnls", "linear"])),

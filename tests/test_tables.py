@@ -125,7 +125,7 @@ def search(loss, solver="auto", missing=None, penalty=1e-3, **settings):
     settings = {"init": "auto", "races": is_default(solver, loss, missing), "tol": 1e-5, **settings}
     strengths = Strengths(*(penalty * q for q in unit))
     rng, make = np.random.RandomState(0), solver_maker(solver, loss, missing)
-    return Search(loss, strengths, unit, make, n_init=1, rng=rng, max_iter=300, **settings)
+    return Search(loss, strengths, unit, make, n_init=1, rng=rng, max_iter=60 if solver == "mu" else 300, **settings)
 
 
 def digits(missing=False, positive=False):
