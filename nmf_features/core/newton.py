@@ -69,9 +69,9 @@ class DivergenceSolver(Solver):
         """Return a block whose ``cells`` are those to read."""
         return block if self.per_stored else block.dense()
 
-    def _off_zero(self, fitted):
+    def _off_zero(self, fitted, dtype):
         """Keep the fit of cells off zero, where slopes are infinite, in place; the bound depends on the precision."""
-        return np.maximum(fitted, max(self.least_fit, float(np.finfo(fitted.dtype).tiny) ** 0.5), out=fitted)
+        return np.maximum(fitted, max(self.least_fit, float(np.finfo(dtype).tiny) ** 0.5), out=fitted)
 
     def context(self, H, strengths):
         """Return what the updates of all blocks need from the loadings."""
@@ -106,7 +106,7 @@ class DivergenceSolver(Solver):
         is correct only if ``multiplies``.
         """
         X, holes = block.cells, block.missing
-        self._off_zero(Y)
+        self._off_zero(Y, Y.dtype)
         if holes is not None:
             fill(X, Y, holes)
         apart = self.loss.counts and not self.unstored and (self.per_stored or holes is None)
@@ -177,15 +177,14 @@ class DivergenceSolver(Solver):
         counts, block = block.counts, self._seen(block)
         X, holes = block.cells, block.missing
         if self.per_stored:
-            y = block.fitted(Wt.astype(np.float64), H)
-            np.maximum(y, max(self.least_fit, float(np.finfo(Wt.dtype).tiny) ** 0.5), out=y)
+            y = self._off_zero(block.fitted(Wt.astype(np.float64), H), Wt.dtype)
             v, cells = block.of_rows(counts.astype(np.float64)), self.loss.of_cells(X, y)
             if holes is not None:
                 cells[holes] = 0
             if self.unstored:
                 return inner(v, cells)
             return inner(v, cells - y) + inner(product(Wt, counts).astype(np.float64), H.sum(axis=1))
-        Y = self._off_zero(block.fitted(Wt, H.astype(Wt.dtype)))
+        Y = self._off_zero(block.fitted(Wt, H.astype(Wt.dtype)), Wt.dtype)
         if self.loss.counts and holes is None:
             logs = np.log(Y, out=Y)
             if block.weights is not None:
