@@ -20,7 +20,7 @@ demo: $(READY)
 	$(BIN)/nmf-features demo
 
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
