@@ -15,8 +15,8 @@ from sklearn.utils.sparsefuncs import min_max_axis
 
 from ._warn import warn_user
 from .core.products import product
+from .core.units import without_last_bits
 
-KEPT_BITS = 36  # of means and deviations: eleven digits
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
@@ -62,7 +62,7 @@ class Scaling:
         unit = np.where(constant, 1.0, spread)
         split = shift == "split"
         if split:
-            offset = minimum + unit * _without_last_bits(means(X, lambda x: (x - minimum) / unit, weights))
+            offset = minimum + unit * without_last_bits(means(X, lambda x: (x - minimum) / unit, weights))
         else:
             offset = minimum if shift == "min" else np.zeros_like(minimum)
         offset = np.where(constant, minimum, offset)
@@ -217,14 +217,8 @@ def sparse_means(X, cells, weights, unstored):
 # Factors are computed from values divided by the largest (``state.unit``, in [0, 1]), so no square over- or underflows.
 
 
-def _without_last_bits(values):
-    """Round means over rows: their last bits depend on the order of the rows, and fits depend on these bits."""
-    mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
-
-
 def _mean(X, state, weights, unstored):
-    return state.factor * _without_last_bits(_unit_mean(X, state, weights, unstored))
+    return state.factor * without_last_bits(_unit_mean(X, state, weights, unstored))
 
 
 def _unit_mean(X, state, weights, unstored):
@@ -242,7 +236,7 @@ def _std(X, state, weights, unstored):
         variance = sparse_means(X, stored, weights, unstored) + np.maximum(others, 0) * mean**2
     else:
         variance = means(X, lambda x: np.square(state.unit(x) - mean), weights)
-    return state.factor * _without_last_bits(np.sqrt(variance))
+    return state.factor * without_last_bits(np.sqrt(variance))
 
 
 def _quantile(values, weights):
