@@ -558,6 +558,7 @@ PARAMETERS = {
     "l1_ratio": (float, "SHARE", "share of the penalty that is L1, 0 to 1"),
     "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
     "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
+    "clip": (float, "SHARE", "share of the rows, below 0.5, at either end of each column, that is cut off"),
     "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),
     "loss": (_number_or_name, "LOSS", "a name (frobenius, kullback-leibler, ...), or a number: beta"),
     "missing_values": (str, "WHAT", "what missing cells are: raise (an error) or ignore (left out)"),

@@ -73,7 +73,9 @@ class Columns:
         if rows is not None:
             matrix, weights, fresh = matrix[rows], weights[rows], True
         unstored = model.missing_values == "unstored"
-        columns.scaling = Scaling.learn(matrix, model.shift, model.scale, columns.variables, weights, unstored)
+        columns.scaling = Scaling.learn(
+            matrix, model.shift, model.scale, columns.variables, weights, unstored, model.clip
+        )
         columns._report_constant(matrix.shape[0])
         return Learned(columns, table, columns.scale(matrix, "clip", fresh), weights, rows)
 
@@ -237,7 +239,8 @@ class Columns:
         at = np.flatnonzero(np.isnan(filled.data) & (column_of[filled.indices] >= 0))
         columns = column_of[filled.indices[at]]
         fitted = fitted_at(rows_of_stored(filled, at), columns) * scaling.factor[columns] + scaling.offset[columns]
-        filled.data[at] = np.clip(fitted, scaling.minimum[columns], scaling.maximum[columns])
+        most = np.minimum(scaling.maximum, scaling.upper)
+        filled.data[at] = np.clip(fitted, scaling.minimum[columns], most[columns])
         return filled
 
     # Checks

@@ -59,6 +59,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         How columns become non-negative; see :class:`NonNegativeScaler`.
     scale : {"std", "max", "mean", "robust"} or None, default "std"
         What the shifted columns are divided by; see :class:`NonNegativeScaler`.
+    clip : float or None, default None
+        Share of the training rows at either end of a column whose values are cut off, before shift and scale; see
+        :class:`NonNegativeScaler`.
     out_of_range : {"clip", "warn", "raise"}, default "clip"
         What happens to new values below the training minimum.
     projection : {"nnls", "linear"}, default "nnls"
@@ -214,6 +217,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         l1_ratio=1.0,
         shift="min",
         scale="std",
+        clip=None,
         out_of_range="clip",
         projection="nnls",
         drop_original=True,
@@ -238,6 +242,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.l1_ratio = l1_ratio
         self.shift = shift
         self.scale = scale
+        self.clip = clip
         self.out_of_range = out_of_range
         self.projection = projection
         self.drop_original = drop_original
@@ -368,9 +373,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Returns
         -------
         frame or array of shape (n_samples, n_features)
-            The same kind as X. Imputed values lie in the training range of their column. They come from scores that are
-            shrunk by ``impute_penalties_``, since exact scores would follow the noise of few cells. A row without
-            observed cells gets the column means; a column without observed cells in training stays missing.
+            The same kind as X. Imputed values lie in the training range of their column (with ``clip``, between the
+            quantiles: what lies beyond was cut off before the fit). They come from scores that are shrunk by
+            ``impute_penalties_``, since exact scores would follow the noise of few cells. A row without observed cells
+            gets the column means; a column without observed cells in training stays missing.
 
         Examples
         --------
@@ -586,7 +592,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
-        super().__setstate__({"target_weight": 0.0, "target_type": "auto", **state})  # newer parameters
+        newer = {"clip": None, "target_weight": 0.0, "target_type": "auto"}  # parameters it may be from before
+        super().__setstate__({**newer, **state})
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

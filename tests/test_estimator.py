@@ -225,6 +225,7 @@ SETTINGS = [
     dict(penalty=0.02, l1_ratio=0),
     dict(shift="split"),
     dict(scale="robust"),
+    dict(clip=0.02),
     dict(shift=None, scale="max"),
     dict(projection="linear"),
 ]
