@@ -8,8 +8,8 @@ squares, or log loss for classes. All others get columns that are cut off at the
 training rows. For NMFFeatures, three folds of the training rows choose first the weight of the target among 0, .1, 1
 and 10, then whether to cut off, then the penalty, .001 or .01, by the error of the linear model; the same components
 then go to gradient boosting. Differences are paired, fold by fold, with the standard error of Nadeau and Bengio, which
-allows for training rows that folds share. Gradient boosting sees the first of the three times alone. Results go to
-results-modelling.md. About an hour and a half on two cores.
+allows for training rows that folds share. Gradient boosting and sparse PCA, which are slow, see the first of the three
+times alone. Results go to results-modelling.md. About an hour on two cores.
 
 Reference: C. Nadeau and Y. Bengio (2003), Inference for the generalization error, Machine Learning 52.
 """
@@ -176,7 +176,7 @@ def guided(X, y, classes, k):
     return NMFFeatures(k, n_jobs=1, **best)
 
 
-def others(k, X, y, classes):
+def others(k, y, classes):
     """Return rivals as transformers of columns that are cut off."""
     outputs = np.eye(y.max() + 1)[y] if classes else y
     pls = PLSRegression(k)
@@ -189,13 +189,13 @@ def others(k, X, y, classes):
     }
 
 
-def one_fold(X, y, classes, train, test, boosts):
+def one_fold(X, y, classes, train, test, first):
     """Return rows of results: k, method, model, error, chosen parameters."""
     warnings.simplefilter("ignore")  # components that stay zero, passes used up
     found, (A, B) = [], cut(X[train], X[test])
 
     def judge(k, name, features, chosen=""):
-        for model in ("linear", "boosting") if boosts else ("linear",):
+        for model in ("linear", "boosting") if first else ("linear",):
             kind = {"linear": linear, "boosting": boosting}[model](classes)
             found.append((k, name, model, error(kind, *features, y[train], y[test], classes), chosen))
 
@@ -203,7 +203,9 @@ def one_fold(X, y, classes, train, test, boosts):
     for k in KS:
         if k > X.shape[1]:
             continue
-        for name, (method, target) in others(k, A, y, classes).items():
+        for name, (method, target) in others(k, y, classes).items():
+            if name == "sparse PCA" and not first:
+                continue
             method = method.fit(A, target[train])
             judge(k, name, (method.transform(A), method.transform(B)))
         method = guided(X[train], y[train], classes, k)
