@@ -41,7 +41,7 @@ class Target:
         if self.classes is None:
             return [str(self.name)]
         shown = self.classes[1:] if len(self.classes) == 2 else self.classes
-        return [f"{self.name}={value}" for value in shown]
+        return [f"{self.name}={value:g}" if isinstance(value, float) else f"{self.name}={value}" for value in shown]
 
     def loadings(self, coefficients):
         """Return coefficients (k x outputs) in the units of the target; of two classes, those of the second's odds."""
@@ -123,8 +123,11 @@ def _target(name, values, target_type):
     """Return a Target for one column of y."""
     known = ~pd.isna(values)
     numeric = values.dtype.kind in "iuf"
-    if values.dtype.kind not in "iufbOUS":
-        raise ValueError(f"y has the target {name!r} of dtype {values.dtype}; wanted numbers or classes.")
+    found = pd.api.types.infer_dtype(values, skipna=True)
+    if found == "complex":
+        raise ValueError(f"Complex data not supported: y has the target {name!r}, which holds complex numbers.")
+    if found.startswith(("date", "time", "period")):
+        raise ValueError(f"y has the target {name!r}, which holds {found}; wanted numbers or classes.")
     if numeric and np.isinf(values[known]).any():
         raise ValueError(f"y has infinite values in the target {name!r}: replace them first, or make them missing.")
     if target_type == "continuous" and not numeric:

@@ -155,7 +155,8 @@ def test_parameters_reach_the_estimator(here):
         "tol": 1e-4,
         "random_state": 7,
     }
-    assert {*given, "missing_values"} == {*cli.PARAMETERS, "n_components", "variables"}
+    elsewhere = {"missing_values", "target_weight", "target_type"}
+    assert {*given, *elsewhere} == {*cli.PARAMETERS, "n_components", "variables"}
     assert not any(NMFFeatures().get_params()[name] == value for name, value in given.items())
     options = []
     for name, value in given.items():

@@ -80,7 +80,8 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
             models = [kind(Y[rows], ordered.weights) for kind, Y in targets]
             descent = GuidedDescent(table, loss, strengths, models, weight, options.get("watch"))
             descent.run(np.ldexp(fit.H, -e), options["max_iter"], options["tol"])
-        history = in_units(np.array(descent.history), 2 * e * loss.degree)
+        with np.errstate(over="ignore"):
+            history = in_units(np.array(descent.history) * descent.spread * (1 + weight), 2 * e * loss.degree)
         H = np.ldexp(descent.H, e)
         fit = replace(
             fit, objective=float(history[-1]), precise=False, n_iter=descent.n_iter, converged=descent.converged,
@@ -114,7 +115,7 @@ class GuidedDescent:
         summary = table.summary()
         self.least_fit = loss.least_fit(summary.mean, summary.least)
         self.spread = spread_of(table.X, table.weights, table.missing, loss)
-        self.weight = weight * self.spread
+        self.weight = weight
         self.n_iter, self.converged = 0, False
 
     def run(self, H, max_iter, tol):
@@ -126,10 +127,10 @@ class GuidedDescent:
             value, slopes = self.evaluate(h.reshape(shape) * scale)
             if not self.history:
                 self.history.append(value)
-            return value / self.spread, slopes.ravel() * (scale / self.spread)
+            return value, slopes.ravel() * scale
 
         def accepted(intermediate_result):
-            self.history.append(intermediate_result.fun * self.spread)
+            self.history.append(intermediate_result.fun)
             fell = self.history[-1 - WINDOW] - self.history[-1] if len(self.history) > WINDOW else np.inf
             if fell <= WINDOW * tol * self.history[-1]:
                 raise StopIteration
@@ -146,7 +147,7 @@ class GuidedDescent:
         self.kkt_residual = float(np.abs(np.minimum(self.H, step)).max() / top) if top > 0 else 0.0
 
     def evaluate(self, H):
-        """Return the objective and its slopes in the loadings."""
+        """Return the objective and its slopes in the loadings, both over D(X, m) * (1 + weight): of any weight."""
         if self.watch:
             self.watch()
         self.n_iter += 1
@@ -160,8 +161,10 @@ class GuidedDescent:
         q, observed = self.strengths, 1.0 if self.table.observed is None else self.table.observed
         cost = q.l1_W * sums.W_sums.sum() + q.l2_W / 2 * sums.W_squares.sum()
         value = float(sums.loss + cost) + q.cost(np.zeros(0), H, columns=self.table.observed)
-        slopes = sums.of_loss + (q.l1_H + q.l2_H * H) * observed + self.weight * sums.of_share
-        return value + self.weight * sum(read.share for read in reads) / len(reads), slopes
+        slopes = sums.of_loss + (q.l1_H + q.l2_H * H) * observed
+        of_X, of_target = 1 / (self.spread * (1 + self.weight)), self.weight / (1 + self.weight)
+        share = sum(read.share for read in reads) / len(reads)
+        return of_X * value + of_target * share, of_X * slopes + of_target * sums.of_share
 
 
 def spread_of(X, weights, missing, loss):

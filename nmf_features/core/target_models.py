@@ -18,7 +18,7 @@ from .kernels import packed_products, unpacked
 from .products import gram, inner, product
 
 RIDGE = 1e-3  # on coefficients of standardised scores, for each row
-LEAST_SPREAD = 1e-12  # of scores, relative to their largest: less is rounding
+LEAST_SPREAD = 1e-12  # of scores, relative to the largest: less is rounding
 STEPS, HALVINGS, CLOSE = 50, 20, 1e-12  # of Newton's method
 WHOLE = 200  # coefficients: of more, the Hessian is not formed
 
@@ -54,19 +54,24 @@ class TargetModel:
     def read(self, Wt):
         """Return the best Readout for the scores (k x n) of all rows."""
         slopes, mine = np.zeros(Wt.shape), Wt[:, self.rows].astype(np.float64)
+        top = mine.max(axis=1, initial=0.0)
+        e = np.frexp(np.where(top > 0, top, 1.0))[1]  # in units near the largest score no square overflows or vanishes
+        mine = np.ldexp(mine, -e[:, None])
         mean = product(mine, self.v) / self.n
         Z = mine - mean[:, None]
         spread = np.sqrt(product(np.square(Z), self.v) / self.n)
-        used = spread > LEAST_SPREAD * mine.max(axis=1, initial=0.0)
+        used = spread > LEAST_SPREAD
         unit = np.divide(1, spread, out=np.zeros(len(spread)), where=used)
         Z *= unit[:, None]
         value, B, constant, in_Z = self.fit(Z)
         # The scores are standardised: their mean and spread depend on them, too.
         shift, stretch = in_Z.sum(axis=1) / self.n, (in_Z * Z).sum(axis=1) / self.n
         in_Z -= self.v * (shift[:, None] + stretch[:, None] * Z)
-        slopes[:, self.rows] = in_Z * (unit / self.null)[:, None]
         coefficients = B * unit[:, None]
-        return Readout(value / self.null, slopes, coefficients, constant - product(mean, coefficients))
+        constant = constant - product(mean, coefficients)
+        with np.errstate(over="ignore"):
+            slopes[:, self.rows] = np.ldexp(in_Z * (unit / self.null)[:, None], -e[:, None])
+            return Readout(value / self.null, slopes, np.ldexp(coefficients, -e[:, None]), constant)
 
     def share(self, read, Wt, Y):
         """Return the unexplained share of a target in other rows, known in some, by a Readout of these."""
