@@ -7,9 +7,9 @@ regression, and gradient boosting with one setting. 10 folds, three times, with 
 squares, or log loss for classes. All others get columns that are cut off at the .5 % and 99.5 % quantiles of the
 training rows. For NMFFeatures, three folds of the training rows choose first the weight of the target among 0, .1, 1
 and 10, then whether to cut off, then the penalty, .001 or .01, by the error of the linear model (with tol=1e-4); the
-same components then go to gradient boosting. Differences are paired, fold by fold, with the standard error of Nadeau and Bengio, which
-allows for training rows that folds share. Gradient boosting and sparse PCA, which are slow, see the first of the three
-times alone. Results go to results-modelling.md. About an hour on two cores.
+same components then go to gradient boosting. Differences are paired, fold by fold, with the standard error of Nadeau
+and Bengio, which allows for training rows that folds share. Gradient boosting and sparse PCA, which are slow, see the
+first of the three times alone. Results go to results-modelling.md. About an hour on two cores.
 
 Reference: C. Nadeau and Y. Bengio (2003), Inference for the generalization error, Machine Learning 52.
 """

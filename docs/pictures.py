@@ -11,7 +11,7 @@ matplotlib.use("Agg")  # files only, no window
 
 import matplotlib.pyplot as plt
 from PIL import Image
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_wine
 
 from nmf_features import NMFFeatures, penalty_path, select_components, stability
 from nmf_features.plots import ComponentSelectionDisplay, LoadingsDisplay, PenaltyPathDisplay, StabilityDisplay
@@ -38,6 +38,7 @@ def main():
     with plt.rc_context({"figure.facecolor": "white"}):
         save(choosing(), FOLDER / "choosing.png")
         save(reproducibility(), FOLDER / "stability.png")
+        save(target(), FOLDER / "target.png")
 
 
 def components():
@@ -67,6 +68,14 @@ def reproducibility():
     """Which of five components of the breast cancer table come back."""
     X = load_breast_cancer(as_frame=True).data
     return StabilityDisplay.from_stability(stability(X, 5, random_state=0)).figure_
+
+
+def target():
+    """What three components of the wine table are made of, and what they say of the kind of wine."""
+    data = load_wine(as_frame=True)
+    kinds = data.target.map(dict(enumerate(data.target_names))).rename("wine")
+    nmf = NMFFeatures(n_components=3, target_weight=1).fit(data.data, kinds)
+    return LoadingsDisplay.from_estimator(nmf, target=True).figure_
 
 
 def draw_table(W, ax):
