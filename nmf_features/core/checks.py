@@ -4,6 +4,8 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight
 
+from .units import column_tops
+
 
 def check_weights(sample_weight, X):
     """Return row weights as a float64 array, or None if there are none; refuse negative or all-zero ones."""
@@ -20,11 +22,7 @@ def check_weights(sample_weight, X):
 
 def check_columns(X):
     """Refuse columns too different in size for floats if cells are missing: some rows may have only the small ones."""
-    if sparse.issparse(X):
-        tops = np.zeros(X.shape[1], X.dtype)
-        np.fmax.at(tops, X.indices, X.data)
-    else:
-        tops = np.fmax.reduce(X, axis=0, initial=0.0)
+    tops = column_tops(X)
     tops = tops[tops > 0].astype(np.float64)
     if len(tops) and np.log10(tops.max()) - np.log10(tops.min()) > np.log10(float(np.finfo(X.dtype).max)) / 3:
         raise ValueError(

@@ -24,7 +24,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 from scipy.optimize import minimize
 
 from .alternating import weighted_sums
@@ -38,7 +37,7 @@ from .samples import Rows
 from .schedule import fit_loadings, in_safe_units
 from .tables import MemoryTable
 from .threads import workers
-from .units import in_units, without_last_bits
+from .units import column_tops, in_units, without_last_bits
 
 WINDOW = 5  # steps over which the fall of the objective is judged
 MEMORY = 20  # steps from which L-BFGS-B learns the curvature
@@ -94,16 +93,7 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
 
 def _order_of_columns(problem):
     means = column_means(problem.X, problem.weights, problem.missing)
-    return np.lexsort((_tops(problem.X), without_last_bits(means)))
-
-
-def _tops(X):
-    """Return the largest observed cell of each column."""
-    if not sparse.issparse(X):
-        return np.fmax.reduce(X, axis=0)
-    tops = np.zeros(X.shape[1], X.dtype)
-    np.fmax.at(tops, X.indices, X.data)
-    return tops
+    return np.lexsort((column_tops(problem.X), without_last_bits(means)))
 
 
 class GuidedDescent:
@@ -151,17 +141,17 @@ class GuidedDescent:
         if self.watch:
             self.watch()
         self.n_iter += 1
-        self.table.score_exactly(H, self.strengths, self.loss)
+        q, observed = self.strengths, self.table.observed
+        self.table.score_exactly(H, q, self.loss)
         self.table.resume()
         Wt = np.concatenate(list(self.table.map(_scores)), axis=1)
         reads = [model.read(Wt) for model in self.models]
         in_W = sum(read.slopes for read in reads) / len(reads)
         unstored = leaves_out_unstored(self.table.missing)
-        sums = self.table.sum_over(_slopes, H, in_W, self.loss, unstored, self.strengths.l2_W, self.least_fit)
-        q, observed = self.strengths, 1.0 if self.table.observed is None else self.table.observed
+        sums = self.table.sum_over(_slopes, H, in_W, self.loss, unstored, q.l2_W, self.least_fit)
         cost = q.l1_W * sums.W_sums.sum() + q.l2_W / 2 * sums.W_squares.sum()
-        value = float(sums.loss + cost) + q.cost(np.zeros(0), H, columns=self.table.observed)
-        slopes = sums.of_loss + (q.l1_H + q.l2_H * H) * observed
+        value = float(sums.loss + cost) + q.cost(np.zeros(0), H, columns=observed)
+        slopes = sums.of_loss + (q.l1_H + q.l2_H * H) * (1.0 if observed is None else observed)
         of_X, of_target = 1 / (self.spread * (1 + self.weight)), self.weight / (1 + self.weight)
         share = sum(read.share for read in reads) / len(reads)
         return of_X * value + of_target * share, of_X * slopes + of_target * sums.of_share
@@ -184,19 +174,28 @@ def _scores(block, Wt):
 
 def _slopes(block, Wt, H, in_W, loss, unstored, l2, least_fit):
     """Return the sums of a block; ``in_W`` (k x n) holds the slopes of the target's share in the scores."""
-    a, (weighted, W_sums, W_squares) = in_W[:, block.rows], weighted_sums(block, Wt)
-    support = np.ascontiguousarray(Wt.T) > 0
-    if loss.squares and block.missing is None and not unstored:  # products of all cells will do
-        grams = gram(H)
-        b = _implied(grams[None] + l2 * np.eye(len(H)), a, support)
-        WX, WW, bW = block.scores_times(weighted), product(weighted, Wt.T), product(b, Wt.T.astype(np.float64))
-        value = block.squared_norm() / 2 - inner(WX, H) + inner(WW.astype(np.float64), grams) / 2
-        in_H = block.scores_times(b) - product(bW + bW.T, H)
-        return Slopes(np.array(value), W_sums, W_squares, product(WW, H) - WX, in_H)
+    if loss.squares and block.missing is None and not unstored:
+        return _slopes_from_products(block, Wt, H, in_W[:, block.rows], l2)
     if block.is_sparse and not (unstored or loss.counts):
         block = block.dense()
+    return _slopes_from_cells(block, Wt, H, in_W[:, block.rows], loss, unstored, l2, least_fit)
+
+
+def _slopes_from_products(block, Wt, H, a, l2):
+    """Return the sums for least squares without missing cells: W'X and b'X are all that X is needed for."""
+    weighted, *sums = weighted_sums(block, Wt)
+    grams = gram(H)
+    b = _implied(grams[None] + l2 * np.eye(len(H)), a, Wt)
+    WX, WW, bW = block.scores_times(weighted), product(weighted, Wt.T), product(b, Wt.T.astype(np.float64))
+    value = block.squared_norm() / 2 - inner(WX, H) + inner(WW.astype(np.float64), grams) / 2
+    return Slopes(np.array(value), *sums, product(WW, H) - WX, block.scores_times(b) - product(bW + bW.T, H))
+
+
+def _slopes_from_cells(block, Wt, H, a, loss, unstored, l2, least_fit):
+    """Return the sums for any loss, from slope and curvature of every cell, or of the stored ones if these will do."""
+    _, *sums = weighted_sums(block, Wt)
     apart = block.is_sparse and not unstored  # the slope of a zero is 1: these are summed without the cells
-    x, Wt = block.cells.astype(np.float64, copy=False), Wt.astype(np.float64)
+    x, Wt, v = block.cells.astype(np.float64, copy=False), Wt.astype(np.float64), block.counts.astype(np.float64)
     y = np.maximum(block.fitted(Wt, H), least_fit)
     cells, slope, curvature = loss.of_cells(x, y) - (y if apart else 0), *_derivatives(loss, x, y)
     slope -= apart
@@ -204,19 +203,19 @@ def _slopes(block, Wt, H, in_W, loss, unstored, l2, least_fit):
         cells[block.missing], curvature[block.missing] = -y[block.missing] if apart else 0, 0
         slope[block.missing] = -1 if apart else 0
     grams = unpacked(block.hessians(H, True if block.is_sparse else packed_products(H), curvature), len(H))
-    grams[:, range(len(H)), range(len(H))] += l2 * np.broadcast_to(block.observed, len(support))[:, None]
-    b = _implied(grams, a, support)
-    v = block.of_rows(block.counts.astype(np.float64))
-    value, of_loss = inner(np.broadcast_to(v, cells.shape), cells), block.scores_times(Wt, slope * v)
+    grams[:, range(len(H)), range(len(H))] += l2 * np.broadcast_to(block.observed, len(v))[:, None]
+    b = _implied(grams, a, Wt)
+    of_cells = block.of_rows(v)
+    value, of_loss = inner(np.broadcast_to(of_cells, cells.shape), cells), block.scores_times(Wt, slope * of_cells)
     in_H = -block.scores_times(b, slope) - block.scores_times(Wt, block.fitted(b, H) * curvature)
     if apart:
-        ones = product(Wt, block.counts.astype(np.float64))
+        ones = product(Wt, v)
         value, of_loss, in_H = (
             value + inner(ones, H.sum(axis=1)),
             of_loss + ones[:, None],
             in_H - b.sum(axis=1)[:, None],
         )
-    return Slopes(np.array(value), W_sums, W_squares, of_loss, in_H)
+    return Slopes(np.array(value), *sums, of_loss, in_H)
 
 
 def _derivatives(loss, x, y):
@@ -230,9 +229,9 @@ def _derivatives(loss, x, y):
     return loss.slopes_of_cells(x, y)[0], (above - below) / (2 * STEP * y)
 
 
-def _implied(grams, a, support):
+def _implied(grams, a, Wt):
     """Return b (k x rows), the solutions of A b = a on the components with a positive score."""
     k = grams.shape[1]
     grams[:, range(k), range(k)] += RIDGE * np.trace(grams, axis1=1, axis2=2)[:, None] / k
-    loop = compiled_if_worth(solve_on_support, len(support) * k**2)
-    return np.ascontiguousarray(loop(grams, np.ascontiguousarray(a.T), support).T)
+    loop = compiled_if_worth(solve_on_support, Wt.size * k)
+    return np.ascontiguousarray(loop(grams, np.ascontiguousarray(a.T), np.ascontiguousarray(Wt.T) > 0).T)

@@ -31,6 +31,15 @@ def largest(X):
     return float(np.nanmax(X.data if sparse.issparse(X) else X, initial=0.0)) if np.isnan(top) else top
 
 
+def column_tops(X):
+    """Return the largest observed cell of each column, 0 if there is none above."""
+    if not sparse.issparse(X):
+        return np.fmax.reduce(X, axis=0, initial=0.0)
+    tops = np.zeros(X.shape[1], X.dtype)
+    np.fmax.at(tops, X.indices, X.data)
+    return tops
+
+
 def safe_scale(X, top=None, loss=None):
     """Return X / 4^e and e, chosen so that no square overflows or vanishes: for ordinary data 0, and X itself.
 
