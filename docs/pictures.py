@@ -1,4 +1,4 @@
-"""Draw the pictures that README.md shows, into docs/pictures/: ``python docs/pictures.py``.
+"""Draw the pictures that README.md and the documentation show, into docs/pictures/: ``python docs/pictures.py``.
 
 X (samples x columns) ~ W H: scores W belong to the rows, loadings H to the columns.
 """
@@ -11,10 +11,17 @@ matplotlib.use("Agg")  # files only, no window
 
 import matplotlib.pyplot as plt
 from PIL import Image
-from sklearn.datasets import load_breast_cancer
+from sklearn.datasets import load_breast_cancer, load_wine
 
 from nmf_features import NMFFeatures, penalty_path, select_components, stability
-from nmf_features.plots import ComponentSelectionDisplay, LoadingsDisplay, PenaltyPathDisplay, StabilityDisplay
+from nmf_features.plots import (
+    ComponentSelectionDisplay,
+    LoadingsDisplay,
+    PenaltyPathDisplay,
+    RowDisplay,
+    StabilityDisplay,
+    UnexplainedDisplay,
+)
 
 FOLDER = Path(__file__).parent / "pictures"
 INK, QUIET, LINE = "#1f2328", "#59636e", "#d9dee3"
@@ -38,6 +45,8 @@ def main():
     with plt.rc_context({"figure.facecolor": "white"}):
         save(choosing(), FOLDER / "choosing.png")
         save(reproducibility(), FOLDER / "stability.png")
+        save(row(), FOLDER / "row.png")
+        save(unexplained(), FOLDER / "unexplained.png")
 
 
 def components():
@@ -67,6 +76,18 @@ def reproducibility():
     """Which of five components of the breast cancer table come back."""
     X = load_breast_cancer(as_frame=True).data
     return StabilityDisplay.from_stability(stability(X, 5, random_state=0)).figure_
+
+
+def row():
+    """Why a wine has its scores."""
+    X = load_wine(as_frame=True).data
+    return RowDisplay.from_estimator(NMFFeatures(n_components=4).fit(X), X, row=21, n_top=4).figure_
+
+
+def unexplained():
+    """Which wines four components do not explain."""
+    X = load_wine(as_frame=True).data
+    return UnexplainedDisplay.from_estimator(NMFFeatures(n_components=4).fit(X), X).figure_
 
 
 def draw_table(W, ax):

@@ -21,6 +21,7 @@ from .core.checks import check_weights
 from .core.objective import loss_and_spread
 from .core.products import product
 from .core.projection import linear_scores
+from .explaining import contributions, explain, unexplained
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, solve
@@ -409,6 +410,185 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             return float("-inf")
         return 1 - error / spread
 
+    @numpy_defaults
+    def score_samples(self, X):
+        """Return minus what the components leave unexplained of each row, -sum_j d(x_j, (w H)_j).
+
+        Higher is better, as for every ``score_samples`` of scikit-learn: 0 is an exact fit, and rows far below the
+        others are unlike the training rows. d is the loss of the fit, for the default loss half a square of a scaled
+        column, so without its sign it is in the units of the loss. The penalty does not enter.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            At most 0, over the observed cells; NaN for a row with nothing observed. W are the exact non-negative
+            scores, as for :meth:`score`, also with ``projection="linear"``.
+
+        See Also
+        --------
+        unexplained : The same, cell by cell.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> nmf = NMFFeatures(n_components=5).fit(X)
+        >>> int(nmf.score_samples(X).argmin())  # the wine that fits least
+        69
+        """
+        columns, table = self._for_explaining(X, "score")
+        found = [np.zeros(0)]
+        for _, D in unexplained(columns, table):
+            found.append(-np.where(np.isnan(D).all(axis=1), np.nan, np.nansum(D, axis=1)))
+        return np.concatenate(found)
+
+    @numpy_defaults
+    def unexplained(self, X):
+        """Return what the components leave unexplained of each cell, d(x_ij, (W H)_ij), in the units of the loss.
+
+        The sums of rows are ``-score_samples(X)``. The sums of columns say which columns do not fit; as shares of
+        their spread they are those of :class:`~nmf_features.plots.ReconstructionDisplay`.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``.
+
+        Returns
+        -------
+        frame or array of shape (n_samples, n_columns)
+            The same kind as X, with its index (an array for a sparse matrix: it has a number in every cell). Columns
+            are those of ``components_``. NaN where a cell is missing.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> D = NMFFeatures(n_components=5).fit(X).unexplained(X)
+        >>> D.loc[69].nlargest(2).round(1)  # in the wine that fits least
+        hue    2.2
+        ash    2.0
+        Name: 69, dtype: float64
+        """
+        columns, table = self._for_explaining(X, "score")
+        found = [D for _, D in unexplained(columns, table)]
+        D = np.concatenate([np.zeros((0, len(columns.terms))), *found])
+        return frames.make(D, columns.terms, like=table) if frames.is_frame(table) else D
+
+    @numpy_defaults
+    def contributions(self, X, *, kind="share"):
+        """Return what each column contributes to each score; see :meth:`explain`, which shows it as a frame.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``.
+        kind : {"share", "signed"}, default "share"
+            How scores are divided; see :meth:`explain`.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components, n_columns)
+            Columns are those of ``components_``. With "share" the last axis adds up to the scores; with "signed" it
+            does so with the term of the penalty, which is what it lacks. All of it is held in memory.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> nmf = NMFFeatures(n_components=3).fit(X)
+        >>> C = nmf.contributions(X)
+        >>> C.shape
+        (178, 3, 13)
+        >>> float(abs(C.sum(axis=2) - nmf.transform(X)).max(axis=None))
+        0.00
+        """
+        return contributions(*self._for_explaining(X), kind)
+
+    @numpy_defaults
+    def explain(self, X, *, top=10, kind="share"):
+        """Return which columns made each score of each row: contributions that add up to the score, to rounding.
+
+        Contributions are measured from a baseline, at which a column contributes nothing: the training minimum with
+        ``shift="min"``, 0 with ``shift=None``, the training mean with ``shift="split"`` (where ``name+`` is what lies
+        above it, ``name-`` what lies below). x is the row, shifted, scaled and clipped; y = w H its fit; s, l1 and l2
+        are ``component_scales_`` and ``score_penalties_``.
+
+        "share", the default, divides a score among the columns in proportion to how each draws it up:
+
+            c_tj = w_t h_tj b_j / (sum_i h_ti a_i + l1 / s_t + l2 w_t / s_t^2)
+
+        where a - b is the slope of the loss of a cell. For beta-divergences b = x y^(beta - 2) and a = y^(beta - 1):
+        for least squares x and y, for Kullback-Leibler x / y and 1. It is exact for every loss, since the slope of the
+        objective is zero at the score, and never negative. A column that a component does not load contributes nothing.
+        The penalty takes the same share of every contribution, so its line is 0.
+
+        "signed" says what would raise the score. Among the scores that are not zero, least squares are linear in x:
+
+            w = A x - M l1 / s,   A = M H V,   M = (H V H' + l2 / s^2)^-1,   c_tj = A_tj x_j
+
+        with V = 1 and rows of H of these scores; -M l1 / s is the line of the penalty. A negative contribution means
+        that the column speaks against the component: the more there is of it, the more of the row is left to another
+        component, which loads it more. Contributions may be large and of both signs if components are alike. For other
+        losses V holds v_j = slope_j / (y_j - x_j), for beta-divergences y_j^(beta - 2). The sum remains exact, but V is
+        held as it is in this row, though it changes with x: this is a linearisation. For least squares, too, a large
+        change of x can make other scores zero.
+
+        With ``projection="linear"`` contributions of both kinds are x_j h_tj, and there is no penalty. A missing cell
+        contributes nothing. If loadings are linearly dependent, scores of least norm are what is explained.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``.
+        top : int, default 10
+            Most columns that are named for each score: those of the largest contributions, without regard to sign.
+        kind : {"share", "signed"}, default "share"
+            How scores are divided.
+
+        Returns
+        -------
+        frame
+            Of the kind of X, pandas for arrays; a pandas frame has the index of X, each label as often as there are
+            lines about the row. Sorted by ``row`` (its position in X), ``component``, and size, with the columns
+
+            - ``term``: the column, as in :meth:`tidy`; columns without a contribution are left out. The last two lines
+              of every score are "others", what all other columns contribute, and "penalty".
+            - ``contribution``: in the units of the score; NaN for a row with nothing observed.
+            - ``value``: that of the column in X, in original units, before it is clipped.
+            - ``baseline``: the value at which the column would contribute nothing.
+
+        References
+        ----------
+        D. D. Lee and H. S. Seung (2001), Algorithms for non-negative matrix factorization, NIPS 13: their
+        multiplicative step leaves a score as it is where shares add up to it. M. Sundararajan, A. Taly and Q. Yan
+        (2017), Axiomatic attribution for deep networks, ICML: for least squares without penalty, signed contributions
+        are their integrated gradients, along a path from the baseline on which the same scores are zero.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> nmf = NMFFeatures(n_components=3).fit(X)
+        >>> lines = nmf.explain(X.head(1), top=2)
+        >>> lines.loc[lines["component"] == "NNMF1", ["term", "contribution", "value", "baseline"]].round(1)
+                                   term  contribution  value  baseline
+        0                       alcohol           3.7   14.2      11.0
+        0  od280/od315_of_diluted_wines           3.1    3.9       1.3
+        0                        others          18.9    NaN       NaN
+        0                       penalty           0.0    NaN       NaN
+        """
+        return explain(*self._for_explaining(X), top, kind)
+
     def get_feature_names_out(self, input_features=None):
         """Return the names of the columns that ``transform`` returns.
 
@@ -460,6 +640,14 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         table = self._long()
         table = table[table["value"] > 0].sort_values(["component", "value"], ascending=[True, False], kind="stable")
         return table.groupby("component").head(m).reset_index(drop=True)
+
+    def _for_explaining(self, X, score=None):
+        """Return the columns and the checked table; refuse a model without components, if there is none to score."""
+        check_is_fitted(self)
+        if score and self.n_components_ == 0:
+            raise ValueError("n_components=0: there is nothing to score.")
+        columns = self.columns_
+        return columns, columns.checked(X)
 
     def _long(self):
         check_is_fitted(self)
