@@ -67,6 +67,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Whether the chosen columns are left out of the result.
     prefix : str, default "NNMF"
         Components are named by the prefix and their number, zero-padded so that names sort.
+    feature_names_out : {"numbered", "labels"}, default "numbered"
+        Names of the components, in the result and everywhere else: ``NNMF1``, ``NNMF2``, ..., or :meth:`labels`, after
+        the columns that dominate them. Labels belong to one fit: on other rows, and so in every fold of a
+        cross-validation, the same component may have another.
     loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
         The loss D; see :func:`factorize`. For counts take "kullback-leibler" with ``shift=None, scale=None``: the
         default shift moves zero, and with the default scale counts are no longer counts. "itakura-saito" needs positive
@@ -176,6 +180,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         "projection": [StrOptions({"nnls", "linear"})],
         "drop_original": ["boolean"],
         "prefix": [str],
+        "feature_names_out": [StrOptions({"numbered", "labels"})],
         **SCALING_PARAMETERS,
         **FIT_PARAMETERS,
     }
@@ -193,6 +198,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         projection="nnls",
         drop_original=True,
         prefix="NNMF",
+        feature_names_out="numbered",
         loss="frobenius",
         solver="auto",
         learning_rate=None,
@@ -215,6 +221,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.projection = projection
         self.drop_original = drop_original
         self.prefix = prefix
+        self.feature_names_out = feature_names_out
         self.loss = loss
         self.solver = solver
         self.learning_rate = learning_rate
@@ -613,9 +620,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         pandas.DataFrame
             With the columns ``terms``, ``value`` and ``component``; zero loadings too.
         """
-        return self._long().sort_values(
-            ["component", "terms"], key=lambda c: c.astype(str), kind="stable", ignore_index=True
-        )
+        return self._long(lambda terms, _: sorted(range(len(terms)), key=lambda j: str(terms[j])))
 
     def top_features(self, m=5):
         """Return the largest loadings of each component, largest first.
@@ -637,9 +642,42 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         """
         if not isinstance(m, Integral) or m < 1:
             raise ValueError(f"m is {m!r}; wanted a whole number of columns to show, 1 or more.")
-        table = self._long()
-        table = table[table["value"] > 0].sort_values(["component", "value"], ascending=[True, False], kind="stable")
-        return table.groupby("component").head(m).reset_index(drop=True)
+        table = self._long(lambda _, loadings: np.argsort(-loadings, kind="stable")[:m])
+        return table[table["value"] > 0].reset_index(drop=True)
+
+    def labels(self, m=3):
+        """Return short names of the components, after the columns that dominate them: "flavanoids + hue".
+
+        A column is named if its loading is at least half of the largest of the component. Components that would name
+        the same columns name more of them, up to ``m``; if they still do, or the label is the name of a column, the
+        component's name by number is added in brackets. ``feature_names_out="labels"`` names the new columns so.
+
+        Parameters
+        ----------
+        m : int, default 3
+            Most columns that are named for each component.
+
+        Returns
+        -------
+        list of str
+            One for each component, all different. Loadings change from fit to fit, and labels with them.
+
+        Raises
+        ------
+        ValueError
+            If ``m`` is not a whole number, 1 or more.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> nmf = NMFFeatures(n_components=3).fit(load_wine(as_frame=True).data)
+        >>> nmf.labels(m=2)  # the last two name the same columns
+        ['total_phenols + alcohol', 'ash + alcalinity_of_ash (NNMF2)', 'alcalinity_of_ash + ash (NNMF3)']
+        """
+        if not isinstance(m, Integral) or m < 1:
+            raise ValueError(f"m is {m!r}; wanted a whole number of columns to name, 1 or more.")
+        return self.columns_.component_labels(int(m))
 
     def _for_explaining(self, X, score=None):
         """Return the columns and the checked table; refuse a model without components, if there is none to score."""
@@ -649,25 +687,24 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         columns = self.columns_
         return columns, columns.checked(X)
 
-    def _long(self):
+    def _long(self, order):
+        """Return loadings in long form: of each component those at the positions ``order(terms, loadings)``."""
         check_is_fitted(self)
-        if self.n_components_ == 0:
-            return pd.DataFrame({"terms": [], "value": [], "component": []})
-        columns, (k, p) = self.columns_, self.components_.shape
-        return pd.DataFrame(
-            {
-                "terms": columns.terms * k,
-                "value": self.components_.ravel(),
-                "component": pd.Series(np.repeat(columns.component_names, p), dtype=object),
-            }
-        )
+        columns, terms, values, components = self.columns_, [], [], []
+        for name, loadings in zip(columns.component_names, self.components_, strict=True):
+            at = order(columns.terms, loadings)
+            terms += [columns.terms[j] for j in at]
+            values += loadings[at].tolist()
+            components += [name] * len(at)
+        return pd.DataFrame({"terms": terms, "value": values, "component": pd.Series(components, dtype=object)})
 
     @property
     def columns_(self):
         """The :class:`Columns` that are factorised: for plots and other code that works on the scaled matrix."""
         check_is_fitted(self)
         scaling = Scaling(**self.scaling_) if self.n_components_ else None
-        return Columns(self, self._labels, self._fitted_on_frame, self._positions, self.n_components_, scaling)
+        where = self._labels, self._fitted_on_frame, self._positions
+        return Columns(self, *where, self.n_components_, scaling, self.components_)
 
     @_fit_context(prefer_skip_nested_validation=True)
     @numpy_defaults
@@ -691,7 +728,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
-        self.kkt_residual_ = fit.kkt_residual
+        self.kkt_residual_, columns.loadings = fit.kkt_residual, found.H
         warn_of_outcome(
             fit, found.objective, found.W, found.H, self.penalty, self.max_iter, self.tol, columns.component_names
         )
@@ -700,7 +737,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
-        super().__setstate__(state)
+        super().__setstate__({"feature_names_out": "numbered", **state})  # a model from before there were labels
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
