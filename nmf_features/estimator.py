@@ -3,6 +3,7 @@
 A fit is: choose, shift and scale columns (columns) -> find loadings H and bring them to canonical form (fitting).
 """
 
+from functools import partial
 from numbers import Integral
 from typing import ClassVar
 
@@ -11,11 +12,12 @@ import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import frames
 from ._warn import numpy_defaults, warn_user
+from .aligning import Loadings, aligned, changes
 from .columns import Columns, listed
 from .core.checks import check_weights
 from .core.objective import loss_and_spread
@@ -71,6 +73,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Names of the components, in the result and everywhere else: ``NNMF1``, ``NNMF2``, ..., or :meth:`labels`, after
         the columns that dominate them. Labels belong to one fit: on other rows, and so in every fold of a
         cross-validation, the same component may have another.
+    align_to : NMFFeatures or pandas.DataFrame, optional
+        An earlier fit, whose numbering is kept: a fitted model, or the frame that its :meth:`tidy` returned. Components
+        are matched so that the sum of the cosines of their loadings, in columns of the same name, is largest. Those
+        without a partner come last, largest first. The fit itself does not depend on it. ``clone``, and so
+        ``GridSearchCV``, unfits models in parameters: pass the frame there. See :meth:`changes`.
     loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
         The loss D; see :func:`factorize`. For counts take "kullback-leibler" with ``shift=None, scale=None``: the
         default shift moves zero, and with the default scale counts are no longer counts. "itakura-saito" needs positive
@@ -103,7 +110,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     ----------
     components_ : ndarray of shape (n_components, n_columns)
         Loadings H; each row sums to 1 (or is zero, for a component that found nothing to explain). The
-        component with the largest total comes first. Columns are as in ``variables_``, doubled with ``shift="split"``.
+        component with the largest total comes first, unless ``align_to`` has another order. Columns are as in
+        ``variables_``, doubled with ``shift="split"``.
     component_scales_ : ndarray of shape (n_components,)
         s: ``W / s`` and ``s[:, None] * H`` are the pair that minimises the objective.
     variables_ : list
@@ -181,6 +189,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         "drop_original": ["boolean"],
         "prefix": [str],
         "feature_names_out": [StrOptions({"numbered", "labels"})],
+        "align_to": [HasMethods("tidy"), pd.DataFrame, None],
         **SCALING_PARAMETERS,
         **FIT_PARAMETERS,
     }
@@ -199,6 +208,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         drop_original=True,
         prefix="NNMF",
         feature_names_out="numbered",
+        align_to=None,
         loss="frobenius",
         solver="auto",
         learning_rate=None,
@@ -222,6 +232,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.drop_original = drop_original
         self.prefix = prefix
         self.feature_names_out = feature_names_out
+        self.align_to = align_to
         self.loss = loss
         self.solver = solver
         self.learning_rate = learning_rate
@@ -679,6 +690,48 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             raise ValueError(f"m is {m!r}; wanted a whole number of columns to name, 1 or more.")
         return self.columns_.component_labels(int(m))
 
+    def changes(self, earlier=None):
+        """Return which components differ from those of an earlier fit, and how much.
+
+        Parameters
+        ----------
+        earlier : NMFFeatures or pandas.DataFrame, optional
+            A fitted model, or the frame that its :meth:`tidy` returned. None: ``align_to``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A line for each component, then one for each earlier one without a partner, with the columns
+
+            - ``component``, ``earlier``: the names; None where there is no partner.
+            - ``similarity``: cosine of their loadings, 1 for the same; a column that only one fit has counts as 0 in
+              the other.
+            - ``moved``: the share of the component that lies on other columns than before, half the sum of the
+              differences of loadings without their signs.
+            - ``gained``, ``lost``: the columns whose loadings grew and shrank most.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> earlier = NMFFeatures(n_components=3).fit(X[:150])
+        >>> later = NMFFeatures(n_components=3, align_to=earlier).fit(X)
+        >>> later.changes()[["component", "earlier", "similarity", "moved"]].round(2)
+          component earlier  similarity  moved
+        0     NNMF1   NNMF1        0.88   0.25
+        1     NNMF2   NNMF2        0.78   0.35
+        2     NNMF3   NNMF3        0.92   0.24
+        """
+        if earlier is None and self.align_to is None:
+            raise ValueError("There is no earlier fit to compare with: pass it, as a fitted model or its tidy().")
+        check_is_fitted(self)
+        earlier = Loadings.of(
+            self.align_to if earlier is None else earlier, "align_to" if earlier is None else "earlier"
+        )
+        columns = self.columns_
+        return changes(self.components_, columns.component_names, columns.terms if self.n_components_ else [], earlier)
+
     def _for_explaining(self, X, score=None):
         """Return the columns and the checked table; refuse a model without components, if there is none to score."""
         check_is_fitted(self)
@@ -710,6 +763,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     @numpy_defaults
     def _fit(self, X, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
+        earlier = None if self.align_to is None else Loadings.of(self.align_to)
         learned = Columns.learn(self, X, sample_weight)
         columns = learned.columns
         self._labels, self._fitted_on_frame, self._positions = columns.labels, columns.from_frame, columns.positions
@@ -720,10 +774,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
             self.n_iter_, self.converged_, self.kkt_residual_ = 0, True, 0.0
             return learned, None
         self.scaling_ = vars(columns.scaling)
+        arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         problem = problem_of(columns, learned.X, learned.weights)
         self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
         fit = solve(self, problem, self.n_components_)
-        found = canonical(fit, problem, columns.n_counted)
+        found = canonical(fit, problem, columns.n_counted, arrange)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
@@ -737,7 +792,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
-        super().__setstate__({"feature_names_out": "numbered", **state})  # a model from before there were labels
+        super().__setstate__({"feature_names_out": "numbered", "align_to": None, **state})  # since they were added
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

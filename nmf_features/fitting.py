@@ -61,8 +61,11 @@ def solve(model, problem, k, **others):
     return fit_loadings(problem, k, **({name: getattr(model, name) for name in OPTIONS} | others))
 
 
-def canonical(fit, problem, n_counted):
-    """Return the Components of a fit, whose scores are reordered in place."""
+def canonical(fit, problem, n_counted, arrange=None):
+    """Return the Components of a fit, whose scores are reordered in place.
+
+    ``arrange`` returns another order of loadings that come in canonical order.
+    """
     X, weights, missing, strengths = problem.X, problem.weights, problem.missing, problem.strengths
     W, H = fit.U, fit.H / fit.sums[:, None]
     v = np.ones(len(W)) if weights is None else weights
@@ -70,6 +73,8 @@ def canonical(fit, problem, n_counted):
     scales = free_scale(fit, problem)  # before the scores are reordered
     # Largest total amount first, ties by the column of the largest loading.
     order = np.lexsort((H.argmax(axis=1), -product(v, W)))
+    if arrange is not None:
+        order = order[arrange(H[order])]
     for rows in row_blocks(W, 0):  # in place: W may be large
         W[rows] = W[rows][:, order]
     H, s = H[order], (fit.sums / scales)[order]

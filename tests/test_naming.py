@@ -84,9 +84,10 @@ def test_labels_in_folds_and_files(table):
     model = make_pipeline(NMFFeatures(3, feature_names_out="labels"), LinearRegression())
     assert np.isfinite(cross_val_score(model, X, X["c0"], cv=4)).all()
     nmf = NMFFeatures(3).fit(X)
-    state = {name: value for name, value in vars(nmf).items() if name != "feature_names_out"}  # of an older model
-    old = NMFFeatures.__new__(NMFFeatures)
+    state = {name: value for name, value in vars(nmf).items() if name not in ("feature_names_out", "align_to")}
+    old = NMFFeatures.__new__(NMFFeatures)  # a model from before these parameters were added
     old.__setstate__(state)
+    assert old.get_params() == nmf.get_params()
     pd.testing.assert_frame_equal(old.transform(X), nmf.transform(X))
     named = pickle.loads(pickle.dumps(nmf.set_params(feature_names_out="labels")))
     assert named.transform(X).columns.tolist() == nmf.labels()
