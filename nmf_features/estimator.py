@@ -26,7 +26,8 @@ from .core.projection import linear_scores
 from .explaining import contributions, explain, unexplained
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
-from .fitting import canonical, problem_of, scores_of, solve
+from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
+from .report import report
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
 
@@ -307,13 +308,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self._validate_params()
         columns = self.columns_
         table = columns.checked(X)
-        if self.n_components_ == 0:
-            W = None
-        elif self.projection == "linear":
-            W = linear_scores(columns.scaled(table), self.components_)
-        else:
-            W = scores_of(columns, columns.scaled_by_rows(table))
-        return columns.result(table, W)
+        return columns.result(table, scores_of_table(columns, table) if self.n_components_ else None)
 
     @numpy_defaults
     def inverse_transform(self, X):
@@ -731,6 +726,50 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         )
         columns = self.columns_
         return changes(self.components_, columns.component_names, columns.terms if self.n_components_ else [], earlier)
+
+    @numpy_defaults
+    def report(self, X=None, *, m=5, stability=None):
+        """Return a page about the components, which a notebook shows.
+
+        It has the largest loadings of each component as bars, the share it explains of the training rows
+        (``explained_``), and its label; with X also what all of them explain of X, mean scores, and the rows that fit
+        least; with ``stability`` how well each component comes back.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features), optional
+            Data with the columns seen in ``fit``.
+        m : int, default 5
+            Most columns of each component.
+        stability : Stability, optional
+            What :func:`stability` found with the same settings. It takes many fits, so it is not computed here.
+
+        Returns
+        -------
+        Report
+            With the numbers as frames, and ``html``, the page as text: to be written to a file, for example.
+
+        Raises
+        ------
+        ValueError
+            For ``n_components=0``, and for a ``stability`` of other columns or another number of components.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> page = NMFFeatures(n_components=3).fit(X).report(X)
+        >>> page.components["explained"].round(2)
+        NNMF1    0.36
+        NNMF2    0.30
+        NNMF3    0.27
+        Name: explained, dtype: float64
+        """
+        check_is_fitted(self)
+        if self.n_components_ == 0:
+            raise ValueError("n_components=0: there is nothing to report.")
+        return report(self, X, stability, m)
 
     def _for_explaining(self, X, score=None):
         """Return the columns and the checked table; refuse a model without components, if there is none to score."""

@@ -1,7 +1,7 @@
 """From scaled rows to components in canonical form, and from these to the scores of other rows.
 
     problem_of -> solve -> canonical          the steps of a fit
-    scores_of                                 scores of any rows
+    scores_of                                 scores of any rows; scores_of_table: of a table, as transform returns them
 
 A solver ends with the balanced pair, which minimises the objective. Users see the canonical pair, so that the same data
 give the same features: the loadings of a component sum to 1, its scores carry the scale, and the largest component
@@ -18,7 +18,7 @@ from .core.blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, 
 from .core.missing import leaves_out_unstored, missing_of, penalised_counts
 from .core.objective import divergence
 from .core.products import RESIDUAL_CELLS, gram, product
-from .core.projection import exact_scores
+from .core.projection import exact_scores, linear_scores
 from .core.schedule import Problem, fit_loadings
 from .core.units import in_units, largest, safe_scale
 from .factorize import check_solver, free_scale
@@ -156,3 +156,10 @@ def scores_of(columns, X, prior=0.0):
     if empty := int(np.isnan(W[:, 0]).sum()):
         warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
     return W
+
+
+def scores_of_table(columns, table):
+    """Return the scores of a checked table: exact ones, or those of the linear projection."""
+    if columns.model.projection == "linear":
+        return linear_scores(columns.scaled(table), columns.model.components_)
+    return scores_of(columns, columns.scaled_by_rows(table))
