@@ -22,8 +22,8 @@ class Loadings(NamedTuple):
     @classmethod
     def of(cls, model, argument="align_to"):
         """Return the loadings of a fitted model, or of a frame like that of its ``tidy()``."""
-        if isinstance(model, pd.DataFrame):
-            lines = model
+        if isinstance(model, pd.DataFrame | dict):
+            lines = pd.DataFrame(model)
         else:
             try:
                 check_is_fitted(model)

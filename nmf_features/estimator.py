@@ -74,11 +74,11 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Names of the components, in the result and everywhere else: ``NNMF1``, ``NNMF2``, ..., or :meth:`labels`, after
         the columns that dominate them. Labels belong to one fit: on other rows, and so in every fold of a
         cross-validation, the same component may have another.
-    align_to : NMFFeatures or pandas.DataFrame, optional
-        An earlier fit, whose numbering is kept: a fitted model, or the frame that its :meth:`tidy` returned. Components
-        are matched so that the sum of the cosines of their loadings, in columns of the same name, is largest. Those
-        without a partner come last, largest first. The fit itself does not depend on it. ``clone``, and so
-        ``GridSearchCV``, unfits models in parameters: pass the frame there. See :meth:`changes`.
+    align_to : NMFFeatures, pandas.DataFrame or dict, optional
+        An earlier fit, whose numbering is kept: a fitted model, or the frame that its :meth:`tidy` returned (or a dict
+        of that). Components are matched so that the sum of the cosines of their loadings, in columns of the same name,
+        is largest. Those without a partner come last, largest first. The fit itself does not depend on it. ``clone``,
+        and so ``GridSearchCV``, unfits models in parameters: pass the frame there. See :meth:`changes`.
     loss : {"frobenius", "kullback-leibler", "itakura-saito", "negative-binomial"}, float or Loss, default "frobenius"
         The loss D; see :func:`factorize`. For counts take "kullback-leibler" with ``shift=None, scale=None``: the
         default shift moves zero, and with the default scale counts are no longer counts. "itakura-saito" needs positive
@@ -190,7 +190,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         "drop_original": ["boolean"],
         "prefix": [str],
         "feature_names_out": [StrOptions({"numbered", "labels"})],
-        "align_to": [HasMethods("tidy"), pd.DataFrame, None],
+        "align_to": [HasMethods("tidy"), pd.DataFrame, dict, None],
         **SCALING_PARAMETERS,
         **FIT_PARAMETERS,
     }
@@ -690,7 +690,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        earlier : NMFFeatures or pandas.DataFrame, optional
+        earlier : NMFFeatures, pandas.DataFrame or dict, optional
             A fitted model, or the frame that its :meth:`tidy` returned. None: ``align_to``.
 
         Returns

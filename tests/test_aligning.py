@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -115,6 +116,10 @@ def test_clones_pipelines_and_files():
     wanted = nmf.fit(X).components_
     assert_array_equal(clone(nmf).fit(X).components_, wanted)
     assert_array_equal(pickle.loads(pickle.dumps(nmf)).fit(X).components_, wanted)
+    plain = NMFFeatures(4, align_to=lines.to_dict("list")).fit(X)  # skops knows no frames
+    assert_array_equal(plain.components_, wanted)
+    loaded = skops.io.loads(skops.io.dumps(plain), trusted=["nmf_features.estimator.NMFFeatures"])
+    assert_allclose(loaded.changes()["similarity"], 1)
     model = make_pipeline(NMFFeatures(align_to=lines), LinearRegression())
     search = GridSearchCV(model, {"nmffeatures__n_components": [4], "nmffeatures__penalty": [0, 0.001]}, cv=3).fit(
         X, X["a"]
