@@ -556,7 +556,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         change of x can make other scores zero.
 
         With ``projection="linear"`` contributions of both kinds are x_j h_tj, and there is no penalty. A missing cell
-        contributes nothing. If loadings are linearly dependent, scores of least norm are what is explained.
+        contributes nothing; all sums are over the observed cells, and l1 and l2 are multiplied by their share. If
+        loadings are linearly dependent, scores of least norm are what is explained.
 
         Parameters
         ----------

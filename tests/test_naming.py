@@ -12,7 +12,6 @@ from sklearn.pipeline import make_pipeline
 
 from nmf_features import NMFFeatures, nnmf
 from nmf_features.naming import labelled
-from nmf_features.plots import LoadingsDisplay
 
 NUMBERS = ["NNMF1", "NNMF2", "NNMF3", "NNMF4"]
 
@@ -52,7 +51,7 @@ def test_labels_name_the_components_everywhere(table):
     assert nmf.tidy()["component"].drop_duplicates().tolist() == labels  # by number, though not in their order
     assert nmf.top_features(2)["component"].drop_duplicates().tolist() == labels
     assert nmf.explain(table)["component"].unique().tolist() == labels
-    assert LoadingsDisplay.from_estimator(nmf).components.index.tolist() == labels
+    assert nmf.columns_.component_names == labels  # what plots write
     numbered = NMFFeatures(3).fit(table)
     assert numbered.labels() == labels
     np.testing.assert_array_equal(numbered.transform(table).iloc[:, 2:], out.iloc[:, 2:])
