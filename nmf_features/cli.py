@@ -174,6 +174,7 @@ def _select(arguments):
         found = select_components(
             table.drop(columns=arguments.target or []),
             range(1, arguments.most + 1) if arguments.most else None,
+            y=table[arguments.target] if arguments.target else None,
             variables=arguments.variables,
             **{name: getattr(arguments, name) for name in PARAMETERS},
         )
@@ -512,7 +513,10 @@ def _parser():
 
 def _add_columns(group):
     group.add_argument(
-        "--target", action="append", metavar="NAME", help="column to leave out and pass through; may be repeated"
+        "--target",
+        action="append",
+        metavar="NAME",
+        help="column to leave out and pass through, which --target-weight makes components serve; may be repeated",
     )
     group.add_argument(
         "--variables",
@@ -554,9 +558,12 @@ PARAMETERS = {
     "l1_ratio": (float, "SHARE", "share of the penalty that is L1, 0 to 1"),
     "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
     "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
+    "clip": (float, "SHARE", "share of the rows, below 0.5, at either end of each column, that is cut off"),
     "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),
     "loss": (_number_or_name, "LOSS", "a name (frobenius, kullback-leibler, ...), or a number: beta"),
     "missing_values": (str, "WHAT", "what missing cells are: raise (an error) or ignore (left out)"),
+    "target_weight": (float, "NUMBER", "how much the components have to explain the targets too, 0 or more"),
+    "target_type": (str, "TYPE", "what the targets are: auto, continuous, binary or multiclass"),
     "projection": (str, "HOW", "scores: nnls (exact non-negative least squares) or linear (X H')"),
     "prefix": (str, "TEXT", "the components' names are this and a number"),
     "n_init": (int, "N", "number of starts that are run to the end, of which the best is kept"),

@@ -28,14 +28,14 @@ class Learned(NamedTuple):
     """What :meth:`Columns.learn` returns: the columns, the table, and its rows as they enter the fit.
 
     ``X`` holds the scaled columns of the rows of positive weight (None for no components), ``weights`` the weights of
-    these rows (None where there are none); ``whole`` says whether they are all rows of the table.
+    these rows (None where there are none); ``rows`` marks them among the rows of the table (None: they are all).
     """
 
     columns: "Columns"
     table: object
     X: np.ndarray | None
     weights: np.ndarray | None
-    whole: bool
+    rows: np.ndarray | None
 
 
 class Columns:
@@ -65,19 +65,21 @@ class Columns:
         columns = cls(model, labels, frames.is_frame(table), positions, min(k, most))
         columns._refuse_clash()
         if k == 0:
-            return Learned(columns, table, None, None, True)
+            return Learned(columns, table, None, None, None)
 
         matrix, fresh = columns.read(table)
         if k > most:
             warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
         weights = check_weights(sample_weight, matrix)
-        whole = weights is None or bool(weights.all())
-        if not whole:
-            matrix, weights, fresh = matrix[weights > 0], weights[weights > 0], True
+        rows = None if weights is None or weights.all() else weights > 0
+        if rows is not None:
+            matrix, weights, fresh = matrix[rows], weights[rows], True
         unstored = model.missing_values == "unstored"
-        columns.scaling = Scaling.learn(matrix, model.shift, model.scale, columns.variables, weights, unstored)
+        columns.scaling = Scaling.learn(
+            matrix, model.shift, model.scale, columns.variables, weights, unstored, model.clip
+        )
         columns._report_constant(matrix.shape[0])
-        return Learned(columns, table, columns.scale(matrix, "clip", fresh), weights, whole)
+        return Learned(columns, table, columns.scale(matrix, "clip", fresh), weights, rows)
 
     @property
     def loss(self):
@@ -248,7 +250,8 @@ class Columns:
         at = np.flatnonzero(np.isnan(filled.data) & (column_of[filled.indices] >= 0))
         columns = column_of[filled.indices[at]]
         fitted = fitted_at(rows_of_stored(filled, at), columns) * scaling.factor[columns] + scaling.offset[columns]
-        filled.data[at] = np.clip(fitted, scaling.minimum[columns], scaling.maximum[columns])
+        most = np.minimum(scaling.maximum, scaling.upper)
+        filled.data[at] = np.clip(fitted, scaling.minimum[columns], most[columns])
         return filled
 
     # Checks

@@ -30,6 +30,8 @@ from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
 from .report import report
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
+from .targets import PARAMETERS as TARGET_PARAMETERS
+from .targets import Targets
 
 
 class NMFFeatures(TransformerMixin, BaseEstimator):
@@ -61,6 +63,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         How columns become non-negative; see :class:`NonNegativeScaler`.
     scale : {"std", "max", "mean", "robust"} or None, default "std"
         What the shifted columns are divided by; see :class:`NonNegativeScaler`.
+    clip : float or None, default None
+        Share of the training rows at either end of a column whose values are cut off, before shift and scale; see
+        :class:`NonNegativeScaler`.
     out_of_range : {"clip", "warn", "raise"}, default "clip"
         What happens to new values below the training minimum.
     projection : {"nnls", "linear"}, default "nnls"
@@ -100,6 +105,17 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Whether missing cells (NaN, NA) are an error, or are left out of shift, scale, fit, scores and ``score``. With
         "unstored" the cells that sparse data do not store are left out as well, as in a table of ratings. Rows without
         observed cells have NaN scores; columns without observed cells are set aside, like constant ones.
+    target_weight : float, default 0.0
+        How much the components have to explain the target y as well. The fit minimises its objective plus
+        ``target_weight`` * D(X, m) * (share of y that a linear model on the scores leaves unexplained), m being the
+        ``column_means_``. So with 1 a share of y counts as much as the same share of X, whatever the size of the table
+        and the units; a grid such as 0, .1, 1, 10 serves everywhere. Choose it by cross-validation of the whole
+        pipeline: the larger it is, the more the components follow the training rows. Scores never see y: ``transform``
+        needs X alone. 0 ignores y.
+    target_type : {"auto", "continuous", "binary", "multiclass"}, default "auto"
+        Whether y is a number, for which the linear model is linear regression, or a class, for which it is logistic
+        regression. With "auto" words, categories and booleans are classes, and so are whole numbers if there are only
+        two, or at most 20 with five rows each on average; other numbers are continuous.
     random_state : int, RandomState instance or None, default None
         Seed of random starts. The default, ``init="auto"``, uses none.
     n_jobs : int or None, default None
@@ -122,8 +138,17 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     explained_ : ndarray of shape (n_components,)
         <W H, w_t h_t> / |X|^2, each component's share of the sum of squares (rows weighted); for other losses than
         Frobenius sum(x w_t h_t / (W H)) / sum(x), its share of the sum.
+    target_loadings_ : ndarray of shape (n_components, n_targets)
+        With a ``target_weight``: what one unit of each component's score adds to the target, in its units; for classes,
+        to the log-odds of the second of two, or to the logarithm of the probability of each of more. Those are the
+        coefficients of the linear model on all scores together.
+    target_names_ : list of str
+        Names of the columns of ``target_loadings_``: targets, or ``target=class``.
+    target_explained_ : float
+        Share of the target explained in the training rows, the mean over several: R^2, for classes the share of the
+        deviance, a little less for the ridge of the linear model. In new rows it is less.
     objective_ : float
-        Objective of the result, ``inf`` if squares of X overflow.
+        Objective of the result, with its target if there is one; ``inf`` if squares of X overflow.
     history_ : ndarray
         Objective after each accepted pass.
     n_iter_ : int
@@ -150,7 +175,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     ValueError
         In ``fit`` and ``transform``: for NaN with ``missing_values="raise"``, infinite values, negative values with
         ``shift=None``, zeros where the loss is infinite, columns that are not numeric, unknown or duplicated names, no
-        usable column or row, names that clash, bad weights; parameters of a wrong type or range
+        usable column or row, names that clash, bad weights; with a ``target_weight``, if there is no y, or one that is
+        the same in all rows; parameters of a wrong type or range
         (``InvalidParameterError``) or that contradict each other.
 
     Warns
@@ -172,7 +198,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     ----------
     D. D. Lee and H. S. Seung (1999), Learning the parts of objects by non-negative matrix factorization, Nature
     401; C. Fevotte and J. Idier (2011), Algorithms for nonnegative matrix factorization with the beta-divergence,
-    Neural Computation 23; ``step_nnmf_sparse`` of the R package recipes.
+    Neural Computation 23; ``step_nnmf_sparse`` of the R package recipes. For the target: S. de Jong and H. A. L. Kiers
+    (1992), Principal covariates regression, Chemometrics and Intelligent Laboratory Systems 14; J. Mairal, F. Bach and
+    J. Ponce (2012), Task-driven dictionary learning, IEEE Transactions on Pattern Analysis and Machine Intelligence 34.
 
     Examples
     --------
@@ -193,6 +221,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         "align_to": [HasMethods("tidy"), pd.DataFrame, dict, None],
         **SCALING_PARAMETERS,
         **FIT_PARAMETERS,
+        **TARGET_PARAMETERS,
     }
 
     def __init__(
@@ -204,6 +233,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         l1_ratio=1.0,
         shift="min",
         scale="std",
+        clip=None,
         out_of_range="clip",
         projection="nnls",
         drop_original=True,
@@ -218,6 +248,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         max_iter=1000,
         tol=1e-5,
         missing_values="raise",
+        target_weight=0.0,
+        target_type="auto",
         random_state=None,
         n_jobs=None,
         beta_loss=None,
@@ -228,6 +260,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.l1_ratio = l1_ratio
         self.shift = shift
         self.scale = scale
+        self.clip = clip
         self.out_of_range = out_of_range
         self.projection = projection
         self.drop_original = drop_original
@@ -242,6 +275,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.max_iter = max_iter
         self.tol = tol
         self.missing_values = missing_values
+        self.target_weight = target_weight
+        self.target_type = target_type
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.beta_loss = beta_loss
@@ -253,7 +288,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         ----------
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``.
-        y : ignored
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
+            Target, or several: numbers, words, booleans, categories. Rows where it is missing say nothing of it. Needed
+            with a ``target_weight``, else ignored.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the rows, 0 or more: a row of weight 2 counts like two such rows, in shift and scale too, and a
             row of weight 0 does not count.
@@ -262,7 +299,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         -------
         self
         """
-        self._fit(X, sample_weight)
+        self._fit(X, y, sample_weight)
         return self
 
     @numpy_defaults
@@ -273,7 +310,8 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         ----------
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             Training data.
-        y : ignored
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
+            As in :meth:`fit`.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the rows. One of weight 0 is treated as a new row: ``out_of_range`` applies to it.
 
@@ -281,7 +319,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         -------
         frame or array of shape (n_samples, n_features_out)
         """
-        learned, W = self._fit(X, sample_weight)
+        learned, W = self._fit(X, y, sample_weight)
         if self.n_components_ and W is None:
             return self.transform(learned.table)
         if self.n_components_ and self.projection == "linear":
@@ -349,9 +387,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Returns
         -------
         frame or array of shape (n_samples, n_features)
-            The same kind as X. Imputed values lie in the training range of their column. They come from scores that are
-            shrunk by ``impute_penalties_``, since exact scores would follow the noise of few cells. A row without
-            observed cells gets the column means; a column without observed cells in training stays missing.
+            The same kind as X. Imputed values lie in the training range of their column (with ``clip``, between the
+            quantiles: what lies beyond was cut off before the fit). They come from scores that are shrunk by
+            ``impute_penalties_``, since exact scores would follow the noise of few cells. A row without observed cells
+            gets the column means; a column without observed cells in training stays missing.
 
         Examples
         --------
@@ -619,23 +658,31 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         names, columns = _check_feature_names_in(self, input_features), self.columns_
         return np.asarray([*names[columns.kept], *columns.component_names], dtype=object)
 
-    def tidy(self):
+    def tidy(self, target=False):
         """Return the loadings in long form, sorted by component, then term, as recipes' ``tidy()`` does.
+
+        Parameters
+        ----------
+        target : bool, default False
+            Whether ``target_loadings_`` follow, after those of the columns of each component.
 
         Returns
         -------
         pandas.DataFrame
             With the columns ``terms``, ``value`` and ``component``; zero loadings too.
         """
-        return self._long(lambda terms, _: sorted(range(len(terms)), key=lambda j: str(terms[j])))
+        table = self._long(lambda terms, _: sorted(range(len(terms)), key=lambda j: str(terms[j])))
+        return self._with_targets(table) if target else table
 
-    def top_features(self, m=5):
+    def top_features(self, m=5, target=False):
         """Return the largest loadings of each component, largest first.
 
         Parameters
         ----------
         m : int, default 5
             How many of each; loadings of zero are left out, so a component may have fewer.
+        target : bool, default False
+            Whether ``target_loadings_`` follow, after those of the columns of each component.
 
         Returns
         -------
@@ -650,7 +697,35 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         if not isinstance(m, Integral) or m < 1:
             raise ValueError(f"m is {m!r}; wanted a whole number of columns to show, 1 or more.")
         table = self._long(lambda _, loadings: np.argsort(-loadings, kind="stable")[:m])
-        return table[table["value"] > 0].reset_index(drop=True)
+        table = table[table["value"] > 0].reset_index(drop=True)
+        return self._with_targets(table) if target else table
+
+    def target_table(self):
+        """Return ``target_loadings_`` as a frame, a row for each component.
+
+        Returns
+        -------
+        pandas.DataFrame of shape (n_components, n_targets)
+
+        Raises
+        ------
+        ValueError
+            If the components were found without a target.
+        """
+        check_is_fitted(self)
+        if not hasattr(self, "target_loadings_"):
+            raise ValueError(
+                "There are no target loadings: the fit had target_weight=0. Fit with a weight, and with y."
+            )
+        return pd.DataFrame(self.target_loadings_, self.columns_.component_names, self.target_names_)
+
+    def _with_targets(self, table):
+        """Return a long table of loadings with those of targets after each component."""
+        target = self.target_table().rename_axis("component").reset_index()
+        target = target.melt("component", var_name="terms")[["terms", "value", "component"]]
+        at = {name: t for t, name in enumerate(self.columns_.component_names)}
+        both = pd.concat([table, target])
+        return both.sort_values("component", key=lambda names: names.map(at), kind="stable", ignore_index=True)
 
     def labels(self, m=3):
         """Return short names of the components, after the columns that dominate them: "flavanoids + hue".
@@ -801,9 +876,10 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=True)
     @numpy_defaults
-    def _fit(self, X, sample_weight):
+    def _fit(self, X, y, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
         earlier = None if self.align_to is None else Loadings.of(self.align_to)
+        targets = Targets.of(self, y, X)
         learned = Columns.learn(self, X, sample_weight)
         columns = learned.columns
         self._labels, self._fitted_on_frame, self._positions = columns.labels, columns.from_frame, columns.positions
@@ -817,28 +893,37 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         problem = problem_of(columns, learned.X, learned.weights)
         self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
-        fit = solve(self, problem, self.n_components_)
+        if targets is not None and learned.rows is not None:
+            targets = targets.chosen(learned.rows)
+        fit = solve(self, problem, self.n_components_, targets)
         found = canonical(fit, problem, columns.n_counted, arrange)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
+        if targets is not None:
+            targets = targets.chosen(problem.used)
+            self.target_loadings_, self.target_explained_ = targets.read(found.W, problem.weights)
+            self.target_names_, self.objective_ = targets.names, fit.objective
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_, columns.loadings = fit.kkt_residual, found.H
         warn_of_outcome(
-            fit, found.objective, found.W, found.H, self.penalty, self.max_iter, self.tol, columns.component_names
+            fit, self.objective_, found.W, found.H, self.penalty, self.max_iter, self.tol, columns.component_names
         )
-        return learned, found.W if learned.whole and problem.used.all() else None
+        return learned, found.W if learned.rows is None and problem.used.all() else None
 
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
-        super().__setstate__({"feature_names_out": "numbered", "align_to": None, **state})  # since they were added
+        newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
+        newer |= {"clip": None, "target_weight": 0.0, "target_type": "auto"}
+        super().__setstate__({**newer, **state})
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         tags.input_tags.positive_only = tags.input_tags.sparse = self.shift is None
         tags.input_tags.allow_nan = self.missing_values != "raise"
+        tags.target_tags.required = bool(self.target_weight)
         return tags
 
 
@@ -858,7 +943,8 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     n : int, default 2
         Number of components.
     target : str or list of str, optional
-        Numeric columns to leave out of the factorisation; they pass through.
+        Columns to leave out of the factorisation; they pass through. With ``target_weight`` above 0 the components also
+        serve them.
     return_transformer : bool, default False
         Whether to return the fitted transformer too, for new rows.
     **params
@@ -898,5 +984,6 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
             raise ValueError(f"target and variables share {both}; wanted each column in one of them at most.")
         params = {**params, "variables": variables}
     transformer = NMFFeatures(n_components=n, **params)
-    result = transformer.fit_transform(df)
+    y = None if target is None else frames.select(df, [labels.index(name) for name in targets])
+    result = transformer.fit_transform(df, y)
     return (result, transformer) if return_transformer else result

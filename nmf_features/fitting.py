@@ -15,6 +15,7 @@ from scipy import sparse
 
 from ._warn import warn_user
 from .core.blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
+from .core.guide import fit_with_targets
 from .core.missing import leaves_out_unstored, missing_of, penalised_counts
 from .core.objective import divergence
 from .core.products import RESIDUAL_CELLS, gram, product
@@ -56,9 +57,15 @@ def problem_of(columns, X, weights=None):
     )
 
 
-def solve(model, problem, k, **others):
-    """Fit k components with the parameters of a model, or with ``others`` in their place."""
-    return fit_loadings(problem, k, **({name: getattr(model, name) for name in OPTIONS} | others))
+def solve(model, problem, k, targets=None, **others):
+    """Fit k components with the parameters of a model, or with ``others`` in their place.
+
+    ``targets``, if any, are those of the rows that the problem was made of.
+    """
+    options = {name: getattr(model, name) for name in OPTIONS} | others
+    if targets is None:
+        return fit_loadings(problem, k, **options)
+    return fit_with_targets(problem, k, targets.chosen(problem.used).pairs, model.target_weight, **options)
 
 
 def canonical(fit, problem, n_counted, arrange=None):

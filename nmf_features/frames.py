@@ -206,6 +206,29 @@ def _to_numpy(column):
     return column.to_numpy()
 
 
+def target_columns(y):
+    """Return pairs of a name and an array for the columns of y, a frame, series, array or list."""
+    if is_frame(y):
+        return [(label, _values(_column(y, j))) for j, label in enumerate(labels(y))]
+    if nw.dependencies.is_into_series(y) and not isinstance(y, np.ndarray):
+        return [("y" if y.name in (None, "") else y.name, _values(y))]
+    values = np.asarray(y)
+    if values.ndim == 1:
+        return [("y", _values(pd.Series(values)))]
+    if values.ndim != 2 or not values.shape[1]:
+        raise ValueError(f"y has shape {values.shape}; wanted one value for each row, or a column for each target.")
+    names = ["y"] if values.shape[1] == 1 else [f"y{j}" for j in range(values.shape[1])]
+    return [(name, _values(pd.Series(column))) for name, column in zip(names, values.T, strict=True)]
+
+
+def _values(column):
+    """Return a column of numbers as numbers, missing ones NaN; any other as it is, missing cells None or NaN."""
+    if not isinstance(column, pd.Series):
+        return column.to_numpy()
+    column = column.infer_objects() if column.dtype == object else column
+    return _to_numpy(column) if _is_numeric(column) else column.to_numpy(dtype=object, na_value=None)
+
+
 def copy(X):
     """Return the whole table as a new object."""
     return select(X, range(len(labels(X)))) if is_frame(X) else X.copy()

@@ -28,16 +28,23 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         What the shifted columns are divided by: their standard deviation (ddof=0), largest value (with
         ``shift="min"`` this is min-max scaling), mean, or 99 % quantile, above which values are cut off
         (for heavy tails; if that quantile is 0 the largest value is used). None does not divide.
+    clip : float or None, default None
+        Share q of the training rows, between 0 and 0.5: before shift and scale every column is cut off at its
+        quantiles q and 1 - q, or with ``shift=None``, where zeros stay zeros, at the upper one only. A column whose two
+        quantiles are equal (a rare dummy, say) is left as it is: nearly all it says would be lost. None cuts nothing
+        off.
     out_of_range : {"clip", "warn", "raise"}, default "clip"
         What happens to new values below the training minimum (below 0 with ``shift=None``; with
         ``shift="split"`` there is no bound): they are raised to it silently, or with a warning that counts them, or
-        they are refused.
+        they are refused. With ``clip`` they are raised to the lower quantile, as are, always silently, values between
+        this and the minimum.
 
     Attributes
     ----------
     scaling_ : dict
-        Arrays ``offset``, ``minimum``, ``maximum``, ``constant`` (per column), ``factor`` (per resulting
-        column), and the booleans ``split``, ``bounded``, ``capped``.
+        Arrays ``offset``, ``minimum``, ``maximum``, ``constant``, ``lower``, ``upper`` (per column), ``factor`` (per
+        resulting column), and the booleans ``split``, ``bounded``, ``capped``. ``minimum`` and ``maximum`` are those
+        before ``clip``, ``lower`` and ``upper`` where it cuts off: infinite where it does not.
     n_features_in_ : int
         Number of columns seen in ``fit``.
     feature_names_in_ : ndarray of str
@@ -67,9 +74,10 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict] = PARAMETERS
 
-    def __init__(self, *, shift="min", scale="std", out_of_range="clip"):
+    def __init__(self, *, shift="min", scale="std", clip=None, out_of_range="clip"):
         self.shift = shift
         self.scale = scale
+        self.clip = clip
         self.out_of_range = out_of_range
 
     @numpy_defaults
@@ -117,7 +125,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
 
     @numpy_defaults
     def inverse_transform(self, X):
-        """Return scaled data in original units, exact to rounding for values within the training range.
+        """Return scaled data in original units, exact to rounding for values within the training range and the bounds.
 
         Parameters
         ----------
@@ -160,7 +168,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         weights = check_weights(sample_weight, matrix)
         if weights is not None:
             matrix, weights = matrix[weights > 0], weights[weights > 0]
-        self.scaling_ = vars(Scaling.learn(matrix, self.shift, self.scale, self._labels, weights))
+        self.scaling_ = vars(Scaling.learn(matrix, self.shift, self.scale, self._labels, weights, clip=self.clip))
         return X
 
     def _apply(self, X):
@@ -170,6 +178,9 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         if not frames.is_frame(X):
             return Z
         return frames.as_configured(self, frames.make(Z, scaling.names_out(columns), like=X))
+
+    def __setstate__(self, state):
+        super().__setstate__({"clip": None, **state})  # a scaler from before there was clip has none
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -1,5 +1,6 @@
 """Shift and scale, so that data is non-negative and columns are comparable.
 
+    x is cut off at lower and upper          clip = q: the training quantiles q and 1 - q; None: not at all
     z = max(x - offset, 0) / factor          shift = "min" or None
     z+ = max(x - offset, 0) / factor+,  z- = max(offset - x, 0) / factor-         shift = "split"
 
@@ -7,16 +8,18 @@ Constant columns carry no information: they become 0, and are restored to their 
 """
 
 from importlib import import_module
+from numbers import Real
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.sparsefuncs import min_max_axis
 
 from ._warn import warn_user
+from .core.blocks import with_data
 from .core.products import product
+from .core.units import without_last_bits
 
-KEPT_BITS = 36  # of means and deviations: eleven digits
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
@@ -24,17 +27,21 @@ CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 class Scaling:
     """What was learned about the columns: plain arrays, in the order of the columns.
 
-    ``offset``, ``minimum``, ``maximum``, ``constant``: one entry per column; ``factor``: one per column of the
-    result, which has two (+ and -) for each column if ``split``. ``capped``: results are cut at 1 (robust).
+    ``offset``, ``minimum``, ``maximum``, ``constant``, ``lower``, ``upper``: one entry per column; ``factor``: one per
+    column of the result, which has two (+ and -) for each column if ``split``. ``capped``: results are cut at 1
+    (robust). Values are cut off at ``lower`` and ``upper`` (infinite where they are not; None: nowhere, as in models
+    from before there was ``clip``); ``minimum`` and ``maximum`` are those before that.
     """
 
-    def __init__(self, offset, minimum, maximum, constant, factor, split, bounded, capped):
+    def __init__(self, offset, minimum, maximum, constant, factor, split, bounded, capped, lower=None, upper=None):
         self.offset, self.minimum, self.maximum, self.constant = offset, minimum, maximum, constant
         self.factor, self.split, self.bounded, self.capped = factor, split, bounded, capped
+        self.lower = np.full(len(offset), -np.inf) if lower is None else lower
+        self.upper = np.full(len(offset), np.inf) if upper is None else upper
 
     @classmethod
-    def learn(cls, X, shift, scale, names, weights=None, unstored=False):
-        """Learn offset and factor of every column of a matrix with at least one row; weights are positive.
+    def learn(cls, X, shift, scale, names, weights=None, unstored=False, clip=None):
+        """Learn bounds, offset and factor of every column of a matrix with at least one row; weights are positive.
 
         Missing cells are left out: NaN, and with ``unstored`` what sparse X does not store. A column without
         observed cells counts as constant.
@@ -53,8 +60,12 @@ class Scaling:
                 'Pass shift="min" to subtract each column\'s minimum, or shift="split" to part '
                 "each column into what is above and below its mean."
             )
+        lower, upper = _bounds(X, clip, shift, weights, unstored)
+        if sparse.issparse(X) and clip is not None:
+            X = with_data(X, np.minimum(X.data, upper[X.indices]))
+        least, most = np.maximum(minimum, lower), np.minimum(maximum, upper)
         with np.errstate(over="ignore"):
-            spread = maximum - minimum
+            spread = most - least
         if np.isinf(spread).any():
             wide = [names[j] for j in np.flatnonzero(np.isinf(spread))]
             raise ValueError(f"X has columns whose range overflows a float64: {wide}. Divide them by a constant first.")
@@ -62,14 +73,15 @@ class Scaling:
         unit = np.where(constant, 1.0, spread)
         split = shift == "split"
         if split:
-            offset = minimum + unit * _without_last_bits(means(X, lambda x: (x - minimum) / unit, weights))
+            share = means(X, lambda x: (np.clip(x, lower, upper) - least) / unit, weights)
+            offset = least + unit * without_last_bits(share)
         else:
-            offset = minimum if shift == "min" else np.zeros_like(minimum)
+            offset = least if shift == "min" else np.zeros_like(least)
         offset = np.where(constant, minimum, offset)
-        top = np.stack([maximum - offset, offset - minimum], axis=1).ravel() if split else maximum - offset
+        top = np.stack([most - offset, offset - least], axis=1).ravel() if split else most - offset
         doubled = np.repeat(constant, 2) if split else constant
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
-        state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False)
+        state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False, lower, upper)
         with np.errstate(invalid="ignore"):  # from columns without observed cells
             factor = np.ones(state.size) if scale is None else SCALES[scale](X, state, weights, unstored)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
@@ -82,7 +94,9 @@ class Scaling:
         return len(self.factor)
 
     def unit(self, x, out=None):
-        """Shift and divide a slice of rows, in float64; nothing is cut off."""
+        """Cut off at the bounds, shift and divide a slice of rows, in float64."""
+        if np.isfinite(self.upper).any():
+            x = out = np.clip(x, self.lower, self.upper, out=out)
         if self.offset.any():
             x = out = np.subtract(x, self.offset, out=out)
         if self.split:
@@ -94,7 +108,7 @@ class Scaling:
 
     def apply(self, X, out_of_range, names, overwrite=False):
         """Return the scaled matrix, in the memory of X if ``overwrite`` allows it and the width is the same."""
-        bound = np.where(self.constant, self.minimum, self.offset)
+        bound = np.minimum(self.offset, self.minimum)  # 0 with shift=None; the offset may be the lower quantile
         if self.bounded and out_of_range != "clip":
             below = np.zeros(X.shape[1], dtype=int)
             if sparse.issparse(X):
@@ -106,8 +120,10 @@ class Scaling:
                 found = {names[j]: int(below[j]) for j in np.flatnonzero(below)}
                 message = f"X has values below what was seen in training (column: how many cells): {found}."
                 if out_of_range == "raise":
-                    raise ValueError(f'{message} Pass out_of_range="clip" to raise them to the training minimum.')
-                warn_user(f"{message} They are raised to the training minimum.")
+                    raise ValueError(
+                        f'{message} Pass out_of_range="clip" to raise them to the lower bound of their column.'
+                    )
+                warn_user(f"{message} They are raised to the lower bound of their column.")
         with np.errstate(over="ignore"):
             Z = self._scaled(X, overwrite)
         cells = Z.data if sparse.issparse(Z) else Z
@@ -128,7 +144,8 @@ class Scaling:
                 ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr].astype(X.indptr.dtype)
                 X = sparse.csr_array((X.data[kept], X.indices[kept], ends), shape=X.shape)
             Z = X.copy()
-            Z.data = (np.maximum(X.data, 0) / self.factor[X.indices]).astype(X.dtype, copy=False)
+            x = np.clip(X.data, 0, self.upper[X.indices])
+            Z.data = (x / self.factor[X.indices]).astype(X.dtype, copy=False)
             if self.capped:
                 np.minimum(Z.data, 1, out=Z.data)
             return Z
@@ -145,14 +162,17 @@ class Scaling:
         return Z
 
     def invert(self, Z):
-        """Return the matrix in original units; a sparse one becomes dense only if a column was constant."""
+        """Return the matrix in original units, within the bounds; dense from sparse only if a column was constant."""
         if sparse.issparse(Z) and not self.offset.any():
-            return sparse.csr_array(Z.multiply(self.factor)).astype(Z.dtype)
+            X = sparse.csr_array(Z, copy=True)
+            X.data = np.minimum(X.data * self.factor[X.indices], self.upper[X.indices]).astype(Z.dtype)
+            return X
         Z = Z.toarray() if sparse.issparse(Z) else Z
         X = np.empty((len(Z), len(self.offset)), dtype=Z.dtype)
         for rows in _slices(Z):
             z = Z[rows] * self.factor
-            X[rows] = (z[:, 0::2] - z[:, 1::2] if self.split else z) + self.offset
+            x = (z[:, 0::2] - z[:, 1::2] if self.split else z) + self.offset
+            X[rows] = np.clip(x, self.lower, self.upper)
         return X
 
     def names_out(self, names):
@@ -217,14 +237,8 @@ def sparse_means(X, cells, weights, unstored):
 # Factors are computed from values divided by the largest (``state.unit``, in [0, 1]), so no square over- or underflows.
 
 
-def _without_last_bits(values):
-    """Round means over rows: their last bits depend on the order of the rows, and fits depend on these bits."""
-    mantissa, exponent = np.frexp(values)
-    return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
-
-
 def _mean(X, state, weights, unstored):
-    return state.factor * _without_last_bits(_unit_mean(X, state, weights, unstored))
+    return state.factor * without_last_bits(_unit_mean(X, state, weights, unstored))
 
 
 def _unit_mean(X, state, weights, unstored):
@@ -242,39 +256,61 @@ def _std(X, state, weights, unstored):
         variance = sparse_means(X, stored, weights, unstored) + np.maximum(others, 0) * mean**2
     else:
         variance = means(X, lambda x: np.square(state.unit(x) - mean), weights)
-    return state.factor * _without_last_bits(np.sqrt(variance))
+    return state.factor * without_last_bits(np.sqrt(variance))
 
 
-def _quantile(values, weights):
-    """Return the smallest value that has the share QUANTILE of the weight at or below it ("inverted_cdf")."""
+def _columns(X, weights, unstored):
+    """Yield values and weights of every column: of a sparse one the stored cells, and a zero for all others."""
+    if not sparse.issparse(X):
+        for j in range(X.shape[1]):
+            yield X[:, j].astype(np.float64), weights
+        return
+    X, v = X.tocsc(), np.ones(X.shape[0]) if weights is None else weights
+    total = np.sort(v).sum()  # sorted, as the last bits of a sum depend on the order
+    for start, stop in zip(X.indptr, X.indptr[1:], strict=False):
+        stored = v[X.indices[start:stop]]
+        others = 0.0 if unstored else total - np.sort(stored).sum()
+        yield np.append(X.data[start:stop], 0.0), np.append(stored, others)
+
+
+def _quantiles(values, shares, weights):
+    """Return the smallest values that have these shares of the weight at or below them ("inverted_cdf")."""
     observed = ~np.isnan(values)
     if not observed.all():
         values, weights = values[observed], None if weights is None else weights[observed]
     if not len(values):
-        return 0.0
+        return np.zeros(len(shares))
     if weights is None:
-        at = int(np.ceil(QUANTILE * len(values))) - 1
+        at = np.ceil(np.multiply(shares, len(values))).astype(int) - 1
         return np.partition(values, at)[at]
-    order = np.argsort(values)
+    order = np.lexsort((weights, values))  # sorts ties too, for the same reason
     reached = np.cumsum(weights[order])
-    return values[order[np.searchsorted(reached, QUANTILE * reached[-1])]]
+    return values[order[np.searchsorted(reached, np.multiply(shares, reached[-1]))]]
+
+
+def _bounds(X, clip, shift, weights, unstored):
+    """Return the quantiles at which columns are cut off: infinite where they are not.
+
+    A column with equal quantiles would lose all that it says. With ``shift=None`` zero has a meaning, and stays zero.
+    """
+    p = X.shape[1]
+    lower, upper = np.full(p, -np.inf), np.full(p, np.inf)
+    if clip is None:
+        return lower, upper
+    shares = [float(clip), 1 - float(clip)]
+    for j, (values, v) in enumerate(_columns(X, weights, unstored)):
+        low, high = _quantiles(values, shares, v)
+        if low < high:
+            lower[j], upper[j] = low if shift is not None else -np.inf, high
+    return lower, upper
 
 
 def _robust(X, state, weights, unstored):
     quantiles = []
-    if sparse.issparse(X):  # the stored cells of a column, and one zero with the weight of all others
-        X, v = X.tocsc(), np.ones(X.shape[0]) if weights is None else weights
-        for start, stop in zip(X.indptr, X.indptr[1:], strict=False):
-            stored = v[X.indices[start:stop]]
-            values = np.append(X.data[start:stop], 0.0)
-            counts = np.append(stored, 0.0 if unstored else v.sum() - stored.sum())
-            quantiles.append(max(_quantile(values, counts), 0.0))
-        return np.array(quantiles)
-    for j in range(X.shape[1]):
-        shifted = X[:, j].astype(np.float64) - state.offset[j]
-        quantiles.append(max(_quantile(shifted, weights), 0.0))
-        if state.split:
-            quantiles.append(max(_quantile(-shifted, weights), 0.0))
+    for j, (values, v) in enumerate(_columns(X, weights, unstored)):
+        shifted = np.clip(values, state.lower[j], state.upper[j]) - state.offset[j]
+        for part in (shifted, -shifted) if state.split else (shifted,):
+            quantiles.append(max(*_quantiles(part, [QUANTILE], v), 0.0))
     return np.array(quantiles)
 
 
@@ -289,6 +325,7 @@ SCALES = {
 PARAMETERS = {
     "shift": [StrOptions({"min", "split"}), None],
     "scale": [StrOptions(SCALES.keys()), None],
+    "clip": [Interval(Real, 0, 0.5, closed="neither"), None],
     "out_of_range": [StrOptions({"clip", "warn", "raise"})],
 }
 

@@ -145,6 +145,7 @@ def test_parameters_reach_the_estimator(here):
         "l1_ratio": 0.25,
         "shift": None,
         "scale": None,
+        "clip": 0.01,
         "out_of_range": "raise",
         "projection": "linear",
         "loss": 2.0,
@@ -154,7 +155,8 @@ def test_parameters_reach_the_estimator(here):
         "tol": 1e-4,
         "random_state": 7,
     }
-    assert {*given, "missing_values"} == {*cli.PARAMETERS, "n_components", "variables"}
+    elsewhere = {"missing_values", "target_weight", "target_type"}
+    assert {*given, *elsewhere} == {*cli.PARAMETERS, "n_components", "variables"}
     assert not any(NMFFeatures().get_params()[name] == value for name, value in given.items())
     options = []
     for name, value in given.items():
@@ -317,6 +319,7 @@ def test_warning_of_values_out_of_range(here, table, capsys):
                 (["--shift", "max"], "'shift' parameter"),
                 (["--shift", "none"], "Negative values"),
                 (["--scale", "min"], "'scale' parameter"),
+                (["--clip", "0.5"], "'clip' parameter"),
                 (["--out-of-range", "none"], "'out_of_range' parameter"),
                 (["--projection", "none"], "'projection' parameter"),
                 (["--n-init", "0"], "'n_init' parameter"),

@@ -33,7 +33,13 @@ NUMERIC = [f"c{j}" for j in range(6)]
     "ignore:Components .* are zero:UserWarning",  # and with data of rank one
     "ignore:Constant columns:UserWarning",
 )
-@parametrize_with_checks([NMFFeatures(), NMFFeatures(projection="linear", shift="split", n_init=2, random_state=0)])
+@parametrize_with_checks(
+    [
+        NMFFeatures(),
+        NMFFeatures(projection="linear", shift="split", n_init=2, random_state=0),
+        NMFFeatures(target_weight=1.0, clip=0.1),
+    ]
+)
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
@@ -225,6 +231,7 @@ SETTINGS = [
     dict(penalty=0.02, l1_ratio=0),
     dict(shift="split"),
     dict(scale="robust"),
+    dict(clip=0.02),
     dict(shift=None, scale="max"),
     dict(projection="linear"),
 ]

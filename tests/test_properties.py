@@ -105,6 +105,7 @@ def parameters(draw):
         l1_ratio=draw(st.sampled_from([1.0, 0.5, 0.0])),
         shift=draw(st.sampled_from(["min", "min", "split", None])),
         scale=draw(st.sampled_from(["std", "std", "max", "mean", "robust", None])),
+        clip=draw(st.sampled_from([None, None, 0.01, 0.3])),
         loss=draw(st.sampled_from(["frobenius"] * 3 + [*LOSSES, 1.5, 0.5])),
         solver=draw(st.sampled_from(["auto", "auto", "auto", "mu"])),
         missing_values=draw(st.sampled_from(["raise", "ignore", "ignore"])),

@@ -6,15 +6,19 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import skops.io
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
+from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from nmf_features import NonNegativeScaler, scaling
+from nmf_features import NMFFeatures, NonNegativeScaler, scaling
 from nmf_features.scaling import PARAMETERS, SCALES
 
 
-@parametrize_with_checks([NonNegativeScaler(), NonNegativeScaler(shift="split", scale="max")])
+@parametrize_with_checks(
+    [NonNegativeScaler(), NonNegativeScaler(shift="split", scale="max"), NonNegativeScaler(clip=0.1)]
+)
 def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
@@ -169,14 +173,16 @@ def test_parameters_are_checked(name):
         NonNegativeScaler(**{name: "nonsense"}).fit(data())
 
 
+@pytest.mark.parametrize("clip", [None, 0.05])
 @pytest.mark.parametrize(("shift", "scale"), [("min", "std"), ("min", "mean"), ("split", "std")])
-def test_the_order_of_the_rows_decides_no_bit(shift, scale):
+def test_the_order_of_the_rows_decides_no_bit(shift, scale, clip):
     """The last bits of a sum of rows hang on their order, and a fit of many minima on the last bits."""
     X = np.random.default_rng(0).gamma(1, size=(500, 20))
-    first = NonNegativeScaler(shift=shift, scale=scale).fit(X).scaling_
+    first = NonNegativeScaler(shift=shift, scale=scale, clip=clip).fit(X).scaling_
     for seed in range(5):
-        other = NonNegativeScaler(shift=shift, scale=scale).fit(np.random.default_rng(seed).permutation(X)).scaling_
-        for name in ("offset", "factor"):
+        rows = np.random.default_rng(seed).permutation(X)
+        other = NonNegativeScaler(shift=shift, scale=scale, clip=clip).fit(rows).scaling_
+        for name in ("offset", "factor", "lower", "upper"):
             assert_array_equal(other[name], first[name])
 
 
@@ -188,3 +194,185 @@ def test_scalers_that_were_saved_under_the_first_path_are_found():
     assert_array_equal(pickle.loads(saved).transform(X), scaler.transform(X))
     with pytest.raises(AttributeError, match="has no attribute 'NoSuchScaler'"):
         scaling.NoSuchScaler  # noqa: B018
+
+
+# Clipping
+
+
+def bounds(X, clip):
+    """Return the quantiles of the columns by NumPy's definition; missing cells do not count."""
+    return np.nanquantile(X, [clip, 1 - clip], axis=0, method="inverted_cdf")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("scale", [*SCALES, None])
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_clipped_columns_are_scaled_as_if_they_had_come_so(shift, scale, dtype):
+    X, new = data().astype(dtype), (2 * data(seed=1) - 3 * (shift is not None)).astype(dtype)
+    lower, upper = bounds(X, 0.03)
+    if shift is None:  # zeros stay zeros
+        lower[:] = -np.inf
+    clipped = NonNegativeScaler(shift=shift, scale=scale, clip=0.03)
+    plain = NonNegativeScaler(shift=shift, scale=scale).fit(np.clip(X, lower, upper))
+    assert_array_equal(clipped.fit_transform(X), plain.transform(np.clip(X, lower, upper)))
+    assert_array_equal(clipped.transform(X), clipped.fit_transform(X))
+    assert_array_equal(clipped.transform(new), plain.transform(np.clip(new, lower, upper)))
+    assert clipped.transform(new).dtype == dtype
+    for name, value in {"lower": lower, "upper": upper, "minimum": X.min(axis=0), "maximum": X.max(axis=0)}.items():
+        assert_array_equal(clipped.scaling_[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_clipped_values_come_back_within_the_bounds(shift):
+    X = data()
+    scaler = NonNegativeScaler(shift=shift, clip=0.03)
+    back, (lower, upper) = scaler.inverse_transform(scaler.fit_transform(X)), bounds(X, 0.03)
+    if shift is None:
+        lower[:] = 0
+    assert_allclose(back, np.clip(X, lower, upper), rtol=1e-12)
+    far = scaler.inverse_transform(1e3 * scaler.transform(X))  # as fitted values may be
+    assert_array_equal(far, np.clip(far, lower, upper))
+
+
+def test_columns_with_equal_quantiles_are_not_clipped():
+    """Else a dummy would be all zeros, or all ones, and a count that is nearly always 5 be constant."""
+    X = np.zeros((1000, 4))
+    X[:3, 0], X[:, 1], X[:3, 1], X[:, 2], X[:3, 2], X[:, 3] = 1, 1, 0, 5, 7, np.arange(1000)
+    for shift in SHIFTS:
+        for make in [np.asarray, sparse.csr_array] if shift is None else [np.asarray]:
+            learned = NonNegativeScaler(shift=shift, clip=0.01).fit(make(X)).scaling_
+            assert_array_equal(learned["upper"], [np.inf, np.inf, np.inf, 989])
+            assert_array_equal(learned["lower"], [-np.inf] * 3 + [9 if shift else -np.inf])
+            assert not learned["constant"].any()
+
+
+def test_out_of_range_speaks_of_what_was_seen_before_clipping():
+    X = pd.DataFrame({"a": np.arange(100.0), "b": 1.0 + np.arange(100) % 7})
+    for choice in ("warn", "raise"):  # values that were seen, if only to be cut off, and values above
+        scaler = NonNegativeScaler(clip=0.1, out_of_range=choice).fit(X)
+        assert scaler.transform(pd.DataFrame({"a": [0.0, 1, 2000], "b": [1.0, 1, 1]}))["a"].tolist()[:2] == [0, 0]
+    new = pd.DataFrame({"a": [-1.0, 3], "b": [1.0, -5]})
+    with pytest.raises(ValueError, match=r"seen in training .*\{'a': 1, 'b': 1\}"):
+        scaler.transform(new)
+    with pytest.warns(UserWarning, match=r"\{'a': 1, 'b': 1\}"):
+        warned = scaler.set_params(out_of_range="warn").transform(new)
+    assert_frame_equal(warned, scaler.set_params(out_of_range="clip").transform(new))
+    zero = NonNegativeScaler(shift=None, clip=0.1, out_of_range="raise").fit(X)
+    zero.transform(pd.DataFrame({"a": [0.0], "b": [0.5]}))  # the bound is 0
+    with pytest.raises(ValueError, match=r"\{'b': 1\}"):
+        zero.transform(pd.DataFrame({"a": [0.0], "b": [-0.5]}))
+
+
+@pytest.mark.parametrize("scale", [*SCALES, None])
+def test_clipped_sparse_data_as_dense(scale):
+    X = np.random.default_rng(0).poisson(2, (300, 5)) * [1.0, 0.3, 7, 1, 1]
+    X[:, 3] += 1  # no zeros
+    X[4:, 4] = 0  # too few others
+    S, scaler = sparse.csr_array(X), NonNegativeScaler(shift=None, scale=scale, clip=0.02)
+    dense = scaler.fit_transform(X)
+    learned, Z = scaler.scaling_, scaler.fit_transform(S)
+    assert_allclose(Z.toarray(), dense, rtol=1e-12)
+    for name in ("lower", "upper"):
+        assert_array_equal(scaler.scaling_[name], learned[name])
+    assert np.isfinite(learned["upper"]).tolist() == [True, True, True, True, False]
+    assert_array_equal(Z.indices, S.indices)
+    back = scaler.inverse_transform(2 * Z)
+    assert sparse.issparse(back)
+    assert (back.toarray() <= learned["upper"]).all()
+    if scale != "robust":
+        assert_allclose(scaler.inverse_transform(Z).toarray(), np.minimum(X, learned["upper"]), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+def test_missing_cells_do_not_count_in_the_quantiles():
+    X = data()
+    X[np.random.default_rng(1).uniform(size=X.shape) < 0.2] = np.nan
+    learned = NMFFeatures(2, clip=0.05, missing_values="ignore").fit(X).scaling_
+    assert_array_equal([learned["lower"], learned["upper"]], bounds(X, 0.05))
+    low = np.nanquantile(X, 0.3, axis=0)
+    holes = np.where(low > X, 0, X)  # these zeros count, unless they are missing too
+    zeros = NMFFeatures(2, shift=None, clip=0.05, missing_values="ignore").fit(sparse.csr_array(holes)).scaling_
+    assert_array_equal(zeros["upper"], bounds(holes, 0.05)[1])
+    none = NMFFeatures(2, shift=None, clip=0.05, missing_values="unstored").fit(sparse.csr_array(holes)).scaling_
+    assert_array_equal(none["upper"], bounds(np.where(holes == 0, np.nan, holes), 0.05)[1])
+    assert (none["upper"] != zeros["upper"]).any()
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
+def test_imputed_values_lie_within_the_bounds(make):
+    rng = np.random.default_rng(0)
+    X = rng.gamma(0.3, 1, (200, 2)) @ rng.gamma(1, 1, (2, 6))
+    missing = rng.uniform(size=X.shape) < 0.2
+    holes = np.where(missing, np.nan, X)
+    nmf = NMFFeatures(2, shift=None, clip=0.1, missing_values="ignore").fit(make(holes))
+    full, upper = nmf.impute(make(holes)), nmf.scaling_["upper"]
+    full = full.toarray() if sparse.issparse(full) else full
+    assert (full[missing] <= np.broadcast_to(upper, X.shape)[missing]).all()
+    assert_array_equal(full[~missing], X[~missing])  # also those that lie outside
+    assert (X[~missing] > np.broadcast_to(upper, X.shape)[~missing]).any()
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize(("seed", "clip"), [(113, 0.4), (573, 0.25), (1164, 0.2)])
+def test_the_order_of_rows_with_weights_decides_no_bound(make, seed, clip):
+    """Weights of tied values sum to this or that in the last bit, here at the very quantile."""
+    rng = np.random.default_rng(seed)
+    X, weights, found = rng.integers(0, 4, (60, 1)).astype(float), rng.integers(1, 10, 60) / 10, set()
+    for k in range(20):
+        rows = np.random.default_rng(k).permutation(60)
+        learned = NonNegativeScaler(shift=None, clip=clip).fit(make(X[rows]), sample_weight=weights[rows]).scaling_
+        found.add(learned["upper"][0])
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array])
+def test_quantiles_of_weighted_rows(make):
+    X, weights = np.where(data() > np.median(data(), axis=0), data(), 0), np.arange(200) % 3
+    found = NonNegativeScaler(shift=None, clip=0.04).fit(make(X), sample_weight=weights).scaling_
+    twice = NonNegativeScaler(shift=None, clip=0.04).fit(make(np.repeat(X, weights, axis=0))).scaling_
+    assert_array_equal(found["upper"], twice["upper"])
+    assert_array_equal(twice["upper"], bounds(np.repeat(X, weights, axis=0), 0.04)[1])
+
+
+@pytest.mark.parametrize("c", [1e-300, 5e-324, 1e300])
+def test_extreme_values_are_clipped(c):
+    X = np.concatenate([np.arange(10.0), [1e7]])[:, None] * c
+    for shift in SHIFTS:
+        scaler = NonNegativeScaler(shift=shift, clip=0.1)
+        Z = scaler.fit_transform(X)
+        assert np.isfinite(Z).all()
+        assert_allclose(scaler.inverse_transform(Z), np.clip(X, c if shift else 0, 9 * c), rtol=1e-12)
+    X[0], X[-1] = -1.7e308, 1.7e308  # a range that overflows, and is cut off
+    assert NonNegativeScaler(clip=0.2).fit_transform(X).max() < 10
+
+
+def test_one_row_and_rows_that_may_not_be_written_to():
+    assert not NonNegativeScaler(clip=0.1).fit_transform(np.ones((1, 3))).any()
+    X = data()
+    X.setflags(write=False)
+    assert_array_equal(
+        NonNegativeScaler(clip=0.1).fit_transform(X), NonNegativeScaler(clip=0.1).fit_transform(X.copy())
+    )
+
+
+@pytest.mark.parametrize("clip", [0, 0.5, 1, -0.1, True, np.nan, "0.1"])
+def test_clip_is_a_share_below_a_half(clip):
+    for estimator in (NonNegativeScaler(clip=clip), NMFFeatures(clip=clip)):
+        with pytest.raises(ValueError, match=r"'clip' parameter of .* in the range \(0\.0, 0\.5\) or None"):
+            estimator.fit(data())
+
+
+def test_models_from_before_there_was_clip():
+    X, new = data(), data(seed=1)
+    for estimator in (NonNegativeScaler(), NMFFeatures(2)):
+        expected = estimator.fit(X).transform(new)
+        state = dict(estimator.__getstate__())
+        del state["clip"]
+        state["scaling_"] = {name: value for name, value in state["scaling_"].items() if name not in ("lower", "upper")}
+        old = type(estimator).__new__(type(estimator))
+        old.__dict__.update(state)
+        trusted = [f"{type(estimator).__module__}.{type(estimator).__name__}"]
+        for copy in (pickle.loads(pickle.dumps(old)), skops.io.loads(skops.io.dumps(old), trusted=trusted)):
+            assert copy.clip is None
+            assert_array_equal(copy.transform(new), expected)
+            assert_array_equal(copy.inverse_transform(expected), estimator.inverse_transform(expected))

@@ -1034,6 +1034,46 @@ def fill_holes(into, values, holes):
         into[i] = new if holes[i] else old
 
 
+def solve_on_support(grams, B, support):
+    """Solve gram w = b for every row b of B, on the components in its support; the others are zero.
+
+    There is one Gram matrix for all rows, or one for each. A row whose matrix is not positive definite on the support
+    is left at zero.
+    """
+    m, k = B.shape
+    W, L, w, at = np.zeros((m, k)), np.empty((k, k)), np.empty(k), np.empty(k, np.int64)
+    for i in range(m):
+        gram, size, definite = grams[i if len(grams) > 1 else 0], 0, True
+        for t in range(k):
+            if support[i, t]:
+                at[size] = t
+                size += 1
+        for a in range(size):
+            for c in range(a + 1):
+                value = gram[at[a], at[c]]
+                for d in range(c):
+                    value -= L[a, d] * L[c, d]
+                if a > c:
+                    L[a, c] = value * L[c, c]
+                else:
+                    definite = definite and value > 0.0
+                    L[a, a] = 1.0 / np.sqrt(max(value, 1e-300))
+        if not definite:
+            continue
+        for a in range(size):
+            value = B[i, at[a]]
+            for d in range(a):
+                value -= L[a, d] * w[d]
+            w[a] = value * L[a, a]
+        for a in range(size - 1, -1, -1):
+            value = w[a]
+            for d in range(a + 1, size):
+                value -= L[d, a] * w[d]
+            w[a] = value * L[a, a]
+            W[i, at[a]] = w[a]
+    return W
+
+
 def packed_products(F):
     """Return the products f_t * f_s, s <= t, of the rows of F (k x m), row by row: k (k + 1) / 2 x m."""
     k = len(F)

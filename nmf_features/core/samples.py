@@ -16,16 +16,17 @@ import numpy as np
 class Rows:
     """The rows of a table, ordered by content, and how much each counts in a sample.
 
-    ``power``, from 0 to 2, is the power of the cells by which rows are measured.
+    ``power``, from 0 to 2, is the power of the cells by which rows are measured. ``others`` are more numbers that rows
+    hold, by which those with the same cells are ordered.
     """
 
-    def __init__(self, table, power=2.0):
+    def __init__(self, table, power=2.0, others=()):
         self.weights = table.weights
         # Random: sums of whole multiples of regular factors would often be equal for different rows.
         factors = np.random.default_rng(0).uniform(1, 2, table.shape[1])
         parts = zip(*table.map(_content, factors, float(power)), strict=True)
         keys, self.sizes = (np.concatenate(part) for part in parts)
-        self.order = np.argsort(keys, kind="stable") if self.weights is None else np.lexsort((self.weights, keys))
+        self.order = np.lexsort([*others, *([] if self.weights is None else [self.weights]), keys])
         in_order = self._weights(self.order)  # so that sums do not depend on the order of the rows either
         self.weight, self.size = in_order.sum(), (in_order * self.sizes[self.order]).sum()
 

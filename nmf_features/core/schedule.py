@@ -123,9 +123,8 @@ def fit_loadings(
 
     ``watch`` is called before each pass; an exception from it ends the fit.
     """
-    X, weights, missing, loss = problem.X, problem.weights, problem.missing, problem.loss
-    strengths, unit = problem.strengths, problem.unit
-    n, p = X.shape
+    weights, missing, loss, unit = problem.weights, problem.missing, problem.loss, problem.unit
+    n, p = problem.X.shape
     k, rng = n_components, check_random_state(random_state)
     if not isinstance(init, str):
         init = check_array(init, dtype=np.float64, input_name="init", ensure_min_samples=0)
@@ -134,7 +133,7 @@ def fit_loadings(
                 f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
                 f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
             )
-    X, e = safe_scale(X, problem.top, loss)
+    X, e, strengths = in_safe_units(problem)
     if k == 0:
         nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
         value = divergence(X, *nothing, loss, weights, leaves_out_unstored(missing))
@@ -144,10 +143,6 @@ def fit_loadings(
     # Row weights, and exact scores with missing cells, belong to rows: such tables are not transposed. Small tables
     # gain nothing by it, and for other losses rows and columns are treated alike.
     wide, as_given = p > max(n, 200) and weights is None and missing is None and loss.squares, X
-    with np.errstate(over="ignore"):  # X is in units of 4^e, W and H in units of 2^e each
-        most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
-        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * loss.degree), most)
-        strengths = Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
     if wide:
         order = slice(None)  # of these rows as columns; it matters only if many starts are tried
         if isinstance(init, str) and init == "auto":
@@ -180,6 +175,15 @@ def fit_loadings(
     precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
     n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
     return Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
+
+
+def in_safe_units(problem):
+    """Return X in units of 4^e, in which nothing overflows, e, and the strengths there; W and H are in units of 2^e."""
+    X, e = safe_scale(problem.X, problem.top, problem.loss)
+    with np.errstate(over="ignore"):
+        most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
+        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * problem.loss.degree), most)
+        return X, e, Strengths(*np.minimum(np.multiply(problem.strengths, shrink), 1e300).tolist())
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,14 @@ from scipy import sparse
 
 from .products import PRODUCT_CELLS
 
+KEPT_BITS = 36  # of means and deviations: eleven digits
+
+
+def without_last_bits(values):
+    """Round means over rows: their last bits depend on the order of the rows, and fits depend on these bits."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.round(np.ldexp(mantissa, KEPT_BITS)), exponent - KEPT_BITS)
+
 
 def extremes(X):
     """Return min(0, smallest cell) and max(0, largest cell), NaN if a cell is NaN, with one read of X."""

@@ -20,10 +20,12 @@ class LoadingsDisplay:
     ----------
     components : pandas.DataFrame of shape (n_components, n_columns)
         Loadings, a row for each component; index and columns are their names.
+    target : pandas.DataFrame of shape (n_components, n_targets), optional
+        What each component says of targets: a heat map of its own under that of the loadings.
 
     Attributes
     ----------
-    components : pandas.DataFrame
+    components, target
         As given.
     ax_ : matplotlib Axes
         The axes of the heat map; the first one of bars and tiles.
@@ -45,11 +47,13 @@ class LoadingsDisplay:
     >>> display = LoadingsDisplay.from_estimator(nmf, kind="bars", n_top=5)
     """
 
-    def __init__(self, components):
-        self.components = components
+    def __init__(self, components, target=None):
+        self.components, self.target = components, target
 
     @classmethod
-    def from_estimator(cls, nmf, *, kind="heatmap", n_top=10, max_columns=40, image_shape=None, cmap=None, ax=None):
+    def from_estimator(
+        cls, nmf, *, kind="heatmap", target=False, n_top=10, max_columns=40, image_shape=None, cmap=None, ax=None
+    ):
         """Draw the loadings of a fitted :class:`NMFFeatures`.
 
         Parameters
@@ -60,6 +64,8 @@ class LoadingsDisplay:
             A heat map of all components, a row for each column of X, under the component in which it counts most; the
             largest loadings of each component as bars; or, where the columns are the pixels of an image, an image for
             each component.
+        target : bool, default False
+            Whether the heat map shows ``target_loadings_`` too.
         n_top : int, default 10
             Bars of each component.
         max_columns : int, default 40
@@ -78,11 +84,14 @@ class LoadingsDisplay:
         Raises
         ------
         ValueError
-            For ``n_components=0``, an unknown ``kind``, or an ``image_shape`` that does not hold all columns.
+            For ``n_components=0``, an unknown ``kind``, an ``image_shape`` that does not hold all columns, or a
+            ``target`` where there was none in the fit, or with another kind than the heat map.
         """
         check_fitted(nmf)
         components = pd.DataFrame(nmf.components_, index=nmf.columns_.component_names, columns=nmf.columns_.terms)
-        return cls(components).plot(
+        if target and kind != "heatmap":
+            raise ValueError(f'target=True is of use with kind="heatmap" alone; kind is {kind!r}.')
+        return cls(components, nmf.target_table() if target else None).plot(
             kind=kind, n_top=n_top, max_columns=max_columns, image_shape=image_shape, cmap=cmap, ax=ax
         )
 
@@ -143,12 +152,24 @@ class LoadingsDisplay:
 
     def _heatmap(self, ax, max_columns, cmap, **_):
         k, p = self.components.shape
-        size = heatmap_size(k, min(p, max_columns))
-        self.figure_, ax = drawing.canvas(ax, size)
-        self.axes_ = np.array([ax])
-        mesh, note = draw_loadings(ax, self.components, max_columns, cmap)
-        loadings_bar(mesh, [ax])
-        drawing.title(ax, "What each component is made of (loadings H)", note)
+        (width, height), heights = heatmap_size(k, min(p, max_columns)), None
+        if self.target is not None:
+            heights = [min(p, max_columns), self.target.shape[1]]
+            height += 0.25 * heights[1] + 0.5
+        self.figure_, ax = drawing.canvas(ax, (width, height))
+        text = "What each component is made of (loadings H)"
+        if self.target is None:
+            self.axes_ = np.array([ax])
+            mesh, note = draw_loadings(ax, self.components, max_columns, cmap)
+            loadings_bar(mesh, [ax])
+            drawing.title(ax, text, note)
+            return
+        self.axes_ = drawing.panels(ax, 2, 1, heights=heights, space=(0.1, None)).ravel()
+        mesh, note = draw_loadings(self.axes_[0], self.components, max_columns, cmap)
+        loadings_bar(mesh, [self.axes_[0]])
+        draw_targets(self.axes_[1], self.target)
+        note += "\n" * bool(note) + "below: what one unit of its score adds to the target"
+        drawing.heading(ax, text, note)
 
     def _bars(self, ax, n_top, **_):
         k, p = self.components.shape
@@ -257,6 +278,24 @@ def draw_loadings(ax, components, max_columns, cmap):
     drawing.name_cells(ax, H.columns[order], H.index)
     p = H.shape[1]
     return mesh, f"the {len(order)} of {p} columns with the largest loadings" if len(order) < p else ""
+
+
+def draw_targets(ax, target):
+    """Draw a row for each target, red where a component raises it and blue where it lowers it, with the numbers."""
+    values = target.to_numpy().T
+    top = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
+    share = np.divide(values, top, out=np.zeros(values.shape), where=top > 0)
+    ax.pcolormesh(
+        share, cmap="RdBu_r", vmin=-1.6, vmax=1.6, edgecolor="white", linewidth=1.2
+    )  # pale: numbers stay legible
+    if values.shape[1] <= 12:
+        for (j, t), value in np.ndenumerate(values):
+            text = f"{value:+.2g}".replace("-", "\u2212")
+            ax.text(t + 0.5, j + 0.5, text, ha="center", va="center", fontsize="small")
+    drawing.tidy(ax)
+    drawing.name_rows(ax, np.arange(len(values)) + 0.5, target.columns)
+    ax.set(xticks=[], ylim=(len(values), 0))
+    ax.spines[:].set_visible(False)
 
 
 def loadings_bar(mesh, axes, shrink=0.8):

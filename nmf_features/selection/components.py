@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from .._warn import numpy_defaults, warn_user
 from ..core.blocks import block_of
 from ..core.products import product
+from ..targets import Targets
 from . import runs
 from .hidden import Split, draw_cells
 
@@ -31,15 +32,17 @@ class ComponentSelection:
     ----------
     n_components : int
         The choice: the smallest number whose error is within one standard error (of the differences, split by split)
-        of the least.
+        of the least. With a target, ``target_weight`` times its error is added.
     table : pandas.DataFrame
         A row for every number of components and split: ``n_components``, ``split``, ``error``. The error is the loss on
-        the hidden cells, relative to that of the column means: 1 is no better than these. For losses that belong to a
-        distribution also ``negative_log_likelihood``, the mean over the hidden cells (never predicted below a hundredth
-        of the column mean), by which such losses, and their parameters, can be compared.
+        the hidden cells, relative to that of the column means: 1 is no better than these. With a target also
+        ``target_error``, the same for targets that were hidden. For losses that belong to a distribution also
+        ``negative_log_likelihood``, the mean over the hidden cells (never predicted below a hundredth of the column
+        mean), by which such losses, and their parameters, can be compared.
     summary : pandas.DataFrame
         A row for every number of components: ``n_components``, ``error`` (mean over the splits), ``difference`` to the
-        least mean error and its ``standard_error``; ``negative_log_likelihood``, where there is one.
+        least mean error and its ``standard_error``; ``target_error`` and ``negative_log_likelihood``, where there are
+        any. With a target, the difference is that of both errors, weighted.
     """
 
     n_components: int
@@ -52,6 +55,7 @@ def select_components(
     X,
     n_components=None,
     *,
+    y=None,
     n_splits=5,
     test_size=0.1,
     max_samples=10_000,
@@ -74,6 +78,9 @@ def select_components(
         ``shift="min"`` can ask for one component more than the table was made of, to stand for what was subtracted.
     n_components : iterable of int, optional
         Numbers of components to try. None: 1 to 10, or to the number of columns where these are fewer.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
+        Targets, with ``target_weight`` above 0; see :class:`NMFFeatures`. In each split the targets of a share
+        ``test_size`` of the rows are hidden too. Without a weight y is not looked at.
     n_splits : int, default 5
         Number of splits.
     test_size : float, default 0.1
@@ -123,31 +130,33 @@ def select_components(
     """
     counts = None if n_components is None else _check_counts(n_components)
     rng = check_random_state(random_state)
-    X, _ = runs.sampled(X, None, max_samples, rng)
+    X, y = runs.sampled(X, y, max_samples, rng)
     columns, Z = runs.scaled(X, counts[-1] if counts else 1, n_jobs, params, tol=1e-4)
     model, most = columns.model, int((~columns.scaling.constant).sum())
     counts = sorted({min(k, most) for k in counts or range(1, 11)})
     hidden = draw_cells(Z, columns, n_splits, test_size, rng)
+    targets, rows = Targets.of(model, y, X), [()] * n_splits
+    if targets is not None:
+        rows = np.array_split(rng.permutation(Z.shape[0])[: max(1, int(test_size * Z.shape[0])) * n_splits], n_splits)
 
-    def path(cells, seed, n_jobs, step):
-        split, seen, fit = Split(Z, cells, columns), [], None
+    def path(cells, rows, seed, n_jobs, step):
+        split, seen, fit = Split(Z, cells, columns, targets, rows), [], None
         for k in counts:
             start = model.init if fit is None else np.vstack([fit.H, _new_loadings(split.problem, fit, k)])
-            fit = runs.fit(model, split.problem, k, start, seed, n_jobs, step)
-            seen.append((split.see(fit), split.negative_log_likelihood(fit), fit.converged))
+            fit = runs.fit(model, split.problem, k, start, seed, n_jobs, step, split.targets)
+            seen.append((split.see(fit), split.see_targets(fit), split.negative_log_likelihood(fit), fit.converged))
             step()
         return seen
 
-    tasks = [partial(path, cells, seed) for cells, seed in zip(hidden, runs.seeds(rng, n_splits), strict=True)]
+    seeds = runs.seeds(rng, n_splits)
+    tasks = [partial(path, *arguments) for arguments in zip(hidden, rows, seeds, strict=True)]
     found = runs.run(tasks, len(tasks) * len(counts), "components", n_jobs, progress)
     runs.warn_of_passes([converged for seen in found for *_, converged in seen], model)
     table = pd.DataFrame(
-        [(k, i, *seen[j][:2]) for j, k in enumerate(counts) for i, seen in enumerate(found)],
-        columns=["n_components", "split", "error", "negative_log_likelihood"],
-    )
-    if table["negative_log_likelihood"].isna().all():  # the loss belongs to no distribution
-        table = table.drop(columns="negative_log_likelihood")
-    summary = _summary(table)
+        [(k, i, *seen[j][:3]) for j, k in enumerate(counts) for i, seen in enumerate(found)],
+        columns=["n_components", "split", "error", "target_error", "negative_log_likelihood"],
+    ).dropna(axis=1, how="all")  # without targets; or if the loss belongs to no distribution
+    summary = _summary(table, model.target_weight)
     near = summary["difference"] <= summary["standard_error"] + TIE * summary["error"]
     chosen = int(summary.loc[near, "n_components"].iloc[0])
     _warn_of_edge(chosen, counts, len(columns.variables), float(summary["error"].min()))
@@ -181,15 +190,18 @@ def _new_loadings(problem, fit, k):
     return new
 
 
-def _summary(table):
+def _summary(table, weight):
     """Return the mean error for each number of components, and its difference from the least, split by split."""
-    errors = table.pivot(index="split", columns="n_components", values="error")
-    mean = errors.mean()
-    difference = errors.sub(errors[mean.idxmin()], axis=0)
+    both = table["error"] + (weight * table["target_error"] if "target_error" in table else 0)
+    errors = table.assign(both=both).pivot(index="split", columns="n_components", values="both")
+    difference = errors.sub(errors[errors.mean().idxmin()], axis=0)
     error = difference.std(ddof=1) / np.sqrt(len(errors))
-    summary = {"n_components": mean.index, "error": mean, "difference": difference.mean(), "standard_error": error}
-    if "negative_log_likelihood" in table:
-        summary["negative_log_likelihood"] = table.groupby("n_components")["negative_log_likelihood"].mean()
+    means = table.groupby("n_components").mean()
+    summary = {"n_components": means.index, "error": means["error"]}
+    summary |= {"difference": difference.mean(), "standard_error": error}
+    for name in ("target_error", "negative_log_likelihood"):
+        if name in table:
+            summary[name] = means[name]
     return pd.DataFrame(summary).reset_index(drop=True)
 
 

@@ -50,9 +50,13 @@ def draw_cells(Z, columns, n_splits, test_size, rng):
 
 
 class Split:
-    """The problem that is left when some cells are hidden, and how well a fit predicts these."""
+    """The problem that is left when some cells are hidden, and how well a fit predicts these.
 
-    def __init__(self, Z, cells, columns):
+    Of ``targets``, if there are any, those of some ``rows`` are hidden as well.
+    """
+
+    def __init__(self, Z, cells, columns, targets=None, rows=()):
+        self.whole_targets, self.targets = targets, targets and targets.without(rows)
         unstored = columns.model.missing_values == "unstored"
         train, self.rows, self.columns, self.values = hide(Z, cells, unstored)
         learned = Scaling.learn(train, None, None, range(Z.shape[1]), unstored=unstored)
@@ -77,8 +81,7 @@ class Split:
 
     def fitted(self, fit):
         """Return what a fit predicts for the hidden cells."""
-        W = np.full((len(self.problem.used), len(fit.H)), np.nan)
-        W[self.problem.used] = fit.U
+        W = self._scores(fit)
         fitted = np.einsum("ct,tc->c", W[self.rows], (fit.H / fit.sums[:, None])[:, self.columns])
         fitted = np.where(np.isnan(fitted), self.means, fitted)  # rows in which nothing else is observed
         return np.clip(fitted, self.lowest, self.highest)
@@ -89,6 +92,15 @@ class Split:
         fitted = np.maximum(self.fitted(fit), LEAST_SHARE * self.means)
         found = self.loss.negative_log_likelihood(self.values, fitted)
         return None if found is None else float(found.mean())
+
+    def see_targets(self, fit):
+        """Return what scores leave unexplained of hidden targets, relative to constants; None without targets."""
+        return self.targets and self.targets.unexplained(self._scores(fit), self.whole_targets)
+
+    def _scores(self, fit):
+        W = np.full((len(self.problem.used), len(fit.H)), np.nan)
+        W[self.problem.used] = fit.U
+        return W
 
     def _loss(self, fitted):
         top = max(self.values.max(initial=0.0), self.means.max(initial=0.0))

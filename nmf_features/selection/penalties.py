@@ -22,6 +22,7 @@ from ..core.objective import divergence, loss_and_spread
 from ..core.penalties import Strengths, balance
 from ..core.projection import unit_scores
 from ..fitting import problem_of
+from ..targets import Targets
 from . import runs
 from .hidden import Split, draw_cells
 
@@ -82,7 +83,8 @@ def penalty_path(
     y : array-like of shape (n_samples,), optional
         Target: each penalty gets the score of a linear model on the components, linear regression with R^2, or
         logistic regression with accuracy where y is of words or booleans (integers are numbers), in cross-validation
-        over rows (columns that are not factorised are left out of it).
+        over rows (columns that are not factorised are left out of it). With ``target_weight`` above 0 the fits are
+        guided by it as well, those of a fold by its training rows.
     cv : int, cross-validation generator or None, default None
         Folds for ``y``; None is 5, as in :func:`~sklearn.model_selection.cross_val_score`.
     n_splits, test_size, max_samples, random_state, n_jobs, progress
@@ -136,12 +138,14 @@ def penalty_path(
     columns, Z = runs.scaled(X, k, n_jobs, params, tol=1e-4)
     model = columns.model
     hidden = draw_cells(Z, columns, n_splits, test_size, rng) if n_splits != 0 else []
+    targets = Targets.of(model, y, X)
     folds, scoring = ([], None) if y is None else _folds(X, y, cv, model)
 
     def path(make_judge, penalties, seed, n_jobs, step, until_empty=False):
         judge, seen, start = make_judge(), [], model.init
         for penalty in penalties:
-            fit = runs.fit(model, _penalised(judge.problem, penalty), columns.n_components, start, seed, n_jobs, step)
+            problem = _penalised(judge.problem, penalty)
+            fit = runs.fit(model, problem, columns.n_components, start, seed, n_jobs, step, judge.targets)
             seen.append(judge.see(fit, penalty))
             start = fit.H
             step()
@@ -150,11 +154,13 @@ def penalty_path(
         return seen
 
     # First the fits to all cells, which say where the path ends; then those that judge it.
-    whole, [seed] = _Whole(Z, columns), runs.seeds(rng, 1)
+    whole, [seed] = _Whole(Z, columns, targets), runs.seeds(rng, 1)
     first = partial(path, lambda: whole, given or whole.penalties(), seed, until_empty=given is None)
     [seen] = runs.run([first], None if given is None else len(given), "penalties", n_jobs, progress)
     table = pd.DataFrame(seen)
-    judges = [partial(Split, Z, cells, columns) for cells in hidden] + [partial(_Fold, *fold) for fold in folds]
+    judges = [partial(Split, Z, cells, columns, targets) for cells in hidden] + [
+        partial(_Fold, *fold) for fold in folds
+    ]
     tasks = [
         partial(path, make, table["penalty"], seed)
         for make, seed in zip(judges, runs.seeds(rng, len(judges)), strict=True)
@@ -189,8 +195,8 @@ def _mean_and_error(seen):
 class _Whole:
     """The problem of all cells, and what a fit to it looks like."""
 
-    def __init__(self, Z, columns):
-        self.problem, self.counted = problem_of(columns, Z), columns.counted
+    def __init__(self, Z, columns, targets):
+        self.problem, self.counted, self.targets = problem_of(columns, Z), columns.counted, targets
         self.means = self.problem.loss.best_constants(Z, None, self.problem.missing)
 
     def see(self, fit, penalty):
@@ -222,8 +228,8 @@ class _Whole:
 class _Fold:
     """The problem of some rows, and how well a linear model on the components predicts ``y`` in the others."""
 
-    def __init__(self, problem, others, y, y_others):
-        self.problem, self.others, self.y, self.y_others = problem, others, y, y_others
+    def __init__(self, problem, others, y, y_others, targets):
+        self.problem, self.others, self.y, self.y_others, self.targets = problem, others, y, y_others, targets
 
     def see(self, fit, penalty):
         """Return the score of the other rows."""
@@ -252,5 +258,6 @@ def _folds(X, y, cv, model):
             warnings.simplefilter("ignore")
             learned = Columns.learn(own, _safe_indexing(X, train))
             others = learned.columns.scaled(learned.columns.checked(_safe_indexing(X, test)))
-        folds.append((problem_of(learned.columns, learned.X), others, y[train], y[test]))
+        targets = Targets.of(model, y[train], train)
+        folds.append((problem_of(learned.columns, learned.X), others, y[train], y[test], targets))
     return folds, "accuracy" if classes else "r2"

@@ -53,10 +53,10 @@ def seeds(rng, n):
     return rng.randint(2**31 - 1, size=n)
 
 
-def fit(model, problem, k, start, seed, n_jobs, step=None):
+def fit(model, problem, k, start, seed, n_jobs, step=None, targets=None):
     """Fit with the parameters of a model; nothing is warned about."""
     watch = step and partial(step, 0)
-    return solve(model, problem, k, init=start, random_state=seed, n_jobs=n_jobs, watch=watch)
+    return solve(model, problem, k, targets, init=start, random_state=seed, n_jobs=n_jobs, watch=watch)
 
 
 def run(tasks, steps, what, n_jobs, progress):

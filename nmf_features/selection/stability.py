@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 from .._warn import numpy_defaults, warn_user
 from ..aligning import match
 from ..fitting import canonical, problem_of
+from ..targets import Targets
 from . import runs
 
 
@@ -46,7 +47,7 @@ class Stability:
 
 @numpy_defaults
 def stability(
-    X, n_components, n_runs=20, *, max_samples=10_000, random_state=None, n_jobs=None, progress=True, **params
+    X, n_components, n_runs=20, *, y=None, max_samples=10_000, random_state=None, n_jobs=None, progress=True, **params
 ):
     """See which components come back from other starts, and from other samples of the rows.
 
@@ -62,7 +63,7 @@ def stability(
         Number of components.
     n_runs : int, default 20
         Number of runs of either kind.
-    max_samples, random_state, n_jobs, progress
+    y, max_samples, random_state, n_jobs, progress
         As in :func:`select_components`.
     **params
         Any other parameter of :class:`NMFFeatures`.
@@ -96,21 +97,22 @@ def stability(
     """
     k, n_runs = runs.check_count(n_components), runs.check_count(n_runs, "n_runs")
     rng = check_random_state(random_state)
-    X, _ = runs.sampled(X, None, max_samples, rng)
+    X, y = runs.sampled(X, y, max_samples, rng)
     columns, Z = runs.scaled(X, k, n_jobs, params)
     model, problem = columns.model, problem_of(columns, Z)
     k, n = columns.n_components, problem.X.shape[0]
-    reference = runs.fit(model, problem, k, model.init, rng, n_jobs)
+    targets = Targets.of(model, y, X)
+    reference = runs.fit(model, problem, k, model.init, rng, n_jobs, targets=targets)
     H = canonical(reference, problem, columns.n_counted).H
     if not reference.U.any():
         warn_user(f"penalty={model.penalty:g} empties the model: every score is zero. Lower the penalty.")
 
     def run(source, seed, n_jobs, step):
-        rows = problem
+        rows, guides = problem, targets
         if source == "rows":
             drawn = np.bincount(np.random.RandomState(seed).randint(n, size=n), minlength=n).astype(np.float64)
-            rows = problem_of(columns, problem.X, drawn)
-        fit = runs.fit(model, rows, k, "random" if source == "start" else model.init, seed, n_jobs, step)
+            rows, guides = problem_of(columns, problem.X, drawn), targets and targets.chosen(problem.used)
+        fit = runs.fit(model, rows, k, "random" if source == "start" else model.init, seed, n_jobs, step, guides)
         step()
         return fit.H / fit.sums[:, None], fit.objective, fit.converged
 

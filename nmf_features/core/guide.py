@@ -1,0 +1,238 @@
+"""Loadings that also serve a target: a descent on all loadings at once, from those that were found without it.
+
+    minimise over H >= 0:   D(X, W H) + penalties  +  weight * D(X, m) * (unexplained share of the target, given W)
+
+W = W(H) are the exact scores of the rows, which see X alone, so a new row is treated like one of the fit. m are the
+best constants of the columns. The share is that of a linear model on W (target_models.py), the mean over the targets.
+So both terms are shares of what constants leave, times D(X, m), and a weight means the same for every table.
+
+How the scores depend on the loadings follows from the conditions of their minimum. With slope s_j and curvature c_j of
+the loss of cell j of a row, A = H diag(c) H' (+ L2 penalty) on the components with a positive score, and the slopes a
+of the target's share in w,
+
+    b = A^-1 a,     slopes in H:  -(b s' + w (b H * c)')       summed over the rows
+
+L-BFGS-B follows the slopes. The two reads of a pass are maps over blocks, as in every other descent.
+
+References: S. de Jong and H. A. L. Kiers (1992), Principal covariates regression, Chemometrics and Intelligent
+Laboratory Systems 14, for the criterion; J. Mairal, F. Bach and J. Ponce (2012), Task-driven dictionary learning, IEEE
+Transactions on Pattern Analysis and Machine Intelligence 34, for the slopes; R. H. Byrd, P. Lu, J. Nocedal and C. Zhu
+(1995), A limited memory algorithm for bound constrained optimization, SIAM Journal on Scientific Computing 16.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import minimize
+
+from .alternating import weighted_sums
+from .blocks import row_blocks
+from .kernels import compiled_if_worth, packed_products, solve_on_support, unpacked
+from .missing import column_means, leaves_out_unstored
+from .objective import divergence
+from .products import gram, inner, product
+from .projection import scores_of_used
+from .samples import Rows
+from .schedule import fit_loadings, in_safe_units
+from .tables import MemoryTable
+from .threads import workers
+from .units import in_units, without_last_bits
+
+WINDOW = 5  # steps over which the fall of the objective is judged
+MEMORY = 20  # steps from which L-BFGS-B learns the curvature
+RIDGE = 1e-10  # of the mean diagonal of A: nearly equal components have no slopes of their own
+STEP = 1e-5  # relative, for second derivatives of losses that do not have their own
+
+
+class Slopes(NamedTuple):
+    """Sums over rows: the loss, the sums of scores that the penalty needs, and slopes in the loadings (k x p)."""
+
+    loss: np.ndarray
+    W_sums: np.ndarray
+    W_squares: np.ndarray
+    of_loss: np.ndarray
+    of_share: np.ndarray
+
+
+def fit_with_targets(problem, n_components, targets, weight, **options):
+    """Fit loadings without targets, then guide them; return the Fit. ``options`` are those of ``fit_loadings``.
+
+    ``targets`` holds a pair for each: Numbers or Classes, and an array of the rows of the problem by outputs, in which
+    rows are NaN where the target is not known. Components without loadings stay without.
+    """
+    loss, missing, weights = problem.loss, problem.missing, problem.weights
+    # Rows and columns in an order that depends on what they hold: a descent with kinks enlarges any difference.
+    columns = _order_of_columns(problem)
+    X = problem.X[:, columns]
+    rows = Rows(MemoryTable(X, weights, missing), loss.power, [column for _, Y in targets for column in Y.T]).order
+    ordered = replace(problem, X=X[rows], weights=None if weights is None else weights[rows])
+    if not isinstance(options["init"], str) and np.shape(options["init"])[-1:] == columns.shape:
+        options["init"] = np.asarray(options["init"])[..., columns]
+    fit = fit_loadings(ordered, n_components, **options)
+    if not fit.H.any():
+        H = fit.H
+    else:
+        X, e, strengths = in_safe_units(ordered)
+        with workers(options["n_jobs"], len(row_blocks(X, n_components))) as each:
+            table = MemoryTable(X, ordered.weights, missing, n_components, 0, each, options["n_jobs"])
+            models = [kind(Y[rows], ordered.weights) for kind, Y in targets]
+            descent = GuidedDescent(table, loss, strengths, models, weight, options.get("watch"))
+            descent.run(np.ldexp(fit.H, -e), options["max_iter"], options["tol"])
+        with np.errstate(over="ignore"):
+            history = in_units(np.array(descent.history) * descent.spread * (1 + weight), 2 * e * loss.degree)
+        H = np.ldexp(descent.H, e)
+        fit = replace(
+            fit, objective=float(history[-1]), precise=False, n_iter=descent.n_iter, converged=descent.converged,
+            history=history, kkt_residual=descent.kkt_residual,
+        )  # fmt: skip
+    X, e, strengths = in_safe_units(problem)
+    U, sums, H = scores_of_used(X, np.ldexp(H[:, np.argsort(columns)], -e), strengths, options["n_jobs"], missing, loss)
+    return replace(fit, U=np.ldexp(U, 2 * e) if e else U, sums=np.ldexp(sums, e), H=np.ldexp(H, e))
+
+
+def _order_of_columns(problem):
+    means = column_means(problem.X, problem.weights, problem.missing)
+    return np.lexsort((_tops(problem.X), without_last_bits(means)))
+
+
+def _tops(X):
+    """Return the largest observed cell of each column."""
+    if not sparse.issparse(X):
+        return np.fmax.reduce(X, axis=0)
+    tops = np.zeros(X.shape[1], X.dtype)
+    np.fmax.at(tops, X.indices, X.data)
+    return tops
+
+
+class GuidedDescent:
+    """The descent; its results are ``H``, ``history``, ``n_iter``, ``converged`` and ``kkt_residual``."""
+
+    def __init__(self, table, loss, strengths, models, weight, watch):
+        self.table, self.loss, self.strengths = table, loss, strengths
+        self.models, self.watch = models, watch
+        summary = table.summary()
+        self.least_fit = loss.least_fit(summary.mean, summary.least)
+        self.spread = spread_of(table.X, table.weights, table.missing, loss)
+        self.weight = weight
+        self.n_iter, self.converged = 0, False
+
+    def run(self, H, max_iter, tol):
+        """Descend from loadings H until little is gained, or ``max_iter`` passes are made."""
+        shape, scale = H.shape, H.mean()
+        self.history = []
+
+        def evaluate(h):
+            value, slopes = self.evaluate(h.reshape(shape) * scale)
+            if not self.history:
+                self.history.append(value)
+            return value, slopes.ravel() * scale
+
+        def accepted(intermediate_result):
+            self.history.append(intermediate_result.fun)
+            fell = self.history[-1 - WINDOW] - self.history[-1] if len(self.history) > WINDOW else np.inf
+            if fell <= WINDOW * tol * self.history[-1]:
+                raise StopIteration
+
+        found = minimize(
+            evaluate, (H / scale).ravel(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * H.size, callback=accepted,
+            options={"maxiter": max_iter, "maxfun": max_iter, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0},
+        )  # fmt: skip
+        self.H = found.x.reshape(shape) * scale
+        self.converged = found.status != 1  # else the passes were used up; without them rounding ends it
+        self.history[-1], slopes = self.evaluate(self.H)
+        top = self.H.max()
+        step = slopes * (top / self.history[-1] * top) if self.history[-1] > 0 else slopes
+        self.kkt_residual = float(np.abs(np.minimum(self.H, step)).max() / top) if top > 0 else 0.0
+
+    def evaluate(self, H):
+        """Return the objective and its slopes in the loadings, both over D(X, m) * (1 + weight): of any weight."""
+        if self.watch:
+            self.watch()
+        self.n_iter += 1
+        self.table.score_exactly(H, self.strengths, self.loss)
+        self.table.resume()
+        Wt = np.concatenate(list(self.table.map(_scores)), axis=1)
+        reads = [model.read(Wt) for model in self.models]
+        in_W = sum(read.slopes for read in reads) / len(reads)
+        unstored = leaves_out_unstored(self.table.missing)
+        sums = self.table.sum_over(_slopes, H, in_W, self.loss, unstored, self.strengths.l2_W, self.least_fit)
+        q, observed = self.strengths, 1.0 if self.table.observed is None else self.table.observed
+        cost = q.l1_W * sums.W_sums.sum() + q.l2_W / 2 * sums.W_squares.sum()
+        value = float(sums.loss + cost) + q.cost(np.zeros(0), H, columns=self.table.observed)
+        slopes = sums.of_loss + (q.l1_H + q.l2_H * H) * observed
+        of_X, of_target = 1 / (self.spread * (1 + self.weight)), self.weight / (1 + self.weight)
+        share = sum(read.share for read in reads) / len(reads)
+        return of_X * value + of_target * share, of_X * slopes + of_target * sums.of_share
+
+
+def spread_of(X, weights, missing, loss):
+    """Return D(X, m), the loss of the best constants."""
+    means = loss.best_constants(X, weights, missing)[None]
+    return divergence(
+        X, np.ones((X.shape[0], 1), X.dtype), means.astype(X.dtype), loss, weights, leaves_out_unstored(missing)
+    )
+
+
+# Functions of one block of rows
+
+
+def _scores(block, Wt):
+    return Wt
+
+
+def _slopes(block, Wt, H, in_W, loss, unstored, l2, least_fit):
+    """Return the sums of a block; ``in_W`` (k x n) holds the slopes of the target's share in the scores."""
+    a, (weighted, W_sums, W_squares) = in_W[:, block.rows], weighted_sums(block, Wt)
+    support = np.ascontiguousarray(Wt.T) > 0
+    if loss.squares and block.missing is None and not unstored:  # products of all cells will do
+        grams = gram(H)
+        b = _implied(grams[None] + l2 * np.eye(len(H)), a, support)
+        WX, WW, bW = block.scores_times(weighted), product(weighted, Wt.T), product(b, Wt.T.astype(np.float64))
+        value = block.squared_norm() / 2 - inner(WX, H) + inner(WW.astype(np.float64), grams) / 2
+        in_H = block.scores_times(b) - product(bW + bW.T, H)
+        return Slopes(np.array(value), W_sums, W_squares, product(WW, H) - WX, in_H)
+    if block.is_sparse and not (unstored or loss.counts):
+        block = block.dense()
+    apart = block.is_sparse and not unstored  # the slope of a zero is 1: these are summed without the cells
+    x, Wt = block.cells.astype(np.float64, copy=False), Wt.astype(np.float64)
+    y = np.maximum(block.fitted(Wt, H), least_fit)
+    cells, slope, curvature = loss.of_cells(x, y) - (y if apart else 0), *_derivatives(loss, x, y)
+    slope -= apart
+    if block.missing is not None:
+        cells[block.missing], curvature[block.missing] = -y[block.missing] if apart else 0, 0
+        slope[block.missing] = -1 if apart else 0
+    grams = unpacked(block.hessians(H, True if block.is_sparse else packed_products(H), curvature), len(H))
+    grams[:, range(len(H)), range(len(H))] += l2 * np.broadcast_to(block.observed, len(support))[:, None]
+    b = _implied(grams, a, support)
+    v = block.of_rows(block.counts.astype(np.float64))
+    value, of_loss = inner(np.broadcast_to(v, cells.shape), cells), block.scores_times(Wt, slope * v)
+    in_H = -block.scores_times(b, slope) - block.scores_times(Wt, block.fitted(b, H) * curvature)
+    if apart:
+        ones = product(Wt, block.counts.astype(np.float64))
+        value, of_loss, in_H = (
+            value + inner(ones, H.sum(axis=1)),
+            of_loss + ones[:, None],
+            in_H - b.sum(axis=1)[:, None],
+        )
+    return Slopes(np.array(value), W_sums, W_squares, of_loss, in_H)
+
+
+def _derivatives(loss, x, y):
+    """Return the first and the second derivative of the loss of cells."""
+    if loss.squares:
+        return y - x, np.ones(y.shape)
+    if loss.counts:
+        return 1 - x / y, x / y / y
+    # The curvature of a loss may be another one, better for steps.
+    above, below = (loss.slopes_of_cells(x, y * (1 + sign * STEP))[0] for sign in (1, -1))
+    return loss.slopes_of_cells(x, y)[0], (above - below) / (2 * STEP * y)
+
+
+def _implied(grams, a, support):
+    """Return b (k x rows), the solutions of A b = a on the components with a positive score."""
+    k = grams.shape[1]
+    grams[:, range(k), range(k)] += RIDGE * np.trace(grams, axis1=1, axis2=2)[:, None] / k
+    loop = compiled_if_worth(solve_on_support, len(support) * k**2)
+    return np.ascontiguousarray(loop(grams, np.ascontiguousarray(a.T), support).T)
