@@ -1,4 +1,4 @@
-"""Draw the pictures that README.md shows, into docs/pictures/: ``python docs/pictures.py``.
+"""Draw the pictures that README.md and the documentation show, into docs/pictures/: ``python docs/pictures.py``.
 
 X (samples x columns) ~ W H: scores W belong to the rows, loadings H to the columns.
 """
@@ -14,7 +14,14 @@ from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_wine
 
 from nmf_features import NMFFeatures, penalty_path, select_components, stability
-from nmf_features.plots import ComponentSelectionDisplay, LoadingsDisplay, PenaltyPathDisplay, StabilityDisplay
+from nmf_features.plots import (
+    ComponentSelectionDisplay,
+    LoadingsDisplay,
+    PenaltyPathDisplay,
+    RowDisplay,
+    StabilityDisplay,
+    UnexplainedDisplay,
+)
 
 FOLDER = Path(__file__).parent / "pictures"
 INK, QUIET, LINE = "#1f2328", "#59636e", "#d9dee3"
@@ -39,6 +46,8 @@ def main():
         save(choosing(), FOLDER / "choosing.png")
         save(reproducibility(), FOLDER / "stability.png")
         save(target(), FOLDER / "target.png")
+        save(row(), FOLDER / "row.png")
+        save(unexplained(), FOLDER / "unexplained.png")
 
 
 def components():
@@ -76,6 +85,18 @@ def target():
     kinds = data.target.map(dict(enumerate(data.target_names))).rename("wine")
     nmf = NMFFeatures(n_components=3, target_weight=1).fit(data.data, kinds)
     return LoadingsDisplay.from_estimator(nmf, target=True).figure_
+
+
+def row():
+    """Why a wine has its scores."""
+    X = load_wine(as_frame=True).data
+    return RowDisplay.from_estimator(NMFFeatures(n_components=4).fit(X), X, row=21, n_top=4).figure_
+
+
+def unexplained():
+    """Which wines four components do not explain."""
+    X = load_wine(as_frame=True).data
+    return UnexplainedDisplay.from_estimator(NMFFeatures(n_components=4).fit(X), X).figure_
 
 
 def draw_table(W, ax):

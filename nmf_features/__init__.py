@@ -7,6 +7,7 @@ from .core.negative_binomial import NegativeBinomial
 from .core.objective import objective
 from .estimator import NMFFeatures, nnmf
 from .factorize import Factorization, factorize
+from .report import Report
 from .scaler import NonNegativeScaler
 from .selection import ComponentSelection, PenaltyPath, Stability, penalty_path, select_components, stability
 
@@ -19,6 +20,7 @@ __all__ = [
     "NegativeBinomial",
     "NonNegativeScaler",
     "PenaltyPath",
+    "Report",
     "Stability",
     "factorize",
     "nnmf",

@@ -20,6 +20,7 @@ from .core.blocks import rows_of_stored
 from .core.checks import check_weights, without_duplicates
 from .core.losses import check_domain, checks_cells, loss_of
 from .core.missing import Missing
+from .naming import labelled
 from .scaling import ScaledRows, Scaling
 
 
@@ -41,11 +42,12 @@ class Columns:
     """The columns of a table that a model factorises.
 
     ``labels`` belong to all columns in ``fit``: names if ``from_frame``, else positions. ``positions`` are those of the
-    chosen columns. ``scaling`` is what was learned about these columns, None if there are no components.
+    chosen columns. ``scaling`` is what was learned about these columns, None if there are no components. ``loadings``
+    are those of a fitted model, which its components may be named after.
     """
 
-    def __init__(self, model, labels, from_frame, positions, n_components, scaling=None):
-        self.model, self.labels, self.from_frame = model, labels, from_frame
+    def __init__(self, model, labels, from_frame, positions, n_components, scaling=None, loadings=None):
+        self.model, self.labels, self.from_frame, self.loadings = model, labels, from_frame, loadings
         self.positions, self.n_components, self.scaling = positions, n_components, scaling
 
     @classmethod
@@ -98,8 +100,17 @@ class Columns:
 
     @property
     def component_names(self):
-        """Names of the components."""
+        """Names of the components, in results and everywhere else."""
+        if self.model.feature_names_out == "labels" and self.loadings is not None:
+            return self.component_labels()
         return component_names(self.n_components, self.model.prefix)
+
+    def component_labels(self, m=3):
+        """Return names of the components after up to m dominant columns."""
+        if self.n_components == 0:
+            return []
+        numbered = component_names(self.n_components, self.model.prefix)
+        return labelled(self.loadings, self.terms, numbered, {*map(str, self.labels)}, m)
 
     @property
     def kept(self):

@@ -1,7 +1,7 @@
 """From scaled rows to components in canonical form, and from these to the scores of other rows.
 
     problem_of -> solve -> canonical          the steps of a fit
-    scores_of                                 scores of any rows
+    scores_of                                 scores of any rows; scores_of_table: of a table, as transform returns them
 
 A solver ends with the balanced pair, which minimises the objective. Users see the canonical pair, so that the same data
 give the same features: the loadings of a component sum to 1, its scores carry the scale, and the largest component
@@ -19,7 +19,7 @@ from .core.guide import fit_with_targets
 from .core.missing import leaves_out_unstored, missing_of, penalised_counts
 from .core.objective import divergence
 from .core.products import RESIDUAL_CELLS, gram, product
-from .core.projection import exact_scores
+from .core.projection import exact_scores, linear_scores
 from .core.schedule import Problem, fit_loadings
 from .core.units import in_units, largest, safe_scale
 from .factorize import check_solver, free_scale
@@ -68,8 +68,11 @@ def solve(model, problem, k, targets=None, **others):
     return fit_with_targets(problem, k, targets.chosen(problem.used).pairs, model.target_weight, **options)
 
 
-def canonical(fit, problem, n_counted):
-    """Return the Components of a fit, whose scores are reordered in place."""
+def canonical(fit, problem, n_counted, arrange=None):
+    """Return the Components of a fit, whose scores are reordered in place.
+
+    ``arrange`` returns another order of loadings that come in canonical order.
+    """
     X, weights, missing, strengths = problem.X, problem.weights, problem.missing, problem.strengths
     W, H = fit.U, fit.H / fit.sums[:, None]
     v = np.ones(len(W)) if weights is None else weights
@@ -77,6 +80,8 @@ def canonical(fit, problem, n_counted):
     scales = free_scale(fit, problem)  # before the scores are reordered
     # Largest total amount first, ties by the column of the largest loading.
     order = np.lexsort((H.argmax(axis=1), -product(v, W)))
+    if arrange is not None:
+        order = order[arrange(H[order])]
     for rows in row_blocks(W, 0):  # in place: W may be large
         W[rows] = W[rows][:, order]
     H, s = H[order], (fit.sums / scales)[order]
@@ -158,3 +163,10 @@ def scores_of(columns, X, prior=0.0):
     if empty := int(np.isnan(W[:, 0]).sum()):
         warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
     return W
+
+
+def scores_of_table(columns, table):
+    """Return the scores of a checked table: exact ones, or those of the linear projection."""
+    if columns.model.projection == "linear":
+        return linear_scores(columns.scaled(table), columns.model.components_)
+    return scores_of(columns, columns.scaled_by_rows(table))

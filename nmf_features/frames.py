@@ -297,6 +297,26 @@ def make(matrix, names, like):
     return nw.to_native(nw.from_numpy(matrix, schema=list(names), backend=nw.get_native_namespace(like)))
 
 
+def long(columns, like, rows=()):
+    """Return a frame of the kind of ``like`` (pandas for an array) with these columns; each line is about one of rows.
+
+    A pandas frame has their labels as its index.
+    """
+    if not is_frame(like):
+        return pd.DataFrame(columns)
+    if nw.dependencies.is_pandas_dataframe(like):
+        return pd.DataFrame(columns, index=like.index[np.asarray(rows, dtype=np.intp)])
+    return nw.to_native(nw.from_dict(columns, backend=nw.get_native_namespace(like)))
+
+
+def objects(names):
+    """Return names of any kind, also tuples, as an array of objects."""
+    out = np.empty(len(names), dtype=object)
+    for i, name in enumerate(names):
+        out[i] = name
+    return out
+
+
 def beside(left, right):
     """Return the columns of two frames with the same rows side by side."""
     if nw.dependencies.is_pandas_dataframe(left):

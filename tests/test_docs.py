@@ -308,7 +308,7 @@ def test_plot(monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
     df = load_wine(as_frame=True).data
     nmf = NMFFeatures(n_components=3).fit(df)
-    display = load(EXAMPLES / "row_display.py").RowDisplay.from_estimator(nmf, df, row=5, n_top=20)
+    display = load(EXAMPLES / "parts_display.py").PartsDisplay.from_estimator(nmf, df, row=5, n_top=20)
     fitted = nmf.transform(df.iloc[[5]]).to_numpy()[0] @ nmf.components_
     assert_allclose(display.parts.sum()[df.columns], fitted, rtol=1e-12)
     longest = max(bar.get_x() + bar.get_width() for bar in display.ax_.patches)

@@ -23,8 +23,10 @@ from nmf_features.plots import (
     LoadingsDisplay,
     PenaltyPathDisplay,
     ReconstructionDisplay,
+    RowDisplay,
     ScoresDisplay,
     StabilityDisplay,
+    UnexplainedDisplay,
     reconstruction_shares,
 )
 from nmf_features.selection import ComponentSelection, PenaltyPath, Stability
@@ -104,6 +106,8 @@ MAKERS = {
     "correlation": lambda nmf, X, ax=None: ScoresDisplay.from_estimator(nmf, X, kind="correlation", ax=ax),
     "reconstruction": lambda nmf, X, ax=None: ReconstructionDisplay.from_estimator(nmf, X, ax=ax),
     "convergence": lambda nmf, X, ax=None: ConvergenceDisplay.from_estimator(nmf, ax=ax),
+    "row": lambda nmf, X, ax=None: RowDisplay.from_estimator(nmf, X, ax=ax),
+    "unexplained": lambda nmf, X, ax=None: UnexplainedDisplay.from_estimator(nmf, X, ax=ax),
     "selection": lambda nmf, X, ax=None: ComponentSelectionDisplay.from_selection(selection(), ax=ax),
     "path": lambda nmf, X, ax=None: PenaltyPathDisplay.from_path(path(True), ax=ax),
     "stability": lambda nmf, X, ax=None: StabilityDisplay.from_stability(stability(), ax=ax),
@@ -157,7 +161,7 @@ def test_title_and_note_stand_above_the_panels(make):
     assert all(a.get_tightbbox().y1 <= title.y0 + 1 for a in panels)
 
 
-@pytest.mark.parametrize("make", list(MAKERS.values())[:7], ids=list(MAKERS)[:7])
+@pytest.mark.parametrize("make", list(MAKERS.values())[:9], ids=list(MAKERS)[:9])
 def test_estimators_that_cannot_be_drawn(make):
     X = frame()
     with pytest.raises(ValueError, match="not fitted"):
@@ -700,3 +704,92 @@ def test_stability_of_many_columns_and_one_source():
     display = StabilityDisplay.from_stability(found, max_columns=25)
     assert "the 25 of 200 columns with the largest loadings" in said(display)
     assert "other samples of the rows" not in said(display)
+
+
+# Rows.
+
+
+def bars(panel):
+    """Start, width and name of the bars of a waterfall."""
+    found = [(bar.get_x(), bar.get_width()) for bar in panel.patches]
+    return [(x, width, name) for (x, width), name in zip(found, names_at(panel.yaxis), strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["share", "signed"])
+@pytest.mark.parametrize("make", [lambda X: X, pl.from_pandas, lambda X: X.to_numpy(), lambda X: sparse.csr_array(X)])
+def test_row_is_a_waterfall_of_its_contributions(kind, make):
+    X = make(frame())
+    nmf = NMFFeatures(3, shift=None, penalty=0.01).fit(X)
+    display = RowDisplay.from_estimator(nmf, X, row=7, kind=kind, n_top=2)
+    row = X[[7]] if not isinstance(X, pd.DataFrame) else X.iloc[[7]]
+    scores = np.asarray(nmf.transform(row).toarray() if sparse.issparse(nmf.transform(row)) else nmf.transform(row))[0]
+    assert len(display.axes_) == (scores > 0).sum()
+    for panel, score in zip(display.axes_, scores[scores > 0], strict=True):
+        *steps, total = bars(panel)
+        assert_allclose([x for x, *_ in steps], np.cumsum([0, *(width for _, width, _ in steps)])[:-1], atol=1e-12)
+        assert_allclose(total[:2], (0, score), rtol=1e-9)
+        assert_allclose(sum(width for _, width, _ in steps), score, rtol=1e-9)
+        assert total[2] == "score"
+    assert ("penalty" in said(display)) == (kind == "signed")
+    assert "Why row 7 has its scores" in said(display)
+
+
+def test_row_says_which_it_is_and_what_is_left_out():
+    X = frame(k=4).set_axis([f"house {i}" for i in range(80)])
+    nmf = NMFFeatures(4).fit(X)
+    scores = nmf.transform(X)
+    i = int((scores == 0).sum(axis=1).argmax())
+    zero = scores.columns[scores.iloc[i] == 0]
+    display = RowDisplay.from_estimator(nmf, X, row=i, max_components=1)
+    assert f"Why row house {i} has" in said(display)
+    assert f"zero: {zero[0]}" in said(display)
+    assert f"smaller scores left out: {3 - len(zero)}" in said(display)
+    assert [panel.get_title() for panel in display.axes_] == [scores.iloc[i].idxmax()]
+    for row in (80, -1, 1.5, True):
+        with pytest.raises(ValueError, match=f"row is {row}; wanted a position from 0 to 79"):
+            RowDisplay.from_estimator(nmf, X, row=row)
+    with pytest.raises(ValueError, match="kind is 'shares'"):
+        RowDisplay.from_estimator(nmf, X, kind="shares")
+
+
+def test_row_without_scores():
+    X = frame()
+    X.iloc[3] = np.nan
+    nmf = NMFFeatures(2, missing_values="ignore").fit(X)
+    with pytest.warns(UserWarning, match="nothing observed"), pytest.raises(ValueError, match="Row 3 has no scores"):
+        RowDisplay.from_estimator(nmf, X, row=3)
+    zeros = NMFFeatures(2).fit(frame())
+    assert said(RowDisplay.from_estimator(zeros, frame() * 0 - 1)).count("score") > 1  # all scores are zero
+
+
+def test_unexplained_shows_the_rows_that_fit_least():
+    X = frame(p=30, k=3)
+    X.iloc[11, 4] = 9 * X.iloc[11].max()
+    nmf = NMFFeatures(2).fit(X)
+    display = UnexplainedDisplay.from_estimator(nmf, X, n_rows=5, max_columns=8)
+    assert_allclose(display.losses, -nmf.score_samples(X))
+    top, heat = display.axes_
+    assert_allclose(top.lines[0].get_ydata(), np.sort(display.losses)[::-1])
+    rows, columns = names_at(heat.yaxis), names_at(heat.xaxis)
+    assert rows == [str(i) for i in np.argsort(-display.losses.to_numpy())[:5]]
+    assert rows[0] == "11"
+    assert len(columns) == 8
+    assert "c4" in columns
+    drawn = heat.collections[0].get_array().reshape(5, 8)
+    assert_allclose(drawn, nmf.unexplained(X).loc[[int(i) for i in rows], columns])
+    assert "the 5 rows that fit least, of 80; the 8 of 30 columns with most" in said(display)
+
+
+def test_unexplained_of_rows_without_cells():
+    X = frame()
+    X.iloc[3], X.iloc[4, 2] = np.nan, np.nan
+    nmf = NMFFeatures(2, missing_values="ignore").fit(X)
+    with pytest.warns(UserWarning, match="nothing observed"):
+        display = UnexplainedDisplay.from_estimator(nmf, X, n_rows=100)
+    assert "rows without observed cells, left out: 1" in said(display)
+    assert len(display.cells) == 79
+    with (
+        pytest.warns(UserWarning, match="nothing observed"),
+        pytest.raises(ValueError, match="no row with an observed"),
+    ):
+        UnexplainedDisplay.from_estimator(nmf, X.iloc[[3]])

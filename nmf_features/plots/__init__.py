@@ -7,6 +7,8 @@ samples in columns the two change places.
     scores.py            what do they say about the rows?       ScoresDisplay (W)
     fit.py               how good is the fit?                   ReconstructionDisplay (by column), ConvergenceDisplay
                                                                 (by pass)
+    rows.py              why this row, and which do not      RowDisplay, UnexplainedDisplay
+                         fit?
     selection.py         how many, how sparse, how sure?        ComponentSelectionDisplay, PenaltyPathDisplay,
                                                                 StabilityDisplay
 
@@ -16,6 +18,7 @@ rows are left out, the line below the title says how many. matplotlib is importe
 
 from .fit import ConvergenceDisplay, ReconstructionDisplay, reconstruction_shares
 from .loadings import LoadingsDisplay
+from .rows import RowDisplay, UnexplainedDisplay
 from .scores import ScoresDisplay
 from .selection import ComponentSelectionDisplay, PenaltyPathDisplay, StabilityDisplay
 
@@ -25,7 +28,9 @@ __all__ = [
     "LoadingsDisplay",
     "PenaltyPathDisplay",
     "ReconstructionDisplay",
+    "RowDisplay",
     "ScoresDisplay",
     "StabilityDisplay",
+    "UnexplainedDisplay",
     "reconstruction_shares",
 ]

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
 from ..core.missing import leaves_out_unstored
 from ..core.products import RESIDUAL_CELLS, product
 from ..core.units import safe_scale
+from ..explaining import dense
 from ..fitting import scores_of
 from . import drawing
 from .arguments import check_fitted, check_whole
@@ -170,7 +170,7 @@ def reconstruction_shares(nmf, X):
     step = max(1, RESIDUAL_CELLS // len(means))
     for start in range(0, Z.shape[0], step):
         rows = slice(start, start + step)
-        x = _dense(Z[rows], unstored)
+        x = dense(Z[rows], unstored)
         for total, y in ((error, product(W[rows], nmf.components_)), (spread, np.broadcast_to(means, x.shape))):
             total += np.where(np.isnan(x), 0, loss.of_cells(x, y)).sum(axis=0)
     share = np.where(spread > 0, _share(error, spread), np.nan)
@@ -181,17 +181,6 @@ def _share(error, spread):
     """Return 1 - error / spread; 0 / 0 is NaN."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return 1 - np.divide(error, spread)
-
-
-def _dense(x, unstored):
-    """Return rows as a float64 array; what is not stored is zero, or NaN where that means missing."""
-    if not sparse.issparse(x):
-        return x.astype(np.float64)
-    if not unstored:
-        return x.toarray().astype(np.float64)
-    cells, out = x.tocoo(), np.full(x.shape, np.nan)
-    out[cells.row, cells.col] = cells.data
-    return out
 
 
 def _draw_shares(ax, at, shares, low):

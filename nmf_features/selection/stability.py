@@ -9,11 +9,10 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
 from sklearn.utils import check_random_state
 
 from .._warn import numpy_defaults, warn_user
-from ..core.products import product
+from ..aligning import match
 from ..fitting import canonical, problem_of
 from ..targets import Targets
 from . import runs
@@ -143,11 +142,5 @@ def stability(
 
 def matched_with(loadings, reference):
     """Return loadings in the order in which their cosines with the reference have the largest sum; and the cosines."""
-    cosines = product(_unit(reference), _unit(loadings).T)
-    _, order = linear_sum_assignment(-cosines)
-    return loadings[order], cosines[np.arange(len(order)), order]
-
-
-def _unit(H):
-    lengths = np.linalg.norm(H, axis=1, keepdims=True)
-    return H / np.where(lengths > 0, lengths, 1)
+    rows, _, cosines = match(loadings, reference)
+    return loadings[rows], cosines

@@ -1,9 +1,9 @@
-"""A plot: what one row is made of."""
+"""A plot: the fit of one row, taken apart."""
 
 import numpy as np
 
 
-class RowDisplay:
+class PartsDisplay:
     """How much of each column of a row comes from each component, w_t h_tj: the row's fit, taken apart.
 
     Parameters
