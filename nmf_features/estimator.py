@@ -93,6 +93,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Threads; None: as many as the process may use. The result does not depend on it.
     beta_loss : same as loss, optional
         Another name of ``loss``, as in scikit-learn's ``NMF``.
+    n_nonzero_loadings : int, optional
+        Most columns that a component is made of, for components that are easy to name; they are chosen in the fit, see
+        :func:`factorize`. With ``shift="split"`` the two halves of a column count as one. None: no limit.
 
     Attributes
     ----------
@@ -203,6 +206,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         random_state=None,
         n_jobs=None,
         beta_loss=None,
+        n_nonzero_loadings=None,
     ):
         self.n_components = n_components
         self.variables = variables
@@ -225,6 +229,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.beta_loss = beta_loss
+        self.n_nonzero_loadings = n_nonzero_loadings
 
     def fit(self, X, y=None, sample_weight=None):
         """Learn the components.
@@ -512,7 +517,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
-        super().__setstate__(state)
+        super().__setstate__({"n_nonzero_loadings": None, **state})
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
