@@ -553,7 +553,7 @@ PARAMETERS = {
     "penalty": (float, "NUMBER", "strength of the penalty, 0 or more; larger is sparser"),
     "l1_ratio": (float, "SHARE", "share of the penalty that is L1, 0 to 1"),
     "n_nonzero_loadings": (int, "N", "most columns that a component is made of"),
-    "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
+    "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, mode, split or none"),
     "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
     "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),
     "loss": (_number_or_name, "LOSS", "a name (frobenius, kullback-leibler, ...), or a number: beta"),

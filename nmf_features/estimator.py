@@ -53,7 +53,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Strength of the penalty on scores and loadings; larger is sparser.
     l1_ratio : float, default 1.0
         Share of the penalty that is L1 (makes zeros); the rest is L2 (shrinks).
-    shift : {"min", "split"} or None, default "min"
+    shift : {"min", "mode", "split"} or None, default "min"
         How columns become non-negative; see :class:`NonNegativeScaler`.
     scale : {"std", "max", "mean", "robust"} or None, default "std"
         What the shifted columns are divided by; see :class:`NonNegativeScaler`.

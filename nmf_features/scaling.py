@@ -1,6 +1,6 @@
 """Shift and scale, so that data is non-negative and columns are comparable.
 
-    z = max(x - offset, 0) / factor          shift = "min" or None
+    z = max(x - offset, 0) / factor          shift = "min", "mode" or None
     z+ = max(x - offset, 0) / factor+,  z- = max(offset - x, 0) / factor-         shift = "split"
 
 Constant columns carry no information: they become 0, and are restored to their constant.
@@ -17,6 +17,7 @@ from ._warn import warn_user
 from .core.products import product
 
 KEPT_BITS = 36  # of means and deviations: eleven digits
+COMMON = 0.9  # shift="mode": a value that a larger share of the rows has is subtracted
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
@@ -64,7 +65,9 @@ class Scaling:
         if split:
             offset = minimum + unit * _without_last_bits(means(X, lambda x: (x - minimum) / unit, weights))
         else:
-            offset = minimum if shift == "min" else np.zeros_like(minimum)
+            offset = minimum if shift in ("min", "mode") else np.zeros_like(minimum)
+            if shift == "mode":
+                offset = _common_values(X, minimum, maximum, weights)
         offset = np.where(constant, minimum, offset)
         top = np.stack([maximum - offset, offset - minimum], axis=1).ravel() if split else maximum - offset
         doubled = np.repeat(constant, 2) if split else constant
@@ -94,7 +97,7 @@ class Scaling:
 
     def apply(self, X, out_of_range, names, overwrite=False):
         """Return the scaled matrix, in the memory of X if ``overwrite`` allows it and the width is the same."""
-        bound = np.where(self.constant, self.minimum, self.offset)
+        bound = np.minimum(self.offset, self.minimum)
         if self.bounded and out_of_range != "clip":
             below = np.zeros(X.shape[1], dtype=int)
             if sparse.issparse(X):
@@ -245,19 +248,33 @@ def _std(X, state, weights, unstored):
     return state.factor * _without_last_bits(np.sqrt(variance))
 
 
-def _quantile(values, weights):
-    """Return the smallest value that has the share QUANTILE of the weight at or below it ("inverted_cdf")."""
+def _common_values(X, minimum, maximum, weights):
+    """Return the value that more than the share COMMON of each column has; where there is none, the minimum.
+
+    What most rows have is the median. If it is the maximum, nothing would be left above it: the minimum stays.
+    """
+    offset = minimum.copy()
+    for j in np.flatnonzero(minimum < maximum):
+        values = X[:, j].astype(np.float64)
+        value, v = _quantile(values, weights, 0.5), np.ones(len(values)) if weights is None else weights
+        if value < maximum[j] and v[values == value].sum() > COMMON * v[~np.isnan(values)].sum():
+            offset[j] = value
+    return offset
+
+
+def _quantile(values, weights, share=QUANTILE):
+    """Return the smallest value that has a share of the weight at or below it ("inverted_cdf")."""
     observed = ~np.isnan(values)
     if not observed.all():
         values, weights = values[observed], None if weights is None else weights[observed]
     if not len(values):
         return 0.0
     if weights is None:
-        at = int(np.ceil(QUANTILE * len(values))) - 1
+        at = int(np.ceil(share * len(values))) - 1
         return np.partition(values, at)[at]
     order = np.argsort(values)
     reached = np.cumsum(weights[order])
-    return values[order[np.searchsorted(reached, QUANTILE * reached[-1])]]
+    return values[order[np.searchsorted(reached, share * reached[-1])]]
 
 
 def _robust(X, state, weights, unstored):
@@ -287,7 +304,7 @@ SCALES = {
 
 # What NonNegativeScaler and NMFFeatures accept.
 PARAMETERS = {
-    "shift": [StrOptions({"min", "split"}), None],
+    "shift": [StrOptions({"min", "mode", "split"}), None],
     "scale": [StrOptions(SCALES.keys()), None],
     "out_of_range": [StrOptions({"clip", "warn", "raise"})],
 }
