@@ -51,8 +51,8 @@ def descent(X, k=3, loss="frobenius", solver=HALS, penalty=1e-3, l1_ratio=1.0):
 
 
 @pytest.mark.parametrize("solver", sorted(set(SOLVERS) - {"auto"}))
-def test_every_solver_keeps_the_limit(solver, l1_ratio=0.5):
-    X = wine()
+def test_every_solver_keeps_the_limit(solver):
+    X, l1_ratio = wine(), 0.5
     f = rough(X, 3, n_nonzero_loadings=4, solver=solver, max_iter=300, l1_ratio=l1_ratio)
     assert_array_equal((f.H > 0).sum(axis=1), [4, 4, 4])
     assert_allclose(f.objective, objective(X, f.W, f.H, l1_ratio=l1_ratio), rtol=1e-10)
