@@ -556,7 +556,8 @@ def _number_or_name(text):
 PARAMETERS = {
     "penalty": (float, "NUMBER", "strength of the penalty, 0 or more; larger is sparser"),
     "l1_ratio": (float, "SHARE", "share of the penalty that is L1, 0 to 1"),
-    "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, split or none"),
+    "n_nonzero_loadings": (int, "N", "most columns that a component is made of"),
+    "shift": (_choice_or_none, "HOW", "how columns become non-negative: min, mode, split or none"),
     "scale": (_choice_or_none, "HOW", "what columns are divided by: std, max, mean, robust or none"),
     "clip": (float, "SHARE", "share of the rows, below 0.5, at either end of each column, that is cut off"),
     "out_of_range": (str, "WHAT", "what happens to new values below the training minimum: clip, warn or raise"),

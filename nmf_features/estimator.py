@@ -59,7 +59,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Strength of the penalty on scores and loadings; larger is sparser.
     l1_ratio : float, default 1.0
         Share of the penalty that is L1 (makes zeros); the rest is L2 (shrinks).
-    shift : {"min", "split"} or None, default "min"
+    shift : {"min", "mode", "split"} or None, default "min"
         How columns become non-negative; see :class:`NonNegativeScaler`.
     scale : {"std", "max", "mean", "robust"} or None, default "std"
         What the shifted columns are divided by; see :class:`NonNegativeScaler`.
@@ -122,6 +122,9 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         Threads; None: as many as the process may use. The result does not depend on it.
     beta_loss : same as loss, optional
         Another name of ``loss``, as in scikit-learn's ``NMF``.
+    n_nonzero_loadings : int, optional
+        Most columns that a component is made of, for components that are easy to name; they are chosen in the fit, see
+        :func:`factorize`. With ``shift="split"`` the two halves of a column count as one. None: no limit.
 
     Attributes
     ----------
@@ -253,6 +256,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         random_state=None,
         n_jobs=None,
         beta_loss=None,
+        n_nonzero_loadings=None,
     ):
         self.n_components = n_components
         self.variables = variables
@@ -280,6 +284,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         self.random_state = random_state
         self.n_jobs = n_jobs
         self.beta_loss = beta_loss
+        self.n_nonzero_loadings = n_nonzero_loadings
 
     def fit(self, X, y=None, sample_weight=None):
         """Learn the components.
@@ -915,7 +920,7 @@ class NMFFeatures(TransformerMixin, BaseEstimator):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
-        newer |= {"clip": None, "target_weight": 0.0, "target_type": "auto"}
+        newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto"}
         super().__setstate__({**newer, **state})
 
     def __sklearn_tags__(self):

@@ -37,6 +37,7 @@ PARAMETERS = {
     "loss": [StrOptions(LOSSES.keys()), Interval(Real, None, None, closed="neither"), Loss],
     "beta_loss": [StrOptions(LOSSES.keys()), Interval(Real, None, None, closed="neither"), Loss, None],
     "solver": [StrOptions(SOLVERS.keys()), StrOptions(DIVERGENCE_SOLVERS.keys())],
+    "n_nonzero_loadings": [Interval(Integral, 1, None, closed="left"), None],
     "learning_rate": [Interval(Real, 0, None, closed="neither"), None],
     "init": [StrOptions({"auto"}), StrOptions(STARTS.keys()), "array-like"],
     "n_init": [Interval(Integral, 1, None, closed="left")],
@@ -71,7 +72,8 @@ class Factorization:
     kkt_residual : float
         How far the fit is from stationary: the largest violation of the Karush-Kuhn-Tucker conditions by the loadings,
         max |min(H, gradient / curvature)|, relative to the largest loading. For a wide table, which is transposed, it
-        is that of the scores, before the last step.
+        is that of the scores, before the last step. With ``n_nonzero_loadings`` only loadings that may be positive
+        count.
     """
 
     W: np.ndarray
@@ -103,6 +105,7 @@ def factorize(
     missing_values="raise",
     sample_weight=None,
     beta_loss=None,
+    n_nonzero_loadings=None,
 ):
     """Factorise a non-negative matrix, X ~ W H with W, H >= 0.
 
@@ -160,6 +163,10 @@ def factorize(
         but still gets scores.
     beta_loss : same as loss, optional
         Another name of ``loss``, as in scikit-learn's ``NMF``.
+    n_nonzero_loadings : int, optional
+        Most columns that a component is made of: each row of H has at most so many positive loadings. They are chosen
+        in the fit, starting from the one without limit, and fitted again. Nothing is random, but the choice among so
+        many sets of columns is not certain to be the best. None, or as many as there are columns: no limit.
 
     Returns
     -------
@@ -172,7 +179,8 @@ def factorize(
         If X has NaN (and ``missing_values="raise"``), infinite or negative entries, no rows or no columns, or no
         observed cell in any row that counts; if X has zeros and the loss is infinite there; if cells are missing and
         columns are more than 100 decades apart (12 in single precision); if ``init`` does not fit, or the solver does
-        not support the loss; or for weights that are negative, not finite, all zero or not one for each row.
+        not support the loss; if ``n_nonzero_loadings`` leaves columns without a component and the loss is infinite
+        there; or for weights that are negative, not finite, all zero or not one for each row.
         ``InvalidParameterError``, a ValueError, for parameters of a wrong type or out of range.
 
     Warns
@@ -188,7 +196,10 @@ def factorize(
     A. Cichocki and A.-H. Phan (2009), Fast local algorithms for large scale nonnegative matrix and tensor
     factorizations, IEICE Transactions E92-A; A. M. S. Ang and N. Gillis (2019), Accelerating nonnegative
     matrix factorization algorithms using extrapolation, Neural Computation 31; C. Fevotte and J. Idier (2011),
-    Algorithms for nonnegative matrix factorization with the beta-divergence, Neural Computation 23.
+    Algorithms for nonnegative matrix factorization with the beta-divergence, Neural Computation 23. For
+    ``n_nonzero_loadings``: R. Peharz and F. Pernkopf (2012), Sparse nonnegative matrix factorization with
+    l0-constraints, Neurocomputing 80; J. Bolte, S. Sabach and M. Teboulle (2014), Proximal alternating linearized
+    minimization for nonconvex and nonsmooth problems, Mathematical Programming 146.
 
     Examples
     --------
@@ -241,6 +252,7 @@ def factorize(
         tol=tol,
         random_state=random_state,
         n_jobs=n_jobs,
+        n_nonzero_loadings=n_nonzero_loadings,
     )
     c = free_scale(fit, problem)
     U, q, whole = fit.U, problem.strengths, problem.used.all()

@@ -24,7 +24,17 @@ from .core.schedule import Problem, fit_loadings
 from .core.units import in_units, largest, safe_scale
 from .factorize import check_solver, free_scale
 
-OPTIONS = ("solver", "learning_rate", "init", "n_init", "max_iter", "tol", "random_state", "n_jobs")
+OPTIONS = (
+    "solver",
+    "learning_rate",
+    "init",
+    "n_init",
+    "max_iter",
+    "tol",
+    "random_state",
+    "n_jobs",
+    "n_nonzero_loadings",
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ def problem_of(columns, X, weights=None):
         loss=columns.loss,
         penalty=model.penalty,
         l1_ratio=model.l1_ratio,
+        width=2 if columns.scaling.split else 1,
     )
 
 

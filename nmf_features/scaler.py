@@ -20,10 +20,11 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    shift : {"min", "split"} or None, default "min"
-        "min" subtracts each column's training minimum. "split" makes two columns of each, ``name+`` with what
-        is above the training mean and ``name-`` with what is below. None leaves columns as they are; negative
-        values are then an error.
+    shift : {"min", "mode", "split"} or None, default "min"
+        "min" subtracts each column's training minimum. "mode" does so too, but from a column with one value in more
+        than 90 % of the rows, and others above it, it subtracts this value; what is below becomes 0 like it. "split"
+        makes two columns of each, ``name+`` with what is above the training mean and ``name-`` with what is below.
+        None leaves columns as they are; negative values are then an error.
     scale : {"std", "max", "mean", "robust"} or None, default "std"
         What the shifted columns are divided by: their standard deviation (ddof=0), largest value (with
         ``shift="min"`` this is min-max scaling), mean, or 99 % quantile, above which values are cut off

@@ -1,7 +1,7 @@
 """Shift and scale, so that data is non-negative and columns are comparable.
 
     x is cut off at lower and upper          clip = q: the training quantiles q and 1 - q; None: not at all
-    z = max(x - offset, 0) / factor          shift = "min" or None
+    z = max(x - offset, 0) / factor          shift = "min", "mode" or None
     z+ = max(x - offset, 0) / factor+,  z- = max(offset - x, 0) / factor-         shift = "split"
 
 Constant columns carry no information: they become 0, and are restored to their constant.
@@ -20,6 +20,7 @@ from .core.blocks import with_data
 from .core.products import product
 from .core.units import without_last_bits
 
+COMMON = 0.9  # shift="mode": a value that a larger share of the rows has is subtracted
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
@@ -76,7 +77,9 @@ class Scaling:
             share = means(X, lambda x: (np.clip(x, lower, upper) - least) / unit, weights)
             offset = least + unit * without_last_bits(share)
         else:
-            offset = least if shift == "min" else np.zeros_like(least)
+            offset = least if shift in ("min", "mode") else np.zeros_like(least)
+            if shift == "mode":
+                offset = _common_values(X, least, most, weights)
         offset = np.where(constant, minimum, offset)
         top = np.stack([most - offset, offset - least], axis=1).ravel() if split else most - offset
         doubled = np.repeat(constant, 2) if split else constant
@@ -305,6 +308,20 @@ def _bounds(X, clip, shift, weights, unstored):
     return lower, upper
 
 
+def _common_values(X, minimum, maximum, weights):
+    """Return the value that more than the share COMMON of each column has; where there is none, the minimum.
+
+    What most rows have is the median. If it is the maximum, nothing would be left above it: the minimum stays.
+    """
+    offset = minimum.copy()
+    for j in np.flatnonzero(minimum < maximum):
+        values = X[:, j].astype(np.float64)
+        [value], v = _quantiles(values, [0.5], weights), np.ones(len(values)) if weights is None else weights
+        if value < maximum[j] and v[values == value].sum() > COMMON * v[~np.isnan(values)].sum():
+            offset[j] = value
+    return offset
+
+
 def _robust(X, state, weights, unstored):
     quantiles = []
     for j, (values, v) in enumerate(_columns(X, weights, unstored)):
@@ -323,7 +340,7 @@ SCALES = {
 
 # What NonNegativeScaler and NMFFeatures accept.
 PARAMETERS = {
-    "shift": [StrOptions({"min", "split"}), None],
+    "shift": [StrOptions({"min", "mode", "split"}), None],
     "scale": [StrOptions(SCALES.keys()), None],
     "clip": [Interval(Real, 0, 0.5, closed="neither"), None],
     "out_of_range": [StrOptions({"clip", "warn", "raise"})],

@@ -143,6 +143,7 @@ def test_parameters_reach_the_estimator(here):
         "variables": ["b, c", "d", "e"],
         "penalty": 0.002,
         "l1_ratio": 0.25,
+        "n_nonzero_loadings": 2,
         "shift": None,
         "scale": None,
         "clip": 0.01,

@@ -103,7 +103,7 @@ def parameters(draw):
         n_components=draw(st.integers(0, 5)),
         penalty=draw(st.sampled_from([0, 0.001, 0.1, 10])),
         l1_ratio=draw(st.sampled_from([1.0, 0.5, 0.0])),
-        shift=draw(st.sampled_from(["min", "min", "split", None])),
+        shift=draw(st.sampled_from(["min", "mode", "split", None])),
         scale=draw(st.sampled_from(["std", "std", "max", "mean", "robust", None])),
         clip=draw(st.sampled_from([None, None, 0.01, 0.3])),
         loss=draw(st.sampled_from(["frobenius"] * 3 + [*LOSSES, 1.5, 0.5])),

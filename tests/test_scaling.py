@@ -23,7 +23,7 @@ def test_scikit_learn_contract(estimator, check):
     check(estimator)
 
 
-SHIFTS = ["min", "split", None]
+SHIFTS = ["min", "mode", "split", None]
 
 
 def data(n=200, seed=0):
@@ -376,3 +376,52 @@ def test_models_from_before_there_was_clip():
             assert copy.clip is None
             assert_array_equal(copy.transform(new), expected)
             assert_array_equal(copy.inverse_transform(expected), estimator.inverse_transform(expected))
+
+
+# What nearly all rows have
+
+
+def common(n=100):
+    """Columns with one value in 95 rows, the middle one or the largest, in 89 rows, and in hardly any."""
+    rows, rng = np.arange(n), np.random.default_rng(0)
+    kitchens = np.where(rows < 3, 0.0, np.where(rows < 98, 1.0, 2.0))
+    return np.column_stack(
+        [kitchens, rows >= 5, np.where(rows < 6, 0, np.where(rows < 95, 3, 4)), rng.gamma(1, size=n)]
+    )
+
+
+def test_mode_subtracts_what_nearly_all_rows_have():
+    X = common()
+    scaler = NonNegativeScaler(shift="mode", scale=None, out_of_range="raise")
+    Z = scaler.fit_transform(X)  # what is below the common value is no new value out of range
+    assert_array_equal(Z[:, 0], X[:, 0] == 2)
+    assert_array_equal(Z[:, 1:], X[:, 1:] - X[:, 1:].min(axis=0))
+    back = scaler.inverse_transform(Z)
+    assert_allclose(back, np.maximum(X, [1, *X[:, 1:].min(axis=0)]))
+    with pytest.raises(ValueError, match="below what was seen in training"):
+        scaler.transform(X - [1, 0, 0, 0])
+
+
+def test_mode_is_min_where_no_value_is_common():
+    X = data()
+    assert_array_equal(*(NonNegativeScaler(shift=shift).fit_transform(X) for shift in ("min", "mode")))
+
+
+def test_mode_counts_weights_and_leaves_out_missing_cells():
+    X = common()
+    weights = np.where(X[:, 0] == 1, 1, 2)  # 95 of 105 is still more than nine tenths
+    learned = [scaling.Scaling.learn(*rows) for rows in (
+        (X, "mode", None, "abcd", weights * 1.0), (X.repeat(weights, axis=0), "mode", None, "abcd")
+    )]  # fmt: skip
+    assert_array_equal(learned[0].offset, learned[1].offset)
+    assert learned[0].offset[0] == 1
+    assert scaling.Scaling.learn(X, "mode", None, "abcd", np.where(X[:, 0] == 1, 1.0, 3.0)).offset[0] == 0
+    holes = np.where((np.arange(100) > 60)[:, None] & (X == 1), np.nan, X)[:, :1]  # 58 of 63 are more than nine tenths
+    assert scaling.Scaling.learn(holes, "mode", None, "a").offset[0] == 1
+
+
+def test_with_mode_a_nearly_constant_column_leads_no_component(ames):
+    X = ames.select_dtypes("number").drop(columns="Sale_Price")
+    for shift, leads in (("min", True), ("mode", False)):
+        top = NMFFeatures(5, shift=shift).fit(X).top_features(2)
+        assert ("Kitchen_AbvGr" in set(top["terms"])) == leads

@@ -55,10 +55,12 @@ class Solver:
     - ``rough``: single precision is good enough on the way.
     - ``takes_back``: a pass that raised the objective is undone.
     - ``per_stored``: only stored cells of a sparse table are read, and loadings are improved by blocks of columns.
+    - ``support``: where loadings may be positive (k x p, boolean); None: everywhere. The loop sets it, and hands over
+      loadings that are zero elsewhere, as they must stay.
     """
 
     descends, extrapolates, positive, lifts, convex, sums_squares, rough = True, True, False, False, True, True, False
-    takes_back, per_stored, floor, blank = False, False, 0.0, 1.0
+    takes_back, per_stored, floor, blank, support = False, False, 0.0, 1.0, None
 
     def accepted(self):
         """Note that the last pass lowered the objective."""
@@ -111,8 +113,21 @@ class Alternating(Solver):
         """Return improved loadings; reads no data. ``observed`` is the observed share of each column (None: 1)."""
         A, B, l1 = self._problem(H, stats, strengths, observed)
         H = H.copy()
-        self.improve(H, A, B, l1, np.ones(H.shape[1]), sweeps, enough)
+        if self.support is None:
+            self.improve(H, A, B, l1, np.ones(H.shape[1]), sweeps, enough)
+            return H
+        for components, columns in alike(self.support):
+            part, own = np.ix_(components, columns), H[np.ix_(components, columns)]
+            shares = l1 if np.isscalar(l1) else l1[columns]
+            among = A[np.ix_(components, components)]
+            self.improve(own, among, B[part], shares, np.ones(len(columns)), sweeps, enough)
+            H[part] = own
         return H
+
+    def derivatives(self, H, stats, strengths, observed):
+        """Return the slope and the curvature of the objective in every loading, given statistics of their scores."""
+        A, B, l1 = self._problem(H, stats, strengths, observed)
+        return product(A, H) - B + l1, np.broadcast_to(A.diagonal()[:, None], H.shape)
 
     def error(self, H, stats):
         """Return the loss for loadings H and the scores behind the statistics."""
@@ -121,13 +136,20 @@ class Alternating(Solver):
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
         A, B, l1 = self._problem(H, stats, strengths, observed)
-        return stationarity(H, A, B - l1)
+        return stationarity(H, A, B - l1 if self.support is None else np.where(self.support, B - l1, 0.0))
 
     def _problem(self, H, stats, strengths, observed):
         B, observed = stats.WtX, 1.0 if observed is None else observed
         if strengths.l2_H:
             B = B + strengths.l2_H * (1 - observed) * H
         return plus_diagonal(stats.WtW, strengths.l2_H), B, strengths.l1_H * observed
+
+
+def alike(support):
+    """Return the groups of columns with the same components in their support, each as (components, columns)."""
+    patterns, group = np.unique(support, axis=1, return_inverse=True)
+    group = group.ravel()
+    return [(np.flatnonzero(on), np.flatnonzero(group == i)) for i, on in enumerate(patterns.T) if on.any()]
 
 
 def plus_diagonal(A, value):

@@ -45,7 +45,7 @@ class Descent:
         self.size = sum(table.map(_size, solver))
         self.constant = 0.0 if solver.sums_squares else sum(table.map(solver.constant))
         self.by_columns = solver.per_stored
-        self.rough = dtype
+        self.rough, self.support = dtype, None
         self.restart()
 
     def restart(self):
@@ -71,6 +71,8 @@ class Descent:
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
         if self.solver.sums_squares:  # else components without scores would keep their start on columns of zeros
             H = np.where(self.used, H, 0.0)
+        if self.support is not None:
+            H = H * self.support
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self._accept()
@@ -127,6 +129,24 @@ class Descent:
             self.H, self.objective, momentum = H_new, value, next_momentum
         self.stuck = rejected > 0
         return self
+
+    def restrict(self, support):
+        """From now on keep loadings at zero off a support (k x p, boolean); the history begins anew."""
+        self.support = self.solver.support = support
+        self.objective, self.history, self.first = np.inf, [], 0
+
+    def derivatives(self):
+        """Return the slope and the curvature of the objective in every loading, for the scores as they are."""
+        observed = self.table.observed
+        if not self.by_columns:
+            stats = self.table.sum_over(_statistics, self.solver, self.H)
+            return self.solver.derivatives(self.H, stats, self.strengths, observed)
+        parts = self.table.map_columns(self.solver.derivatives_of_columns, self.H, self.strengths, observed)
+        return tuple(np.concatenate(part, axis=1, dtype=np.float64) for part in zip(*parts, strict=True))
+
+    def worst_row(self):
+        """Return the positive residual of the row where its sum is largest."""
+        return max(self.table.map(_worst_row, self.H), key=lambda pair: pair[0])[1]
 
     def settle(self, max_iter):
         """Check convergence with exact scores, revive dead components, and continue if there is more to gain.
@@ -260,7 +280,8 @@ class Descent:
                 if self._try(t):
                     return True
                 continue
-            pair = _rank_one(self.table, self.H, self.strengths, self.unit, self.objective)
+            allowed = 1.0 if self.support is None else self.support[t]
+            pair = _rank_one(self.table, self.H, self.strengths, self.unit, self.objective, allowed)
             if pair is not None:
                 self.table.visit(_set_component, t, pair[0])
                 self.H[t] = pair[1]
@@ -269,7 +290,9 @@ class Descent:
 
     def _try(self, t):
         """Make passes with the residual of the worst row as loadings of component t; keep it if the objective falls."""
-        _, best = max(self.table.map(_worst_row, self.H), key=lambda pair: pair[0])
+        best = self.worst_row()
+        if self.support is not None:
+            best = best * self.support[t]
         if not best.any():
             return False
         H = self.H.copy()
@@ -339,9 +362,10 @@ def _worst_row(block, Wt, H):
 # A rank-one piece of the residual
 
 
-def _rank_one(table, H, strengths, unit, value):
+def _rank_one(table, H, strengths, unit, value, allowed=1.0):
     """Return the best non-negative rank-one piece of the residual, or None if it would not lower the objective.
 
+    Its loadings are zero where ``allowed`` is.
     With a penalty, w = h = 0 is a strict local minimum, so only such a finite step can revive a component.
     """
     v = np.ones(table.shape[0]) if table.weights is None else table.weights
@@ -355,7 +379,8 @@ def _rank_one(table, H, strengths, unit, value):
     norms, rows, missing = zip(*table.map(_worst_square, H), strict=True)
     worst, missing = rows[int(np.argmax(norms))].astype(np.float64), sum(missing)
     best, best_change = None, -1e-12 * value
-    for h in (worst, missing):  # two starts: the worst row, and the sum of the positive residual over all rows
+    # Two starts: the worst row, and the sum of the positive residual over all rows.
+    for h in (worst * allowed, missing * allowed):
         for iteration in range(60):
             penalised = iteration >= 30  # first find the direction, then the size
             if not h.any():
@@ -365,6 +390,7 @@ def _rank_one(table, H, strengths, unit, value):
                 break
             ww = product(v, w * w)
             h = np.maximum(back_times(v * w) - penalised * strengths.l1_H, 0) / (ww + penalised * strengths.l2_H)
+            h = h * allowed
             c = balance(product(v, w)[None], ww[None], h[None], unit)[0]
             w, h = w * c, h / c
         else:

@@ -78,7 +78,8 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
             table = MemoryTable(X, ordered.weights, missing, n_components, 0, each, options["n_jobs"])
             models = [kind(Y[rows], ordered.weights) for kind, Y in targets]
             descent = GuidedDescent(table, loss, strengths, models, weight, options.get("watch"))
-            descent.run(np.ldexp(fit.H, -e), options["max_iter"], options["tol"])
+            support = None if options["n_nonzero_loadings"] is None else fit.H > 0
+            descent.run(np.ldexp(fit.H, -e), support, options["max_iter"], options["tol"])
         with np.errstate(over="ignore"):
             history = in_units(np.array(descent.history) * descent.spread * (1 + weight), 2 * e * loss.degree)
         H = np.ldexp(descent.H, e)
@@ -92,8 +93,10 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
 
 
 def _order_of_columns(problem):
-    means = column_means(problem.X, problem.weights, problem.missing)
-    return np.lexsort((column_tops(problem.X), without_last_bits(means)))
+    """Return an order by means, then by largest cells; columns that count as one stay side by side."""
+    means, width = column_means(problem.X, problem.weights, problem.missing), problem.width
+    first = np.lexsort((column_tops(problem.X)[::width], without_last_bits(means)[::width]))
+    return (first[:, None] * width + np.arange(width)).ravel()
 
 
 class GuidedDescent:
@@ -108,8 +111,11 @@ class GuidedDescent:
         self.weight = weight
         self.n_iter, self.converged = 0, False
 
-    def run(self, H, max_iter, tol):
-        """Descend from loadings H until little is gained, or ``max_iter`` passes are made."""
+    def run(self, H, support, max_iter, tol):
+        """Descend from loadings H until little is gained, or ``max_iter`` passes are made.
+
+        ``support`` says where loadings may be positive (None: everywhere).
+        """
         shape, scale = H.shape, H.mean()
         self.history = []
 
@@ -125,14 +131,16 @@ class GuidedDescent:
             if fell <= WINDOW * tol * self.history[-1]:
                 raise StopIteration
 
+        most = [None] * H.size if support is None else np.where(support, None, 0.0).ravel()
         found = minimize(
-            evaluate, (H / scale).ravel(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * H.size, callback=accepted,
+            evaluate, (H / scale).ravel(), jac=True, method="L-BFGS-B", bounds=[(0, top) for top in most],
+            callback=accepted,
             options={"maxiter": max_iter, "maxfun": max_iter, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0},
         )  # fmt: skip
         self.H = found.x.reshape(shape) * scale
         self.converged = found.status != 1  # else the passes were used up; without them rounding ends it
         self.history[-1], slopes = self.evaluate(self.H)
-        top = self.H.max()
+        slopes, top = slopes if support is None else np.where(support, slopes, 0.0), self.H.max()
         step = slopes * (top / self.history[-1] * top) if self.history[-1] > 0 else slopes
         self.kkt_residual = float(np.abs(np.minimum(self.H, step)).max() / top) if top > 0 else 0.0
 

@@ -161,13 +161,13 @@ class DivergenceSolver(Solver):
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
         """Return improved loadings. ``observed`` is the observed share of each column (None: 1)."""
         H = H.copy()
-        l1, l2 = _of_columns(H, strengths, observed)
+        l1, l2 = self._of_columns(H, strengths, observed)
         self.improve(H, *stats[:3], l1, l2, np.ones(H.shape[1]), sweeps, enough)
         return H
 
     def improve_columns(self, block, H, W, weights, columns, strengths, observed, sweeps=40, enough=0.01):
         """Return improved loadings of a block of columns of stored cells, given all scores W (k x n)."""
-        l1, l2 = _of_columns(H, strengths, observed, columns)
+        l1, l2 = self._of_columns(H, strengths, observed, columns)
         slopes = self.slopes(block, H, W, self.whole_hessians, weights)
         self.improve(H, *slopes, l1, l2, np.ones(H.shape[1]), sweeps, enough)
         return H
@@ -200,17 +200,33 @@ class DivergenceSolver(Solver):
     def residual(self, H, stats, strengths, observed):
         """Return how far the loadings are from stationary, given statistics of their scores."""
         top = H.max(initial=0.0)
-        return self._violation(H, *stats[:3], strengths, observed, self.whole_hessians) / top if top else 0.0
+        return self._violation(H, *self.derivatives(H, stats, strengths, observed)) / top if top else 0.0
 
     def residual_of_columns(self, block, H, W, weights, columns, strengths, observed):
         """Return how far the loadings of a block of columns of stored cells are from stationary."""
-        return self._violation(H, *self.slopes(block, H, W, False, weights), strengths, observed, False, columns)
+        slope, curvature = self.derivatives_of_columns(block, H, W, weights, columns, strengths, observed)
+        return self._violation(H, slope, curvature, columns)
 
-    @staticmethod
-    def _violation(H, gradient, positive, grams, strengths, observed, whole, columns=slice(None)):
+    def derivatives(self, H, stats, strengths, observed):
+        """Return the slope and the curvature of the objective in every loading, given statistics of their scores."""
+        grams = stats.grams[diagonal_of_packed(len(H))] if self.whole_hessians else stats.grams
+        return _with_penalty(H, stats.gradient, grams, strengths, observed)
+
+    def derivatives_of_columns(self, block, H, W, weights, columns, strengths, observed):
+        """Return the same for a block of columns of stored cells, given all scores W (k x n)."""
+        gradient, _, grams = self.slopes(block, H, W, False, weights)
+        return _with_penalty(H, gradient, grams, strengths, observed, columns)
+
+    def _of_columns(self, H, strengths, observed, columns=slice(None)):
+        """Return the L1 and L2 strengths; off the support L1 is beyond any slope, so that no step raises a loading."""
         l1, l2 = _of_columns(H, strengths, observed, columns)
-        curvature = (grams[diagonal_of_packed(len(H))] if whole else grams) + l2
-        slope = gradient + l1 + l2 * H
+        if self.support is not None:
+            l1 = np.where(self.support[:, columns], l1, np.finfo(H.dtype).max / 1e3)
+        return l1, l2
+
+    def _violation(self, H, slope, curvature, columns=slice(None)):
+        if self.support is not None:
+            slope = np.where(self.support[:, columns], slope, 0.0)
         with np.errstate(over="ignore"):
             step = np.divide(slope, curvature, out=np.zeros(slope.shape), where=curvature > 0)
         return float(np.abs(np.minimum(H, step)).max(initial=0.0))
@@ -220,6 +236,11 @@ def _of_columns(H, strengths, observed, columns=slice(None)):
     """Return the L1 and L2 strengths of columns of the loadings; ``observed`` is the observed share of each."""
     shares = 1.0 if observed is None else observed[columns]
     return tuple(np.broadcast_to(q * shares, H.shape[1:]) for q in (strengths.l1_H, strengths.l2_H))
+
+
+def _with_penalty(H, gradient, curvature, strengths, observed, columns=slice(None)):
+    l1, l2 = _of_columns(H, strengths, observed, columns)
+    return gradient + l1 + l2 * H, curvature + l2
 
 
 def multiply(F, gradient, positive, l1, l2, loss):

@@ -21,7 +21,7 @@ from .descent import Descent
 from .kernels import compiled, leads_to
 from .loss import Loss
 from .losses import check_range
-from .missing import Missing, leaves_out_unstored, observed_shares
+from .missing import Missing, column_means, leaves_out_unstored, observed_shares
 from .objective import divergence
 from .penalties import Strengths
 from .projection import exact_scores, scores_of_used
@@ -30,6 +30,7 @@ from .race import TOL as RACE_TOL
 from .samples import Rows
 from .solvers import is_default, solver_maker
 from .starts import STARTS, nndsvda, starts
+from .support import Limit, SupportSearch
 from .tables import MemoryTable
 from .threads import workers
 from .units import in_units, largest, safe_scale
@@ -41,6 +42,7 @@ SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 LONG_CELLS = 1 << 21  # larger tables are fitted on samples first; for smaller ones that saves nothing
 SAMPLE_MARGIN = 0.005  # minima on a sample this close to the best go on to the next
 JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # passes over all rows that judge loadings found on few rows, and on many
+SUPPORT_CELLS = 1 << 16  # of the sample on which the columns of components are chosen, where their number is limited
 SINGLE = np.dtype(np.float32)
 
 
@@ -50,7 +52,8 @@ class Problem:
 
     ``used`` marks these rows among those that were given: they have positive weight and an observed cell. ``weights``
     are positive, or None. ``missing`` says which cells are missing, or is None. ``unit`` holds the strengths at penalty
-    1, which decide how scale is shared between W and H.
+    1, which decide how scale is shared between W and H. ``width`` columns side by side count as one where their number
+    is limited.
     """
 
     X: np.ndarray
@@ -61,9 +64,10 @@ class Problem:
     strengths: Strengths
     unit: Strengths
     used: np.ndarray
+    width: int = 1
 
     @classmethod
-    def of(cls, X, top, weights, missing, n_counted, *, loss, penalty, l1_ratio):
+    def of(cls, X, top, weights, missing, n_counted, *, loss, penalty, l1_ratio, width=1):
         """Return the problem for checked data, of whose columns ``n_counted`` count in the penalty."""
         used = _rows_to_fit(X, missing, weights)
         if not used.all():
@@ -74,7 +78,7 @@ class Problem:
         if missing is not None:
             check_columns(X)
         strengths, unit = (Strengths.of(q, l1_ratio, n, n_counted) for q in (penalty, 1.0))
-        return cls(X, top, weights, missing, loss, strengths, unit, used)
+        return cls(X, top, weights, missing, loss, strengths, unit, used, width)
 
 
 def _rows_to_fit(X, missing, weights):
@@ -117,6 +121,7 @@ def fit_loadings(
     tol,
     random_state,
     n_jobs,
+    n_nonzero_loadings=None,
     watch=None,
 ):
     """Fit loadings from one or more starts; return the best by objective, as a Fit.
@@ -140,9 +145,14 @@ def fit_loadings(
         value = float(in_units(value, 2 * e * loss.degree))
         W, H, history = np.zeros((n, 0), X.dtype), np.zeros((0, p)), np.array([value])
         return Fit(W, np.zeros(0), H, value, True, 0, True, history, 0.0)
+    limit = None
+    if n_nonzero_loadings is not None and n_nonzero_loadings * problem.width < p:
+        limit = Limit(int(n_nonzero_loadings), problem.width)
+        limit.check(k, column_means(X, weights, missing) > 0, loss)
     # Row weights, and exact scores with missing cells, belong to rows: such tables are not transposed. Small tables
-    # gain nothing by it, and for other losses rows and columns are treated alike.
-    wide, as_given = p > max(n, 200) and weights is None and missing is None and loss.squares, X
+    # gain nothing by it, and for other losses rows and columns are treated alike. A limit belongs to columns.
+    plain = weights is None and missing is None and limit is None
+    wide, as_given = p > max(n, 200) and plain and loss.squares, X
     if wide:
         order = slice(None)  # of these rows as columns; it matters only if many starts are tried
         if isinstance(init, str) and init == "auto":
@@ -162,6 +172,7 @@ def fit_loadings(
             races=isinstance(init, str) and init == "auto" and is_default(solver, loss, missing),
             samples=learning_rate is None,  # a learning rate suits one number of rows
             single=_fits_single(X, np.ldexp(problem.top, -2 * e), strengths),
+            limit=limit,
             watch=watch,
         )  # fmt: skip
         best = search.run(MemoryTable(X, weights, missing, k, search.solver().per_row(k), each, n_jobs))
@@ -191,7 +202,7 @@ class Search:
     """The search for a table's best loadings: races, then descents on samples of its rows, then on all rows.
 
     ``races`` says whether races choose the starts, ``samples`` whether samples may be fitted before all rows,
-    ``single`` whether single precision is good enough then.
+    ``single`` whether single precision is good enough then. ``limit`` is that of the columns of a component.
     """
 
     loss: Loss
@@ -206,6 +217,7 @@ class Search:
     races: bool
     samples: bool = True
     single: bool = True
+    limit: Limit | None = None
     watch: Callable | None = None
 
     def run(self, table):
@@ -245,10 +257,31 @@ class Search:
                 left, good = _best_of(descent, left, passes, good), True
         if good and len(left) > 1 and self.n_init == 1:
             best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
-            return best.settle(self.max_iter)
+            return self._limited(best.settle(self.max_iter))
         # If several starts were asked for, all run to the end and are judged there.
-        ends = (descent().run(H, passes, good).settle(self.max_iter) for H in left)
+        ends = (self._limited(descent().run(H, passes, good).settle(self.max_iter)) for H in left)
         return min(ends, key=lambda run: run.objective)
+
+    def _limited(self, run):
+        """Continue a settled descent with the best columns of each component, where their number is limited."""
+        if self.limit is None or not self.limit.binds(run.H):
+            return run
+        table, passes = run.table, run.n_iter
+        m = max(SUPPORT_CELLS * table.shape[0] // max(table.n_cells, 1), 10 * table.k, 100)
+        if few := m < table.shape[0]:
+            table = table.sample(*Rows(table, self.loss.power).sample(m))
+        trial = self._descent(table, table.dtype, max(self.tol, RACE_TOL), window=5)
+        known = []
+        if isinstance(self.init, str) and self.init == "auto":
+            rows, weights = table.in_memory()
+            known = list(islice(starts(rows, table.k, weights), 2))
+        found = SupportSearch(trial, self.limit).best(run.H, known)
+        if few:
+            found = SupportSearch(run.restart(), self.limit).exchanged(found)
+        run.restart().restrict(found.support)
+        run.run(found.H, self.max_iter, True).settle(self.max_iter)
+        run.n_iter += passes
+        return run
 
     def _descent(self, table, dtype, tol, window):
         return Descent(
