@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from data import Unavailable
 from joblib import Parallel, delayed
+from run import machine, versions
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.decomposition import NMF, PCA, SparsePCA
@@ -247,7 +248,7 @@ def report(errors, seconds):
         parts = rows["chosen"].str.split(expand=True).astype(float)
         counts = " / ".join(str(int((parts[0] == w).sum())) for w in WEIGHTS)
         lines.append(f"| {name} | {k} | {counts} | {int((parts[1] > 0).sum())} | {int((parts[2] > 0.001).sum())} |")
-    return [*lines, "", f"{seconds / 60:.0f} minutes."]
+    return [*lines, "", f"{seconds / 60:.0f} minutes. {machine()}. {versions()}"]
 
 
 def table_of(errors, model):
@@ -287,7 +288,7 @@ if __name__ == "__main__":
     parser.add_argument("--n-jobs", type=int, default=2)
     parser.add_argument("--output", default=HERE / "results-modelling.md", type=Path)
     arguments = parser.parse_args()
-    start, found = time.perf_counter(), []
+    start, found, lines = time.perf_counter(), [], ["No table was there."]
     for name in arguments.tables:
         began = time.perf_counter()
         try:

@@ -24,6 +24,8 @@ class Loadings(NamedTuple):
         """Return the loadings of a fitted model, or of a frame like that of its ``tidy()``."""
         if isinstance(model, pd.DataFrame | dict):
             lines = pd.DataFrame(model)
+            if "target" in lines:  # of tidy(target=True)
+                lines = lines[~lines["target"].astype(bool)]
         else:
             try:
                 check_is_fitted(model)

@@ -97,6 +97,7 @@ def _reason(error):
 def _fit(arguments):
     if not (arguments.model or arguments.out):
         raise _Mistake("fit would keep nothing: pass --model FILE, --out TABLE, or both.")
+    _need_target(arguments)
     _check_files([arguments.table], [arguments.model, arguments.out])
     if arguments.model:
         if _kind(arguments.model):
@@ -162,6 +163,7 @@ def _components_beside(model, table):
 
 
 def _select(arguments):
+    _need_target(arguments)
     _check_files([arguments.table], [])
     table = _read_table(arguments.table)
     if not arguments.variables:
@@ -180,9 +182,11 @@ def _select(arguments):
         )
     except (ValueError, MemoryError) as error:
         raise _Mistake(_reason(error)) from error
-    print("components  error of hidden cells (column means: 1)")
-    for k, error in zip(found.summary["n_components"], found.summary["error"], strict=True):
-        print(f"{k:10}  {error:.3f}{'  chosen' if k == found.n_components else ''}")
+    errors = [name for name in ("error", "target_error") if name in found.summary]
+    print("components  error of hidden cells (column means: 1)" + ", and of hidden targets" * (len(errors) - 1))
+    for k, *row in found.summary[["n_components", *errors]].itertuples(index=False):
+        shown = "  ".join(f"{error:.3f}" for error in row)
+        print(f"{k:10}  {shown}{'  chosen' if k == found.n_components else ''}")
 
 
 def _demo(_):
@@ -237,6 +241,11 @@ def _names(model):
 
 
 # Checks before anything is read or computed
+
+
+def _need_target(arguments):
+    if arguments.target_weight and not arguments.target:
+        raise _Mistake(f"--target-weight {arguments.target_weight:g} needs a target: pass --target NAME.")
 
 
 def _check_files(inputs, outputs):

@@ -128,8 +128,9 @@ class DescribingMixin:
         """Return which columns made each score of each row: contributions that add up to the score, to rounding.
 
         Contributions are measured from a baseline, at which a column contributes nothing: the training minimum with
-        ``shift="min"``, 0 with ``shift=None``, the training mean with ``shift="split"`` (where ``name+`` is what lies
-        above it, ``name-`` what lies below). x is the row, shifted, scaled and clipped; y = w H its fit; s, l1 and l2
+        ``shift="min"`` (the lower quantile with ``clip``), with ``shift="mode"`` also a common value, 0 with
+        ``shift=None``, the training mean with ``shift="split"`` (where ``name+`` is what lies above it, ``name-`` what
+        lies below). x is the row, shifted, scaled and clipped; y = w H its fit; s, l1 and l2
         are ``component_scales_`` and ``score_penalties_``.
 
         "share", the default, divides a score among the columns in proportion to how each draws it up:
@@ -211,7 +212,8 @@ class DescribingMixin:
         Returns
         -------
         pandas.DataFrame
-            With the columns ``terms``, ``value`` and ``component``; zero loadings too.
+            With the columns ``terms``, ``value`` and ``component``; zero loadings too. With ``target=True`` also
+            ``target``, which marks the lines of targets.
         """
         table = self._long(lambda terms, _: sorted(range(len(terms)), key=lambda j: str(terms[j])))
         return self._with_targets(table) if target else table
@@ -257,7 +259,7 @@ class DescribingMixin:
         check_is_fitted(self)
         if not hasattr(self, "target_loadings_"):
             raise ValueError(
-                "There are no target loadings: the fit had target_weight=0. Fit with a weight, and with y."
+                "There are no target loadings: fit with components, with a target_weight above 0, and with y."
             )
         return pd.DataFrame(self.target_loadings_, self.columns_.component_names, self.target_names_)
 
@@ -265,8 +267,8 @@ class DescribingMixin:
         """Return a long table of loadings with those of targets after each component."""
         parts, target = [], self.target_table()
         for name, loadings in target.iterrows():
-            rows = pd.DataFrame({"terms": target.columns, "value": loadings.to_numpy(), "component": name})
-            parts += [table[table["component"] == name], rows]
+            rows = {"terms": target.columns, "value": loadings.to_numpy(), "component": name, "target": True}
+            parts += [table[table["component"] == name].assign(target=False), pd.DataFrame(rows)]
         return pd.concat(parts, ignore_index=True)
 
     def labels(self, m=3):

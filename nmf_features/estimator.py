@@ -495,9 +495,10 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     def _fit(self, X, y, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
         earlier = None if self.align_to is None else Loadings.of(self.align_to)
-        targets = Targets.of(self, y, X)
         learned = Columns.learn(self, X, sample_weight)
-        columns = learned.columns
+        columns, targets = learned.columns, Targets.of(self, y, X, learned.rows)
+        for name in ("target_loadings_", "target_names_", "target_explained_"):  # of an earlier fit
+            vars(self).pop(name, None)
         self._labels, self._fitted_on_frame, self._positions = columns.labels, columns.from_frame, columns.positions
         self.variables_, self.n_components_ = columns.variables, columns.n_components
         if learned.X is None:  # no components: no cell is read
@@ -509,15 +510,13 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         problem = problem_of(columns, learned.X, learned.weights)
         self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
-        if targets is not None and learned.rows is not None:
-            targets = targets.chosen(learned.rows)
         fit = solve(self, problem, self.n_components_, targets)
         found = canonical(fit, problem, columns.n_counted, arrange)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
         if targets is not None:
-            targets = targets.chosen(problem.used)
+            targets = targets.chosen(problem.used).checked()
             self.target_loadings_, self.target_explained_ = targets.read(found.W, problem.weights)
             self.target_names_, self.objective_ = targets.names, fit.objective
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
@@ -600,6 +599,6 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
             raise ValueError(f"target and variables share {both}; wanted each column in one of them at most.")
         params = {**params, "variables": variables}
     transformer = NMFFeatures(n_components=n, **params)
-    y = None if target is None else frames.select(df, [labels.index(name) for name in targets])
+    y = frames.select(df, [labels.index(name) for name in targets]) if target is not None and targets else None
     result = transformer.fit_transform(df, y)
     return (result, transformer) if return_transformer else result

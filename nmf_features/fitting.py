@@ -9,6 +9,7 @@ comes first. ``scales``, s, lead back: ``W / s`` and ``s[:, None] * H`` are the 
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import sparse
@@ -74,9 +75,11 @@ def solve(model, problem, k, targets=None, **others):
     ``targets``, if any, are those of the rows that the problem was made of.
     """
     options = {name: getattr(model, name) for name in OPTIONS} | others
+    plain = partial(fit_loadings, problem, k, **options)
     if targets is None:
-        return fit_loadings(problem, k, **options)
-    return fit_with_targets(problem, k, targets.chosen(problem.used).pairs, model.target_weight, **options)
+        return plain()
+    pairs = targets.chosen(problem.used).pairs
+    return fit_with_targets(problem, k, pairs, model.target_weight, **options) if pairs else plain()
 
 
 def canonical(fit, problem, n_counted, arrange=None):

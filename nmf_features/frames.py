@@ -207,12 +207,18 @@ def _to_numpy(column):
 
 
 def target_columns(y):
-    """Return pairs of a name and an array for the columns of y, a frame, series, array or list."""
+    """Return pairs of a name and an array, or a pandas Categorical, for the columns of y in whatever form it comes."""
+    if sparse.issparse(y):
+        raise ValueError("y is sparse; wanted a dense array: pass y.toarray().")
     if is_frame(y):
-        return [(label, _values(_column(y, j))) for j, label in enumerate(labels(y))]
+        names = list(y.columns) if nw.dependencies.is_pandas_dataframe(y) else nw.from_native(y).columns
+        if not names:
+            raise ValueError("y is a frame without columns; wanted at least one target.")
+        return [(name, _values(_column(y, j))) for j, name in enumerate(names)]
     if nw.dependencies.is_into_series(y) and not isinstance(y, np.ndarray):
+        y = y if isinstance(y, pd.Series) else nw.from_native(y, series_only=True)
         return [("y" if y.name in (None, "") else y.name, _values(y))]
-    values = np.asarray(y)
+    values = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else np.asarray(y)  # 1 and "1" stay different
     if values.ndim == 1:
         return [("y", _values(pd.Series(values)))]
     if values.ndim != 2 or not values.shape[1]:
@@ -225,7 +231,9 @@ def _values(column):
     """Return a column of numbers as numbers, missing ones NaN; any other as it is, missing cells None or NaN."""
     if not isinstance(column, pd.Series):
         return column.to_numpy()
-    column = column.infer_objects() if column.dtype == object else column
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.array
+    column = column.convert_dtypes() if column.dtype == object else column
     return _to_numpy(column) if _is_numeric(column) else column.to_numpy(dtype=object, na_value=None)
 
 

@@ -21,10 +21,10 @@ def labelled(H, terms, numbered, taken=(), m=3):
         if not longer:
             break
         named[longer] += 1
-    labels = []
+    texts, labels = [" + ".join(str(terms[j]) for j in at[:count]) for at, count in zip(order, named, strict=True)], []
     for t, number in enumerate(numbered):
-        label = " + ".join(str(terms[j]) for j in order[t, : named[t]])
-        if label and (sets.count(sets[t]) > 1 or label in taken):
+        label = texts[t]
+        if label and (sets.count(sets[t]) > 1 or texts.count(label) > 1 or label in taken):
             label = f"{label} ({number})"
         labels.append(number if not label or label in taken else label)
     return labels

@@ -113,6 +113,8 @@ def report(model, X=None, stability=None, m=5):
         "penalty": f"{model.penalty:g}",
         "converged" if model.converged_ else "not converged": f"after {model.n_iter_} passes",
     }
+    if hasattr(model, "target_explained_"):
+        facts["explains of the target"] = f"{model.target_explained_:.1%} in training"
     if stability is not None:
         about["reproducibility"] = _reproducibility(model, stability)
     if X is not None:

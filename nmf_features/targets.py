@@ -41,7 +41,14 @@ class Target:
         if self.classes is None:
             return [str(self.name)]
         shown = self.classes[1:] if len(self.classes) == 2 else self.classes
-        return [f"{self.name}={value:g}" if isinstance(value, float) else f"{self.name}={value}" for value in shown]
+        whole = [int(value) if isinstance(value, float) and value.is_integer() else value for value in shown]
+        return [f"{self.name}={value}" for value in whole]
+
+    @property
+    def says_something(self):
+        """Whether it is known, and not the same, in these rows."""
+        known = self.Y[~np.isnan(self.Y[:, 0])]
+        return len(known) > 0 and bool((known != known[0]).any())
 
     def loadings(self, coefficients):
         """Return coefficients (k x outputs) in the units of the target; of two classes, those of the second's odds."""
@@ -57,8 +64,8 @@ class Targets:
         self.targets = targets
 
     @classmethod
-    def of(cls, model, y, X):
-        """Return the targets of a model's fit to a table, None if its ``target_weight`` is zero."""
+    def of(cls, model, y, X, rows=None):
+        """Return the targets of a model's fit to the ``rows`` of a table, None if its ``target_weight`` is zero."""
         if not model.target_weight:
             return None
         name = type(model).__name__
@@ -72,11 +79,25 @@ class Targets:
                 'projection="linear" has scores that a fit with a target does not look at: pass projection="nnls" '
                 f"with target_weight={model.target_weight}."
             )
-        check_consistent_length(X, y)
-        return cls([_target(label, values, model.target_type) for label, values in frames.target_columns(y)])
+        columns = frames.target_columns(y)
+        check_consistent_length(X, columns[0][1])
+        rows = slice(None) if rows is None else rows
+        return cls([_target(label, values[rows], model.target_type) for label, values in columns]).checked()
+
+    def checked(self):
+        """Refuse targets that say nothing in these rows."""
+        for target in self.targets:
+            if not target.says_something:
+                known = (~np.isnan(target.Y[:, 0])).any()
+                raise ValueError(
+                    f"y has the target {target.name!r}, which is "
+                    + ("the same in all rows" if known else "not known in any row")
+                    + " that count: it can guide nothing. Leave it out, or pass target_weight=0."
+                )
+        return self
 
     def chosen(self, rows):
-        """Return the targets of some of the rows; refuse targets that say nothing there."""
+        """Return the targets of some of the rows."""
         return Targets([replace(target, Y=target.Y[rows]) for target in self.targets])
 
     def without(self, rows):
@@ -88,16 +109,8 @@ class Targets:
 
     @property
     def pairs(self):
-        """The kind of model and the numbers of every target."""
-        for target in self.targets:
-            known = target.Y[~np.isnan(target.Y[:, 0])]
-            if not len(known) or (known == known[0]).all():
-                raise ValueError(
-                    f"y has the target {target.name!r}, which is "
-                    + ("the same in all rows" if len(known) else "not known in any row")
-                    + " that count: it can guide nothing. Leave it out, or pass target_weight=0."
-                )
-        return [(target.kind, target.Y) for target in self.targets]
+        """The kind of model and the numbers of every target; in a sample some may say nothing, and are left out."""
+        return [(target.kind, target.Y) for target in self.targets if target.says_something]
 
     @property
     def names(self):
@@ -113,36 +126,43 @@ class Targets:
     def unexplained(self, W, whole):
         """Return the mean share of ``whole`` targets that scores W leave unexplained in rows that are hidden here."""
         shares, scored = [], ~np.isnan(W).any(axis=1)
-        for (kind, Y), (_, known) in zip(self.chosen(scored).pairs, whole.chosen(scored).pairs, strict=True):
-            model, rows = kind(Y), np.isnan(Y[:, 0]) & ~np.isnan(known[:, 0])
-            shares.append(model.share(model.read(W[scored].T), W[scored][rows].T, known[rows]))
-        return float(np.mean(shares))
+        for target, known in zip(self.chosen(scored).targets, whole.chosen(scored).targets, strict=True):
+            rows = np.isnan(target.Y[:, 0]) & ~np.isnan(known.Y[:, 0])
+            if target.says_something and rows.any():
+                model = target.kind(target.Y)
+                shares.append(model.share(model.read(W[scored].T), W[scored][rows].T, known.Y[rows]))
+        shares = [share for share in shares if np.isfinite(share)]
+        return float(np.mean(shares)) if shares else np.nan
 
 
 def _target(name, values, target_type):
     """Return a Target for one column of y."""
-    known = ~pd.isna(values)
-    numeric = values.dtype.kind in "iuf"
-    found = pd.api.types.infer_dtype(values, skipna=True)
-    if found == "complex":
+    known, order = ~pd.isna(values), None
+    if isinstance(values, pd.Categorical):
+        order, values = [value for value in values.categories if (values == value).any()], np.asarray(values, object)
+    holds = pd.api.types.infer_dtype(values, skipna=True)
+    if holds == "decimal":
+        values = np.where(known, values, np.nan).astype(np.float64)
+    if holds == "complex":
         raise ValueError(f"Complex data not supported: y has the target {name!r}, which holds complex numbers.")
-    if found.startswith(("date", "time", "period")):
-        raise ValueError(f"y has the target {name!r}, which holds {found}; wanted numbers or classes.")
+    if holds.startswith(("date", "time", "period", "mixed")) and holds != "mixed-integer-float":
+        raise ValueError(f"y has the target {name!r}, which holds {holds} values; wanted numbers, or classes.")
+    numeric = values.dtype.kind in "iuf"
     if numeric and np.isinf(values[known]).any():
         raise ValueError(f"y has infinite values in the target {name!r}: replace them first, or make them missing.")
     if target_type == "continuous" and not numeric:
         raise ValueError(f'y has the target {name!r} of dtype {values.dtype}; target_type="continuous" wants numbers.')
     if target_type == "continuous" or (target_type == "auto" and numeric and not _are_classes(values[known])):
         return _number(name, values.astype(np.float64), known)
-    classes, codes = np.unique(values[known] if numeric else values[known].astype(str), return_inverse=True)
+    classes = order if order is not None else sorted(set(values[known].tolist()))
     if target_type == "binary" and len(classes) != 2:
         raise ValueError(
             f'y has {len(classes)} classes in the target {name!r}; target_type="binary" wants two. Pass '
             '"multiclass", or "continuous" for numbers.'
         )
-    Y = np.full((len(values), max(len(classes), 1)), np.nan)
-    Y[known] = np.eye(Y.shape[1])[codes]
-    return Target(name, Classes, Y, classes.tolist(), 1.0)
+    Y, at = np.full((len(values), max(len(classes), 1)), np.nan), {value: i for i, value in enumerate(classes)}
+    Y[known] = np.eye(Y.shape[1])[[at[value] for value in values[known].tolist()]]
+    return Target(name, Classes, Y, classes, 1.0)
 
 
 def _number(name, values, known):

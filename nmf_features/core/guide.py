@@ -31,15 +31,18 @@ from .blocks import row_blocks
 from .kernels import compiled_if_worth, packed_products, solve_on_support, unpacked
 from .missing import column_means, leaves_out_unstored
 from .objective import divergence
+from .penalties import Strengths
 from .products import gram, inner, product
 from .projection import scores_of_used
 from .samples import Rows
 from .schedule import fit_loadings, in_safe_units
+from .support import Limit
 from .tables import MemoryTable
 from .threads import workers
 from .units import column_tops, in_units, without_last_bits
 
-WINDOW = 5  # steps over which the fall of the objective is judged
+WINDOW = 10  # steps in which the objective has to fall by the share ``tol``: progress comes in jumps, at kinks
+NARROWER, NARROW_STEPS = 0.7, 10  # under a limit: the share of columns kept from one width to the next, steps at each
 MEMORY = 20  # steps from which L-BFGS-B learns the curvature
 RIDGE = 1e-10  # of the mean diagonal of A: nearly equal components have no slopes of their own
 STEP = 1e-5  # relative, for second derivatives of losses that do not have their own
@@ -59,7 +62,7 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
     """Fit loadings without targets, then guide them; return the Fit. ``options`` are those of ``fit_loadings``.
 
     ``targets`` holds a pair for each: Numbers or Classes, and an array of the rows of the problem by outputs, in which
-    rows are NaN where the target is not known. Components without loadings stay without.
+    rows are NaN where the target is not known.
     """
     loss, missing, weights = problem.loss, problem.missing, problem.weights
     # Rows and columns in an order that depends on what they hold: a descent with kinks enlarges any difference.
@@ -70,24 +73,30 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
     if not isinstance(options["init"], str) and np.shape(options["init"])[-1:] == columns.shape:
         options["init"] = np.asarray(options["init"])[..., columns]
     fit = fit_loadings(ordered, n_components, **options)
-    if not fit.H.any():
-        H = fit.H
-    else:
-        X, e, strengths = in_safe_units(ordered)
-        with workers(options["n_jobs"], len(row_blocks(X, n_components))) as each:
-            table = MemoryTable(X, ordered.weights, missing, n_components, 0, each, options["n_jobs"])
-            models = [kind(Y[rows], ordered.weights) for kind, Y in targets]
-            descent = GuidedDescent(table, loss, strengths, models, weight, options.get("watch"))
-            support = None if options["n_nonzero_loadings"] is None else fit.H > 0
-            descent.run(np.ldexp(fit.H, -e), support, options["max_iter"], options["tol"])
+    starts = [(fit.H, None if options["n_nonzero_loadings"] is None else fit.H > 0)]
+    if not fit.H.any(axis=1).all():  # components that the penalty emptied may be worth it for the target
+        free = replace(ordered, strengths=Strengths(0.0, 0.0, 0.0, 0.0))
+        starts.append((fit_loadings(free, n_components, **options).H, starts[0][1]))
+    X, e, strengths = in_safe_units(ordered)
+    with workers(options["n_jobs"], len(row_blocks(X, n_components))) as each:
+        table = MemoryTable(X, ordered.weights, missing, n_components, 0, each, options["n_jobs"])
+        models = [kind(Y[rows], ordered.weights) for kind, Y in targets]
+        descent = GuidedDescent(table, loss, strengths, models, weight, options.get("watch"))
+        passes = options["max_iter"], options["tol"]
+        ends = [descent.run(np.ldexp(H, -e), support, *passes) for H, support in starts if H.any()]
+        if options["n_nonzero_loadings"] is not None and ends:  # columns that only the target asks for
+            unlimited = fit_loadings(ordered, n_components, **{**options, "n_nonzero_loadings": None}).H
+            limit = Limit(options["n_nonzero_loadings"], problem.width)
+            ends.append(descent.narrowed(np.ldexp(unlimited, -e), limit, *passes))
+    if ends:
+        end = min(ends, key=lambda end: end.history[-1])
         with np.errstate(over="ignore"):
-            history = in_units(np.array(descent.history) * descent.spread * (1 + weight), 2 * e * loss.degree)
-        H = np.ldexp(descent.H, e)
+            history = in_units(np.array(end.history) * descent.spread * (1 + weight), 2 * e * loss.degree)
         fit = replace(
-            fit, objective=float(history[-1]), precise=False, n_iter=descent.n_iter, converged=descent.converged,
-            history=history, kkt_residual=descent.kkt_residual,
+            fit, H=np.ldexp(end.H, e), objective=float(history[-1]), precise=False, n_iter=end.n_iter,
+            converged=end.converged, history=history, kkt_residual=end.kkt_residual,
         )  # fmt: skip
-    X, e, strengths = in_safe_units(problem)
+    H, (X, e, strengths) = fit.H, in_safe_units(problem)
     U, sums, H = scores_of_used(X, np.ldexp(H[:, np.argsort(columns)], -e), strengths, options["n_jobs"], missing, loss)
     return replace(fit, U=np.ldexp(U, 2 * e) if e else U, sums=np.ldexp(sums, e), H=np.ldexp(H, e))
 
@@ -99,8 +108,18 @@ def _order_of_columns(problem):
     return (first[:, None] * width + np.arange(width)).ravel()
 
 
+class End(NamedTuple):
+    """Where a descent ended."""
+
+    H: np.ndarray
+    history: list
+    n_iter: int
+    converged: bool
+    kkt_residual: float
+
+
 class GuidedDescent:
-    """The descent; its results are ``H``, ``history``, ``n_iter``, ``converged`` and ``kkt_residual``."""
+    """Descents on one table, for the same targets."""
 
     def __init__(self, table, loss, strengths, models, weight, watch):
         self.table, self.loss, self.strengths = table, loss, strengths
@@ -109,46 +128,54 @@ class GuidedDescent:
         self.least_fit = loss.least_fit(summary.mean, summary.least)
         self.spread = spread_of(table.X, table.weights, table.missing, loss)
         self.weight = weight
-        self.n_iter, self.converged = 0, False
 
     def run(self, H, support, max_iter, tol):
-        """Descend from loadings H until little is gained, or ``max_iter`` passes are made.
+        """Descend from loadings H until little is gained, or ``max_iter`` steps are made; return the End.
 
         ``support`` says where loadings may be positive (None: everywhere).
         """
-        shape, scale = H.shape, H.mean()
-        self.history = []
+        shape, scale, history = H.shape, H.mean(), []
 
         def evaluate(h):
             value, slopes = self.evaluate(h.reshape(shape) * scale)
-            if not self.history:
-                self.history.append(value)
+            if not history:
+                history.append(value)
             return value, slopes.ravel() * scale
 
         def accepted(intermediate_result):
-            self.history.append(intermediate_result.fun)
-            fell = self.history[-1 - WINDOW] - self.history[-1] if len(self.history) > WINDOW else np.inf
-            if fell <= WINDOW * tol * self.history[-1]:
+            history.append(intermediate_result.fun)
+            if len(history) > WINDOW and history[-1 - WINDOW] - history[-1] <= tol * history[-1]:
                 raise StopIteration
 
         most = [None] * H.size if support is None else np.where(support, None, 0.0).ravel()
         found = minimize(
             evaluate, (H / scale).ravel(), jac=True, method="L-BFGS-B", bounds=[(0, top) for top in most],
             callback=accepted,
-            options={"maxiter": max_iter, "maxfun": max_iter, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0},
+            options={"maxiter": max_iter, "maxfun": 20 * max_iter, "maxcor": MEMORY, "ftol": 0.0, "gtol": 0.0},
         )  # fmt: skip
-        self.H = found.x.reshape(shape) * scale
-        self.converged = found.status != 1  # else the passes were used up; without them rounding ends it
-        self.history[-1], slopes = self.evaluate(self.H)
-        slopes, top = slopes if support is None else np.where(support, slopes, 0.0), self.H.max()
-        step = slopes * (top / self.history[-1] * top) if self.history[-1] > 0 else slopes
-        self.kkt_residual = float(np.abs(np.minimum(self.H, step)).max() / top) if top > 0 else 0.0
+        H = found.x.reshape(shape) * scale
+        history[-1], slopes = self.evaluate(H)
+        slopes, top = slopes if support is None else np.where(support, slopes, 0.0), H.max()
+        step = slopes * (top / history[-1] * top) if history[-1] > 0 else slopes
+        residual = float(np.abs(np.minimum(H, step)).max() / top) if top > 0 else 0.0
+        # Status 1: the steps were used up. Otherwise rounding may have ended it.
+        return End(H, history, found.nit, found.status != 1, residual)
+
+    def narrowed(self, H, limit, max_iter, tol):
+        """Descend without a limit, then with fewer and fewer columns for each component, down to the limit."""
+        H = self.run(H, None, max_iter, tol).H
+        width, least = limit.merged(H).shape[1], limit.most
+        while width > least:
+            width = max(int(NARROWER * width), least)
+            support = limit.largest(H, width, np.zeros(H.shape[1], dtype=bool))
+            end = self.run(np.where(support, H, 0.0), support, max_iter if width == least else NARROW_STEPS, tol)
+            H = end.H
+        return end
 
     def evaluate(self, H):
         """Return the objective and its slopes in the loadings, both over D(X, m) * (1 + weight): of any weight."""
         if self.watch:
             self.watch()
-        self.n_iter += 1
         q, observed = self.strengths, self.table.observed
         self.table.score_exactly(H, q, self.loss)
         self.table.resume()

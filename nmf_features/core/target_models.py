@@ -74,10 +74,21 @@ class TargetModel:
             return Readout(value / self.null, slopes, np.ldexp(coefficients, -e[:, None]), constant)
 
     def share(self, read, Wt, Y):
-        """Return the unexplained share of a target in other rows, known in some, by a Readout of these."""
-        other = type(self)(Y)
-        fitted = product(read.coefficients.T, Wt[:, other.rows]) + read.constant[:, None]
+        """Return the unexplained share of a target in other rows, by a Readout of these.
+
+        Rows of a class that is not known here are left out; NaN if nothing is left.
+        """
+        known = ~np.isnan(Y[:, 0])
+        known[known] = self.expects(Y[known])
+        if not known.any():
+            return np.nan
+        other = type(self)(Y[known])
+        fitted = product(read.coefficients.T, Wt[:, known]) + read.constant[:, None]
         return other.loss(fitted) / other.loss(self.constant()[:, None] + np.zeros(fitted.shape))
+
+    def expects(self, Y):
+        """Return which rows of a target hold what is known here."""
+        return np.ones(len(Y), dtype=bool)
 
     def constant(self):
         """Return the best constant."""
@@ -124,6 +135,10 @@ class Classes(TargetModel):
     def constant(self):
         """Return the logarithms of the frequencies."""
         return np.log(np.maximum(self.mean, np.finfo(float).tiny))
+
+    def expects(self, Y):
+        """Return which rows are of a class that is known here."""
+        return Y @ (self.mean > 0) > 0
 
     def loss(self, fitted):
         """Return half the deviance."""

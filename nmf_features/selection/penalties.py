@@ -248,6 +248,10 @@ def _is_classes(y):
 def _folds(X, y, cv, model):
     """Return the arguments of a _Fold for each fold, and the name of the score."""
     y = column_or_1d(np.asarray(y), warn=False)
+    if missing := int(pd.isna(y).sum()):
+        raise ValueError(f"y is missing in {missing} rows, by which penalties are judged: leave these rows out.")
+    if model.target_type in ("binary", "multiclass"):
+        y = y.astype(str)
     classes = _is_classes(y)
     if not classes and not np.isfinite(y).all():
         raise ValueError("y has NaN or infinite values; wanted finite numbers, or classes as words or booleans.")
