@@ -53,7 +53,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         capped, with a warning.
     variables : str, int, list of them, or None, default None
         Columns to factorise: names in frames, positions in arrays. None takes all numeric columns (booleans
-        are not). The other columns pass through untouched.
+        are not; columns of objects are, if all are numbers or missing). The other columns pass through untouched.
     penalty : float, default 0.001
         Strength of the penalty on scores and loadings; larger is sparser.
     l1_ratio : float, default 1.0

@@ -4,6 +4,8 @@ A table is a pandas or polars DataFrame (or another that narwhals knows) or a Nu
 identified by position; their labels are used in errors and results. The caller's table is never changed.
 """
 
+import reprlib
+
 import narwhals as nw
 import numpy as np
 import pandas as pd
@@ -12,6 +14,7 @@ from sklearn.utils import check_array
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import validate_data
 
+from . import cells
 from .core.checks import without_duplicates
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
@@ -34,7 +37,7 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
     if not is_frame(X):
         return validate_data(
             estimator,
-            X,
+            X if dtype is None else cells.with_nan(X),
             reset=reset,
             accept_sparse="csr",
             dtype=dtype,
@@ -65,10 +68,14 @@ def labels(X):
 
 
 def numeric_positions(X):
-    """Return the positions of the numeric columns (booleans are not numbers here), or of all columns of an array."""
+    """Return the positions of the numeric columns (booleans are not numbers here), or of all columns of an array.
+
+    A column of objects is numeric if all are numbers or missing.
+    """
     if not is_frame(X):
         return labels(X)
-    return [j for j in range(len(labels(X))) if _is_numeric(_column(X, j))]
+    columns = [_column(X, j) for j in range(len(labels(X)))]
+    return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
 
 
 def _column(X, j):
@@ -80,6 +87,26 @@ def _is_numeric(column):
         test = pd.api.types
         return test.is_numeric_dtype(column.dtype) and not (test.is_bool_dtype(column) or test.is_complex_dtype(column))
     return column.dtype.is_numeric()
+
+
+def _is_boolean(column):
+    return pd.api.types.is_bool_dtype(column) if isinstance(column, pd.Series) else column.dtype == nw.Boolean
+
+
+def _is_object(column):
+    return column.dtype == (object if isinstance(column, pd.Series) else nw.Object)
+
+
+def _may_hold_numbers(column):
+    """Whether the cells must be asked: objects, and what a column of new rows becomes if all are missing, or text."""
+    if not isinstance(column, pd.Series):
+        return column.dtype in (nw.Object, nw.String, nw.Unknown)
+    texts = ("null[pyarrow]", "string[pyarrow]", "large_string[pyarrow]")
+    return _is_object(column) or isinstance(column.dtype, pd.StringDtype) or str(column.dtype) in texts
+
+
+def _objects(column):
+    return column.to_numpy(dtype=object) if isinstance(column, pd.Series) else column.to_numpy().astype(object)
 
 
 def _is_single(column):
@@ -101,13 +128,14 @@ def to_matrix(X, positions, missing_values=None):
         if matrix is not X and not sparse.issparse(matrix):
             matrix = np.ascontiguousarray(matrix)
     else:
-        matrix = check_array(X[:, positions], dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
+        chosen = cells.with_nan(X[:, positions])
+        matrix = check_array(chosen, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
     if sparse.issparse(matrix):
         matrix = without_duplicates(matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64))
-    cells = matrix.data if sparse.issparse(matrix) else matrix
-    for start in range(0, len(cells), CHUNK_ROWS):  # a quick check; if it fails, find the columns
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    for start in range(0, len(values), CHUNK_ROWS):  # a quick check; if it fails, find the columns
         with np.errstate(over="ignore"):
-            total = cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)
+            total = values[start : start + CHUNK_ROWS].sum(dtype=np.float64)
         if not np.isfinite(total):
             _refuse_nonfinite(matrix, [names[j] for j in positions], missing_values)
             break  # all cells were checked
@@ -157,9 +185,24 @@ def _all_sparse(columns):
 
 
 def _refuse_words(columns, names):
-    strange = {name: str(c.dtype) for name, c in zip(names, columns, strict=True) if not _is_numeric(c)}
+    strange = {}
+    for name, column in zip(names, columns, strict=True):
+        if _is_numeric(column) or _is_boolean(column):
+            continue
+        if not _may_hold_numbers(column):
+            strange[name] = str(column.dtype)
+            continue
+        values = _objects(column)
+        _, at = cells.to_floats(values)
+        if at is not None:
+            label = column.index[at : at + 1].tolist()[0] if isinstance(column, pd.Series) else at
+            where = f"row {at}" if label == at else f"row {at}, index {label!r}"
+            strange[name] = f"{column.dtype}, with {reprlib.repr(values[at])} in {where}"
     if strange:
-        raise ValueError(f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out.")
+        raise ValueError(
+            f"X has chosen columns that are not numeric: {strange}. Wanted numbers, or None, NaN or NA where one is "
+            "missing. Encode words first, or leave their columns out."
+        )
 
 
 def _refuse_nonfinite(matrix, names, missing_values):
@@ -201,9 +244,13 @@ def _read(X, positions):
 
 
 def _to_numpy(column):
+    """Return a column that :func:`_refuse_words` let pass as numbers, missing ones NaN."""
+    if _may_hold_numbers(column):
+        return cells.to_floats(_objects(column))[0]
     if isinstance(column, pd.Series) and pd.api.types.is_extension_array_dtype(column.dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return column.to_numpy()
+    values = column.to_numpy()
+    return cells.to_floats(values)[0] if values.dtype == object else values  # decimals, and booleans of which some miss
 
 
 def target_columns(y):
@@ -225,7 +272,9 @@ def _values(column):
     """Return a column of numbers as numbers, missing ones NaN; any other as it is, missing cells None or NaN."""
     if not isinstance(column, pd.Series):
         return column.to_numpy()
-    column = column.infer_objects() if column.dtype == object else column
+    column = column.infer_objects() if _is_object(column) else column
+    if _is_object(column) and cells.hold_numbers(_objects(column)):
+        return _to_numpy(column)
     return _to_numpy(column) if _is_numeric(column) else column.to_numpy(dtype=object, na_value=None)
 
 
@@ -260,14 +309,14 @@ def fill(X, positions, values, missing):
         for j, filled, m in changed:
             column = frame[:, j]
             dtype = column.dtype if column.dtype.is_float() else nw.Float64
-            whole = np.where(m, filled, column.cast(nw.Float64).to_numpy())
+            whole = np.where(m, filled, _to_numpy(column))
             backend = nw.get_native_namespace(frame)
             new.append(nw.new_series(names[j], whole, nw.Float64, backend=backend).cast(dtype))
         return nw.to_native(frame.with_columns(*new))
     X = X.copy()
     for j, filled, m in changed:
         column = X.iloc[:, j]
-        whole = np.where(m, filled, column.to_numpy(dtype=np.float64, na_value=np.nan))
+        whole = np.where(m, filled, _to_numpy(column))
         if pd.api.types.is_float_dtype(column.dtype):
             dtype = column.dtype
         else:
