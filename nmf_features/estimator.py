@@ -4,7 +4,7 @@ A fit is: choose, shift and scale columns (columns) -> find loadings H and bring
 """
 
 from functools import partial
-from numbers import Integral
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -51,9 +51,11 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     n_components : int, default 2
         Number of components k. 0 leaves the data unchanged; a number above that of the chosen columns is
         capped, with a warning.
-    variables : str, int, list of them, or None, default None
-        Columns to factorise: names in frames, positions in arrays. None takes all numeric columns (booleans
-        are not; columns of objects are, if all are numbers or missing). The other columns pass through untouched.
+    variables : label, list of labels, callable, selector, or None, default None
+        Columns to factorise: names in frames (also floats, such as wavelengths), positions in arrays; a function that
+        returns them, given X, such as scikit-learn's ``make_column_selector``; or a selector of polars or skrub. None
+        takes all numeric columns: columns of objects count, if all are numbers or missing; booleans do not, but where
+        they are chosen they are 0 and 1. The other columns pass through untouched.
     penalty : float, default 0.001
         Strength of the penalty on scores and loadings; larger is sparser.
     l1_ratio : float, default 1.0
@@ -215,7 +217,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "variables": [str, Integral, "array-like", None],
+        "variables": [str, Real, "array-like", callable, HasMethods("expand"), HasMethods(["over", "alias"]), None],
         "projection": [StrOptions({"nnls", "linear"})],
         "drop_original": ["boolean"],
         "prefix": [str],
@@ -559,8 +561,8 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     n : int, default 2
         Number of components.
     target : str or list of str, optional
-        Columns to leave out of the factorisation; they pass through. With ``target_weight`` above 0 the components also
-        serve them.
+        Columns to leave out of the factorisation, also where a callable or selector as ``variables`` chooses them; they
+        pass through. With ``target_weight`` above 0 the components also serve them.
     return_transformer : bool, default False
         Whether to return the fitted transformer too, for new rows.
     **params
@@ -592,7 +594,10 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
         if unknown:
             raise ValueError(f"target has {unknown}, not found in X; wanted names of columns among {labels}.")
         variables = params.get("variables")
-        if variables is None:
+        by_rule = frames.chosen_by_rule(df, variables)
+        if by_rule is not None:
+            variables = [v for v in listed(by_rule, labels, "variables") if v not in targets]
+        elif variables is None:
             variables = [labels[j] for j in frames.numeric_positions(df) if labels[j] not in targets]
             if not variables:
                 raise ValueError(f"X has no numeric column to factorise beside the target {targets}.")

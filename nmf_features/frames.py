@@ -78,6 +78,21 @@ def numeric_positions(X):
     return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
 
 
+def chosen_by_rule(X, rule):
+    """Return what a function of the table, or a selector of polars or skrub, chooses; None if it is none of these."""
+    polars = nw.dependencies.get_polars()
+    if callable(rule):
+        return rule(X)
+    if polars is not None and isinstance(rule, polars.Expr):
+        if not isinstance(X, polars.DataFrame):
+            raise TypeError(
+                f"variables is a selector of polars, and X is a {type(X).__name__} of "
+                f"{type(X).__module__.partition('.')[0]}; wanted a polars frame, or names of columns."
+            )
+        return X.select(rule).columns
+    return rule.expand(X) if hasattr(rule, "expand") else None  # skrub's, which it need not be imported to ask
+
+
 def _column(X, j):
     return X.iloc[:, j] if nw.dependencies.is_pandas_dataframe(X) else nw.from_native(X)[:, j]
 
