@@ -21,6 +21,7 @@ from .core.checks import check_weights, without_duplicates
 from .core.losses import check_domain, checks_cells, loss_of
 from .core.missing import Missing
 from .naming import labelled
+from .nearest import offer, some
 from .scaling import ScaledRows, Scaling
 
 
@@ -309,10 +310,7 @@ def _choose(model, table, labels):
     variables = listed(model.variables if by_rule is None else by_rule, labels, "variables")
     unknown = [v for v in variables if v not in labels]
     if unknown:
-        raise ValueError(
-            f"variables has {unknown}, not found in X; wanted names of columns (positions, for an array) "
-            f"among {labels}."
-        )
+        raise ValueError(f"variables has {some(unknown)}, not found in X; wanted {offer(unknown, labels)}.")
     if not variables and by_rule is not None:
         raise ValueError(f"variables is {model.variables!r}, which chose no column of X; wanted at least one.")
     if not variables or len(set(variables)) < len(variables):

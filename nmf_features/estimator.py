@@ -27,6 +27,7 @@ from .describing import DescribingMixin
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
+from .nearest import offer, some
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
 from .targets import PARAMETERS as TARGET_PARAMETERS
@@ -592,7 +593,7 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
         targets = listed(target, labels, "target")
         unknown = [name for name in targets if name not in labels]
         if unknown:
-            raise ValueError(f"target has {unknown}, not found in X; wanted names of columns among {labels}.")
+            raise ValueError(f"target has {some(unknown)}, not found in X; wanted {offer(unknown, labels)}.")
         variables = params.get("variables")
         by_rule = frames.chosen_by_rule(df, variables)
         if by_rule is not None:

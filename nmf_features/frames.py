@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from . import cells
 from .core.checks import without_duplicates
+from .nearest import some
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
@@ -52,7 +53,10 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     seen = columns if seen is None else seen
     if not all(isinstance(name, str) for name in [*columns, *seen]) and seen != columns:
-        raise ValueError(f"X has the columns {columns}; wanted the same names, in the same order, as in fit: {seen}.")
+        here, there = set(columns), set(seen)
+        lacking, new = [name for name in seen if name not in here], [name for name in columns if name not in there]
+        how = f"lacks {some(lacking)}, and fit has not seen {some(new)}" if lacking or new else "has another order"
+        raise ValueError(f"X has other columns than in fit; wanted the same names, in the same order. It {how}.")
     return X
 
 
