@@ -87,6 +87,16 @@ class Columns:
         """The loss, as an object."""
         return loss_of(self.model.loss, self.model.beta_loss)
 
+    @property
+    def init(self):
+        """The start, as the model has it; if it is a frame, an array with its columns in the order of the terms."""
+        start = self.model.init
+        return (
+            start
+            if isinstance(start, str) or not frames.is_frame(start)
+            else frames.in_order(start, self.terms, "init")
+        )
+
     # Names
 
     @property

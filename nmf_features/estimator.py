@@ -96,7 +96,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         Fixed step of ``solver="gradient"``; see :func:`factorize`.
     init : {"auto", "nnsvd-lrc", "nndsvda", "random"} or array-like of shape (n_components, n_columns), default "auto"
         Where the loadings start, on the shifted and scaled columns. "auto" tries many starts, always the same ones; see
-        :func:`factorize`.
+        :func:`factorize`. The columns of a frame are matched by name with those that are factorised (with
+        ``shift="split"``: ``name+`` and ``name-``).
     n_init : int, default 1
         How many starts are run to the end; the best by objective is kept; see :func:`factorize`.
     max_iter : int, default 1000
@@ -514,7 +515,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
         if targets is not None and learned.rows is not None:
             targets = targets.chosen(learned.rows)
-        fit = solve(self, problem, self.n_components_, targets)
+        fit = solve(self, problem, self.n_components_, targets, init=columns.init)
         found = canonical(fit, problem, columns.n_counted, arrange)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties

@@ -242,6 +242,19 @@ def _refuse_nonfinite(matrix, names, missing_values):
             raise ValueError(f"X has {what} values (column: how many) {bad}. {way_out}")
 
 
+def in_order(X, names, argument):
+    """Return a frame of numbers as an array with its columns in the order of ``names``; refuse if it has others."""
+    found = labels(X)
+    place = {name: j for j, name in enumerate(found)}
+    if place.keys() != set(names):
+        lacking, new = [name for name in names if name not in found], [name for name in found if name not in names]
+        raise ValueError(
+            f"{argument} is a frame that lacks the columns {some(lacking)} and has others, {some(new)}; wanted one for "
+            "each factorised column, by name, or an array with its columns in their order."
+        )
+    return to_matrix(X, [place[name] for name in names], "ignore")[0]
+
+
 def _read(X, positions):
     """Return columns of a frame as a new C-ordered float array; missing cells become NaN.
 
