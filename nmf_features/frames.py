@@ -19,6 +19,7 @@ from .core.checks import without_duplicates
 from .nearest import some
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
+ARROW_FLOATS = {"float32": "float[pyarrow]", "float64": "double[pyarrow]"}  # pandas' names of Arrow's floats
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
 
 
@@ -349,12 +350,16 @@ def fill(X, positions, values, missing):
     for j, filled, m in changed:
         column = X.iloc[:, j]
         whole = np.where(m, filled, _to_numpy(column))
-        if pd.api.types.is_float_dtype(column.dtype):
-            dtype = column.dtype
-        else:
-            dtype = "Float64" if pd.api.types.is_extension_array_dtype(column.dtype) else np.float64
+        dtype = column.dtype if pd.api.types.is_float_dtype(column.dtype) else _float_beside(column.dtype)
         X.isetitem(j, pd.Series(whole, index=X.index).astype(dtype))
     return X
+
+
+def _float_beside(dtype):
+    """Return the dtype of floats of the same kind as a dtype of pandas."""
+    if isinstance(dtype, pd.ArrowDtype):
+        return ARROW_FLOATS["float64"]
+    return "Float64" if pd.api.types.is_extension_array_dtype(dtype) else np.float64
 
 
 def rename(X, names):
@@ -367,12 +372,17 @@ def rename(X, names):
 
 
 def make(matrix, names, like):
-    """Return a frame of the kind of ``like``, with its index and attrs."""
+    """Return a frame of the kind of ``like``, with its index and attrs; backed by Arrow if all its numbers are."""
     if nw.dependencies.is_pandas_dataframe(like):
         columns = like.columns
         if list(names) != list(columns):
             columns = pd.Index(list(names), tupleize_cols=False, name=columns.name if columns.nlevels == 1 else None)
         frame = pd.DataFrame(matrix, columns=columns, index=like.index)
+        numbers = {
+            type(d) for d in like.dtypes if pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d)
+        }
+        if numbers == {pd.ArrowDtype}:
+            frame = frame.astype(ARROW_FLOATS[np.asarray(matrix).dtype.name])
         frame.attrs = dict(like.attrs)
         return frame
     return nw.to_native(nw.from_numpy(matrix, schema=list(names), backend=nw.get_native_namespace(like)))
