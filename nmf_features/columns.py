@@ -135,7 +135,12 @@ class Columns:
     @property
     def counted(self):
         """Which columns of the scaled matrix are not set aside as constant."""
-        return np.repeat(~self.scaling.constant, 2 if self.scaling.split else 1)
+        return np.repeat(~self.scaling.constant, self.width)
+
+    @property
+    def width(self):
+        """How many columns of the scaled matrix a chosen column becomes."""
+        return 2 if self.scaling.split else 1
 
     @property
     def n_counted(self):

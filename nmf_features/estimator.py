@@ -144,6 +144,10 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     explained_ : ndarray of shape (n_components,)
         <W H, w_t h_t> / |X|^2, each component's share of the sum of squares (rows weighted); for other losses than
         Frobenius sum(x w_t h_t / (W H)) / sum(x), its share of the sum.
+    column_explained_ : ndarray of shape (n_variables,)
+        Share of the sum of squares of each column, shifted and scaled, that the components explain,
+        1 - |x_j - (W H)_j|^2 / |x_j|^2 (rows weighted, over the observed cells); NaN for constant columns. See
+        :meth:`drift`.
     target_loadings_ : ndarray of shape (n_components, n_targets)
         With a ``target_weight``: what one unit of each component's score adds to the target, in its units; for classes,
         to the log-odds of the second of two, or to the logarithm of the probability of each of more. Those are the
@@ -520,6 +524,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
+        self.column_explained_ = found.column_explained
         if targets is not None:
             targets = targets.chosen(problem.used)
             self.target_loadings_, self.target_explained_ = targets.read(found.W, problem.weights)
