@@ -376,6 +376,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
             The same kind as X. With ``projection="linear"``, the least-squares inverse of X H'.
         """
         check_is_fitted(self)
+        X = frames.as_table(X)
         if not frames.is_frame(X):
             X = check_array(X, accept_sparse="csr", dtype=None, ensure_all_finite=False, ensure_min_samples=0)
         if self.n_components_ == 0:
@@ -502,6 +503,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     @numpy_defaults
     def _fit(self, X, y, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
+        X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
         earlier = None if self.align_to is None else Loadings.of(self.align_to)
         targets = Targets.of(self, y, X)
         learned = Columns.learn(self, X, sample_weight)
@@ -594,6 +596,7 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     """
     if "n_components" in params:
         raise TypeError("nnmf() takes the number of components as n, not n_components.")
+    df = frames.as_table(df)
     if target is not None:
         labels = frames.labels(df)
         targets = listed(target, labels, "target")

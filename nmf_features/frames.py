@@ -26,8 +26,26 @@ LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is 
 def is_frame(X):
     """Whether X is a dataframe; a lazy one is refused."""
     if nw.dependencies.is_polars_lazyframe(X):
-        raise TypeError("X is a lazy frame; wanted an eager one: call .collect() first.")
+        raise TypeError(
+            "X is a lazy frame; wanted an eager one: call .collect() first, and .select(...) before it if not all columns "
+            "are needed."
+        )
     return nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray)
+
+
+def as_table(X):
+    """Return an Arrow stream (of DuckDB, say), which may be read only once, as a table of pyarrow; else X itself."""
+    known = isinstance(X, np.ndarray) or nw.dependencies.is_into_dataframe(X) or nw.dependencies.is_into_series(X)
+    if known or not hasattr(X, "__arrow_c_stream__"):
+        return X
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(
+            f"X is an Arrow stream ({type(X).__name__}), which only pyarrow can read: pip install pyarrow, or pass a "
+            "frame of pandas or polars."
+        ) from error
+    return pyarrow.table(X)
 
 
 def check_table(estimator, X, reset, dtype=None, seen=None):
@@ -36,6 +54,7 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
     An array is converted to ``dtype`` (None: not at all). ``seen`` holds the labels of the frame in ``fit``, if it was
     one. The cells are checked by :func:`to_matrix`.
     """
+    X = as_table(X)
     if not is_frame(X):
         return validate_data(
             estimator,
@@ -288,6 +307,7 @@ def _to_numpy(column):
 
 def target_columns(y):
     """Return pairs of a name and an array for the columns of y, a frame, series, array or list."""
+    y = as_table(y)
     if is_frame(y):
         return [(label, _values(_column(y, j))) for j, label in enumerate(labels(y))]
     if nw.dependencies.is_into_series(y) and not isinstance(y, np.ndarray):

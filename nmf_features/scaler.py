@@ -139,7 +139,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         scaling = Scaling(**self.scaling_)
-        Z = X
+        Z = X = frames.as_table(X)
         if not frames.is_frame(X):
             Z = check_array(X, accept_sparse="csr", dtype=DTYPES, ensure_min_samples=0)
         labels, names = frames.labels(Z), scaling.names_out(self._labels)

@@ -1,5 +1,7 @@
 """Frames of every kind: the same numbers, the same kind out, and nothing lost on the way."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -9,7 +11,7 @@ from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal
 from sklearn import config_context
 
-from nmf_features import NMFFeatures, NonNegativeScaler, nnmf
+from nmf_features import NMFFeatures, NonNegativeScaler, nnmf, select_components
 
 NUMERIC = [f"c{j}" for j in range(6)]
 ROUNDING = dict(rtol=1e-12, atol=1e-12)  # the same numbers are computed in the same order
@@ -109,6 +111,47 @@ def test_fitted_on_one_kind_applied_to_another(table, to_frame):
     assert_same(nmf.transform(X), nmf.transform(table), X)
     other = NMFFeatures(2).fit(X)
     assert_same(other.transform(table), nmf.transform(table), table)
+
+
+class Stream:
+    """A table that comes as an Arrow stream and can be read only once, as a relation of DuckDB or a reader."""
+
+    def __init__(self, frame):
+        self.reader = pa.Table.from_pandas(frame, preserve_index=False).to_reader()
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        reader, self.reader = self.reader, None
+        return reader.__arrow_c_stream__(requested_schema)
+
+
+def test_streams_of_arrow_are_tables(table):
+    expected, like = NMFFeatures(2).fit_transform(table), pa.table({})
+    nmf = NMFFeatures(2)
+    assert_same(nmf.fit_transform(Stream(table)), expected, like)
+    out = nmf.transform(Stream(table))
+    assert_same(out, expected, like)
+    back = nmf.inverse_transform(Stream(to_pandas(out)))
+    assert_same(back, NMFFeatures(2).fit(table).inverse_transform(expected), like)
+    assert_same(nnmf(Stream(table), target=["c0", "kind"]), nnmf(table, target=["c0", "kind"]), like)
+    scaler, numbers = NonNegativeScaler(), table[NUMERIC]
+    Z = scaler.fit_transform(Stream(numbers))
+    assert_same(Z, NonNegativeScaler().fit_transform(numbers), like)
+    assert_same(scaler.inverse_transform(Stream(to_pandas(Z))), numbers, like)
+    guided = NMFFeatures(2, target_weight=1.0)
+    y = pd.DataFrame({"c0": table["c0"].to_numpy()})
+    assert_allclose(guided.fit(Stream(table), Stream(y)).components_, guided.fit(table, y).components_, **ROUNDING)
+    found, wanted = (select_components(X, [1, 2, 3, 4], random_state=0).summary for X in (Stream(numbers), numbers))
+    assert_allclose(found["error"], wanted["error"], **ROUNDING)
+    reader = pa.Table.from_pandas(table, preserve_index=False).to_reader()  # pyarrow's own is such a stream too
+    assert_same(NMFFeatures(2).fit_transform(reader), expected, like)
+    assert_allclose(nmf.drift(Stream(table))["explained"], nmf.column_explained_, atol=1e-7)
+
+
+def test_streams_without_pyarrow_are_refused_with_a_way_out(table, monkeypatch):
+    stream = Stream(table)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"Arrow stream \(Stream\), which only pyarrow can read"):
+        NMFFeatures(2).fit(stream)
 
 
 def test_no_rows_and_one_row(table, to_frame):
