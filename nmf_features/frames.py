@@ -27,8 +27,8 @@ def is_frame(X):
     """Whether X is a dataframe; a lazy one is refused."""
     if nw.dependencies.is_polars_lazyframe(X):
         raise TypeError(
-            "X is a lazy frame; wanted an eager one: call .collect() first, and .select(...) before it if not all columns "
-            "are needed."
+            "X is a lazy frame; wanted an eager one: call .collect() first, and .select(...) before that if not all "
+            "columns are needed."
         )
     return nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray)
 
