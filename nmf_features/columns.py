@@ -7,6 +7,7 @@
 Parameters are those of the model (an NMFFeatures); only public attributes of it are read.
 """
 
+from collections.abc import Hashable
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -323,11 +324,12 @@ def _choose(model, table, labels):
         return positions
     by_rule = frames.chosen_by_rule(table, model.variables)
     variables = listed(model.variables if by_rule is None else by_rule, labels, "variables")
-    unknown = [v for v in variables if v not in labels]
+    place = {label: j for j, label in enumerate(labels)}
+    unknown = [v for v in variables if not isinstance(v, Hashable) or v not in place]
     if unknown:
         raise ValueError(f"variables has {some(unknown)}, not found in X; wanted {offer(unknown, labels)}.")
     if not variables and by_rule is not None:
         raise ValueError(f"variables is {model.variables!r}, which chose no column of X; wanted at least one.")
     if not variables or len(set(variables)) < len(variables):
         raise ValueError(f"variables is {variables}; wanted at least one column, each once.")
-    return [labels.index(v) for v in variables]
+    return [place[v] for v in variables]

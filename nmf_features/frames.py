@@ -379,7 +379,7 @@ def _float_beside(dtype):
     """Return the dtype of floats of the same kind as a dtype of pandas."""
     if isinstance(dtype, pd.ArrowDtype):
         return ARROW_FLOATS["float64"]
-    return "Float64" if pd.api.types.is_extension_array_dtype(dtype) else np.float64
+    return "Float64" if pd.api.types.is_extension_array_dtype(dtype) and dtype.na_value is pd.NA else np.float64
 
 
 def rename(X, names):

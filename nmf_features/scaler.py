@@ -88,7 +88,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
-            Training data, all numeric. Sparse data stay sparse, with ``shift=None``.
+            Training data, all numeric; booleans are 0 and 1. Sparse data stay sparse, with ``shift=None``.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the rows, 0 or more; rows of weight 0 are left out, from the minima too.
