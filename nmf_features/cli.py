@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 
 from .estimator import NMFFeatures, nnmf
+from .nearest import offer, some
 from .selection import select_components
 
 # pandas reads floats to the last bit by default since 3.1, and before only when asked
@@ -137,7 +138,10 @@ def _transform(arguments):
     table = _read_table(arguments.table)
     missing = [name for name in model.variables_ if name not in table.columns]
     if missing:
-        raise _Mistake(f"{arguments.table} lacks the columns {missing}, which {arguments.model} was fitted on.")
+        raise _Mistake(
+            f"{arguments.table} lacks the columns {some(missing)}, which {arguments.model} was fitted on; it has "
+            f"{offer(missing, table.columns)}."
+        )
     try:
         result = _components_beside(model, table)
     except (ValueError, MemoryError) as error:
@@ -169,7 +173,9 @@ def _select(arguments):
     if not arguments.variables:
         _refuse_row_numbers(table, arguments)
     if unknown := [name for name in arguments.target or [] if name not in table]:
-        raise _Mistake(f"--target has {unknown}, not found in {arguments.table}.")
+        raise _Mistake(
+            f"--target has {some(unknown)}, not found in {arguments.table}; wanted {offer(unknown, table.columns)}."
+        )
     if arguments.most is not None and arguments.most < 1:
         raise _Mistake(f"--most is {arguments.most}; wanted a number of components, 1 or more.")
     try:

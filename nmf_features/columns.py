@@ -7,7 +7,8 @@
 Parameters are those of the model (an NMFFeatures); only public attributes of it are read.
 """
 
-from numbers import Integral
+from collections.abc import Hashable
+from numbers import Integral, Real
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from .core.checks import check_weights, without_duplicates
 from .core.losses import check_domain, checks_cells, loss_of
 from .core.missing import Missing
 from .naming import labelled
+from .nearest import offer, some
 from .scaling import ScaledRows, Scaling
 
 
@@ -86,6 +88,16 @@ class Columns:
         """The loss, as an object."""
         return loss_of(self.model.loss, self.model.beta_loss)
 
+    @property
+    def init(self):
+        """The start, as the model has it; if it is a frame, an array with its columns in the order of the terms."""
+        start = self.model.init
+        return (
+            start
+            if isinstance(start, str) or not frames.is_frame(start)
+            else frames.in_order(start, self.terms, "init")
+        )
+
     # Names
 
     @property
@@ -124,7 +136,12 @@ class Columns:
     @property
     def counted(self):
         """Which columns of the scaled matrix are not set aside as constant."""
-        return np.repeat(~self.scaling.constant, 2 if self.scaling.split else 1)
+        return np.repeat(~self.scaling.constant, self.width)
+
+    @property
+    def width(self):
+        """How many columns of the scaled matrix a chosen column becomes."""
+        return 2 if self.scaling.split else 1
 
     @property
     def n_counted(self):
@@ -278,13 +295,14 @@ def component_names(k, prefix="NNMF"):
 
 
 def listed(names, labels, argument):
-    """Return one label, or a list of labels, as a list; refuse anything else."""
+    """Return one label, or a list of labels, as a list; refuse anything else. Floats are labels where some label is."""
     if isinstance(names, str | tuple | Integral) and not isinstance(names, bool) and names in labels:
         return [names]  # a tuple may be one label of a MultiIndex
-    if isinstance(names, str | Integral):
+    if isinstance(names, str | Real):
         names = [names]
     listed = list(names)
-    if isinstance(names, set | frozenset | dict) or any(isinstance(v, bool | np.bool_ | float) for v in listed):
+    refused = bool | np.bool_ if any(isinstance(label, float) for label in labels) else bool | np.bool_ | float
+    if isinstance(names, set | frozenset | dict) or any(isinstance(v, refused) for v in listed):
         raise ValueError(f"{argument} is {names!r}; wanted a name or a list of names (on arrays: integer positions).")
     return listed
 
@@ -299,15 +317,19 @@ def _choose(model, table, labels):
     if model.variables is None:
         positions = frames.numeric_positions(table)
         if not positions and model.n_components:
-            raise ValueError("X has no numeric column to factorise; booleans do not count. Encode columns first.")
+            raise ValueError(
+                "X has no numeric column to factorise. Booleans count, as 0 and 1, where variables names them; words "
+                "have to be encoded first."
+            )
         return positions
-    variables = listed(model.variables, labels, "variables")
-    unknown = [v for v in variables if v not in labels]
+    by_rule = frames.chosen_by_rule(table, model.variables)
+    variables = listed(model.variables if by_rule is None else by_rule, labels, "variables")
+    place = {label: j for j, label in enumerate(labels)}
+    unknown = [v for v in variables if not isinstance(v, Hashable) or v not in place]
     if unknown:
-        raise ValueError(
-            f"variables has {unknown}, not found in X; wanted names of columns (positions, for an array) "
-            f"among {labels}."
-        )
+        raise ValueError(f"variables has {some(unknown)}, not found in X; wanted {offer(unknown, labels)}.")
+    if not variables and by_rule is not None:
+        raise ValueError(f"variables is {model.variables!r}, which chose no column of X; wanted at least one.")
     if not variables or len(set(variables)) < len(variables):
         raise ValueError(f"variables is {variables}; wanted at least one column, each once.")
-    return [labels.index(v) for v in variables]
+    return [place[v] for v in variables]

@@ -2,6 +2,7 @@
 
 tidy, top_features, target_table, labels, changes, report          its components
 explain, contributions, score_samples, unexplained                 rows
+drift                                                              columns of other rows
 """
 
 from numbers import Integral
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from . import frames
 from ._warn import numpy_defaults
 from .aligning import Loadings, changes
+from .drift import drift
 from .explaining import contributions, explain, unexplained
 from .report import report
 
@@ -91,6 +93,49 @@ class DescribingMixin:
         found = [D for _, D in unexplained(columns, table)]
         D = np.concatenate([np.zeros((0, len(columns.terms))), *found])
         return frames.make(D, columns.terms, like=table) if frames.is_frame(table) else D
+
+    @numpy_defaults
+    def drift(self, X):
+        """Return how far the columns of X are from those of the fit: for those who score new rows again and again.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            Data with the columns seen in ``fit``; best many rows, all that came since yesterday, say.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row for every column that is factorised: ``column``; ``below`` and ``above``, the shares of its observed
+            cells that are outside the range of the training rows; ``explained``, the share of its sum of squares,
+            shifted and scaled, that the components explain in X, 1 - |x_j - (W H)_j|^2 / |x_j|^2; and
+            ``explained_in_fit``, the same share in the training rows, ``column_explained_``. NaN where there is nothing
+            to divide by: no rows, a constant column, a model saved before there was ``drift``.
+
+        See Also
+        --------
+        score_samples : Which rows do not fit.
+
+        Notes
+        -----
+        Values are looked at before ``clip`` and ``out_of_range``, which warns of nothing here and refuses nothing; the
+        share explained is of what remains after them. W are the exact non-negative scores, as for :meth:`score`.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> nmf = NMFFeatures(n_components=5).fit(X[:130])
+        >>> found = nmf.drift(X[130:]).set_index("column")  # another kind of wine
+        >>> found.loc[["ash", "hue", "color_intensity"]].round(2)
+                         below  above  explained  explained_in_fit
+        column
+        ash               0.00   0.00       0.98              0.98
+        hue               0.56   0.00      -0.97              0.98
+        color_intensity   0.00   0.29       0.66              0.96
+        """
+        return drift(*self._for_explaining(X, "score"), getattr(self, "column_explained_", np.nan))
 
     @numpy_defaults
     def contributions(self, X, *, kind="share"):

@@ -4,7 +4,7 @@ A fit is: choose, shift and scale columns (columns) -> find loadings H and bring
 """
 
 from functools import partial
-from numbers import Integral
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -27,6 +27,7 @@ from .describing import DescribingMixin
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
+from .nearest import offer, some
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
 from .targets import PARAMETERS as TARGET_PARAMETERS
@@ -51,9 +52,11 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     n_components : int, default 2
         Number of components k. 0 leaves the data unchanged; a number above that of the chosen columns is
         capped, with a warning.
-    variables : str, int, list of them, or None, default None
-        Columns to factorise: names in frames, positions in arrays. None takes all numeric columns (booleans
-        are not). The other columns pass through untouched.
+    variables : label, list of labels, callable, selector, or None, default None
+        Columns to factorise: names in frames (also floats, such as wavelengths), positions in arrays; a function that
+        returns them, given X, such as scikit-learn's ``make_column_selector``; or a selector of polars or skrub. None
+        takes all numeric columns: columns of objects count, if all are numbers or missing; booleans do not, but where
+        they are chosen they are 0 and 1. The other columns pass through untouched.
     penalty : float, default 0.001
         Strength of the penalty on scores and loadings; larger is sparser.
     l1_ratio : float, default 1.0
@@ -93,7 +96,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         Fixed step of ``solver="gradient"``; see :func:`factorize`.
     init : {"auto", "nnsvd-lrc", "nndsvda", "random"} or array-like of shape (n_components, n_columns), default "auto"
         Where the loadings start, on the shifted and scaled columns. "auto" tries many starts, always the same ones; see
-        :func:`factorize`.
+        :func:`factorize`. The columns of a frame are matched by name with those that are factorised (with
+        ``shift="split"``: ``name+`` and ``name-``).
     n_init : int, default 1
         How many starts are run to the end; the best by objective is kept; see :func:`factorize`.
     max_iter : int, default 1000
@@ -113,8 +117,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         needs X alone. 0 ignores y.
     target_type : {"auto", "continuous", "binary", "multiclass"}, default "auto"
         Whether y is a number, for which the linear model is linear regression, or a class, for which it is logistic
-        regression. With "auto" words, categories and booleans are classes, and so are whole numbers if there are only
-        two, or at most 20 with five rows each on average; other numbers are continuous.
+        regression. With "auto" words, categories and booleans are classes, and so are whole numbers if there are at
+        most ten different ones; other numbers are continuous.
     random_state : int, RandomState instance or None, default None
         Seed of random starts. The default, ``init="auto"``, uses none.
     n_jobs : int or None, default None
@@ -140,6 +144,10 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     explained_ : ndarray of shape (n_components,)
         <W H, w_t h_t> / |X|^2, each component's share of the sum of squares (rows weighted); for other losses than
         Frobenius sum(x w_t h_t / (W H)) / sum(x), its share of the sum.
+    column_explained_ : ndarray of shape (n_variables,)
+        Share of the sum of squares of each column, shifted and scaled, that the components explain,
+        1 - |x_j - (W H)_j|^2 / |x_j|^2 (rows weighted, over the observed cells); NaN for constant columns. See
+        :meth:`drift`.
     target_loadings_ : ndarray of shape (n_components, n_targets)
         With a ``target_weight``: what one unit of each component's score adds to the target, in its units; for classes,
         to the log-odds of the second of two, or to the logarithm of the probability of each of more. Those are the
@@ -215,7 +223,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: ClassVar[dict] = {
-        "variables": [str, Integral, "array-like", None],
+        "variables": [str, Real, "array-like", callable, HasMethods("expand"), HasMethods(["over", "alias"]), None],
         "projection": [StrOptions({"nnls", "linear"})],
         "drop_original": ["boolean"],
         "prefix": [str],
@@ -368,6 +376,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
             The same kind as X. With ``projection="linear"``, the least-squares inverse of X H'.
         """
         check_is_fitted(self)
+        X = frames.as_table(X)
         if not frames.is_frame(X):
             X = check_array(X, accept_sparse="csr", dtype=None, ensure_all_finite=False, ensure_min_samples=0)
         if self.n_components_ == 0:
@@ -494,6 +503,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     @numpy_defaults
     def _fit(self, X, y, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
+        X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
         earlier = None if self.align_to is None else Loadings.of(self.align_to)
         learned = Columns.learn(self, X, sample_weight)
         columns, targets = learned.columns, Targets.of(self, y, X, learned.rows)
@@ -510,11 +520,12 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         problem = problem_of(columns, learned.X, learned.weights)
         self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
-        fit = solve(self, problem, self.n_components_, targets)
+        fit = solve(self, problem, self.n_components_, targets, init=columns.init)
         found = canonical(fit, problem, columns.n_counted, arrange)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
+        self.column_explained_ = found.column_explained
         if targets is not None:
             targets = targets.chosen(problem.used).checked()
             self.target_loadings_, self.target_explained_ = targets.read(found.W, problem.weights)
@@ -558,8 +569,8 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     n : int, default 2
         Number of components.
     target : str or list of str, optional
-        Columns to leave out of the factorisation; they pass through. With ``target_weight`` above 0 the components also
-        serve them.
+        Columns to leave out of the factorisation, also where a callable or selector as ``variables`` chooses them; they
+        pass through. With ``target_weight`` above 0 the components also serve them.
     return_transformer : bool, default False
         Whether to return the fitted transformer too, for new rows.
     **params
@@ -584,14 +595,18 @@ def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
     """
     if "n_components" in params:
         raise TypeError("nnmf() takes the number of components as n, not n_components.")
+    df = frames.as_table(df)
     if target is not None:
         labels = frames.labels(df)
         targets = listed(target, labels, "target")
         unknown = [name for name in targets if name not in labels]
         if unknown:
-            raise ValueError(f"target has {unknown}, not found in X; wanted names of columns among {labels}.")
+            raise ValueError(f"target has {some(unknown)}, not found in X; wanted {offer(unknown, labels)}.")
         variables = params.get("variables")
-        if variables is None:
+        by_rule = frames.chosen_by_rule(df, variables)
+        if by_rule is not None:
+            variables = [v for v in listed(by_rule, labels, "variables") if v not in targets]
+        elif variables is None:
             variables = [labels[j] for j in frames.numeric_positions(df) if labels[j] not in targets]
             if not variables:
                 raise ValueError(f"X has no numeric column to factorise beside the target {targets}.")

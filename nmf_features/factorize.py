@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from . import frames
 from ._warn import numpy_defaults, warn_user
 from .core.blocks import row_blocks
 from .core.checks import check_weights, without_duplicates
@@ -28,10 +29,19 @@ from .core.solvers import DIVERGENCE_SOLVERS, SOLVERS, solvers_of
 from .core.starts import STARTS
 from .core.units import extremes, largest
 
+
+class Count(Interval):
+    """An interval of whole numbers; True and False, which are numbers to Python, are not among them."""
+
+    def is_satisfied_by(self, val):
+        """Return whether a parameter is in the interval."""
+        return not isinstance(val, bool) and super().is_satisfied_by(val)
+
+
 # What factorize() and NMFFeatures accept. Names are looked up at each check, so that new entries of a registry are
 # accepted.
 PARAMETERS = {
-    "n_components": [Interval(Integral, 0, None, closed="left")],
+    "n_components": [Count(Integral, 0, None, closed="left")],
     "penalty": [Interval(Real, 0, None, closed="left")],
     "l1_ratio": [Interval(Real, 0, 1, closed="both")],
     "loss": [StrOptions(LOSSES.keys()), Interval(Real, None, None, closed="neither"), Loss],
@@ -140,6 +150,7 @@ def factorize(
         best minimum found has been reached several times: from singular vectors, from rotations of them, and from the
         best minimum so far with one component replaced. If there are many rows, a sample of them comes first. For
         textbook solvers, very wide or sparse data, and unstored cells it takes the better of "nnsvd-lrc" and "nndsvda".
+        If X and the start are both frames, columns are matched by name.
         A named or given start is used alone: from singular vectors (deterministic), at random, or as given.
     n_init : int, default 1
         How many starts are run to the end; the best by objective is kept. With "auto" that many times more starts are
@@ -213,6 +224,8 @@ def factorize(
            [0., 0., 4., 4.],
            [0., 0., 2., 2.]])
     """
+    if not isinstance(init, str) and frames.is_frame(init) and frames.is_frame(X):
+        init = frames.in_order(init, frames.labels(X), "init")
     X = check_array(
         X,
         accept_sparse="csr",

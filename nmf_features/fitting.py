@@ -16,6 +16,7 @@ from scipy import sparse
 
 from ._warn import warn_user
 from .core.blocks import fitted_at_stored, row_blocks, rows_of_stored, squares, with_data
+from .core.explained import column_squares, explained_share
 from .core.guide import fit_with_targets
 from .core.missing import leaves_out_unstored, missing_of, penalised_counts
 from .core.objective import divergence
@@ -48,6 +49,7 @@ class Components:
     score_penalties: np.ndarray
     impute_penalties: np.ndarray
     explained: np.ndarray
+    column_explained: np.ndarray
     objective: float
 
 
@@ -65,7 +67,7 @@ def problem_of(columns, X, weights=None):
         loss=columns.loss,
         penalty=model.penalty,
         l1_ratio=model.l1_ratio,
-        width=2 if columns.scaling.split else 1,
+        width=columns.width,
     )
 
 
@@ -104,6 +106,7 @@ def canonical(fit, problem, n_counted, arrange=None):
     unit_X, e = safe_scale(X, problem.top, loss)
     unit_W = np.ldexp(W, -2 * e) if e else W
     explained = _explained(unit_X, unit_W, H, weights, missing, loss)
+    column_explained = explained_share(*column_squares(unit_X, unit_W, H, weights, missing), problem.width)
     with np.errstate(over="ignore"):
         value = divergence(unit_X, unit_W, H.astype(X.dtype), loss, weights, unstored)
         value = in_units(value, 2 * e * loss.degree)
@@ -119,6 +122,7 @@ def canonical(fit, problem, n_counted, arrange=None):
         np.array([strengths.l1_W, strengths.l2_W]),
         _impute_penalties(2 * value, product(v, W) / v.sum(), by_row.sum() * n_counted),
         explained,
+        column_explained,
         objective,
     )
 

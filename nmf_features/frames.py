@@ -4,6 +4,8 @@ A table is a pandas or polars DataFrame (or another that narwhals knows) or a Nu
 identified by position; their labels are used in errors and results. The caller's table is never changed.
 """
 
+import reprlib
+
 import narwhals as nw
 import numpy as np
 import pandas as pd
@@ -12,17 +14,38 @@ from sklearn.utils import check_array
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import validate_data
 
+from . import cells
 from .core.checks import without_duplicates
+from .nearest import some
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
+ARROW_FLOATS = {"float32": "float[pyarrow]", "float64": "double[pyarrow]"}  # pandas' names of Arrow's floats
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
 
 
 def is_frame(X):
     """Whether X is a dataframe; a lazy one is refused."""
     if nw.dependencies.is_polars_lazyframe(X):
-        raise TypeError("X is a lazy frame; wanted an eager one: call .collect() first.")
+        raise TypeError(
+            "X is a lazy frame; wanted an eager one: call .collect() first, and .select(...) before that if not all "
+            "columns are needed."
+        )
     return nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray)
+
+
+def as_table(X):
+    """Return an Arrow stream (of DuckDB, say), which may be read only once, as a table of pyarrow; else X itself."""
+    known = isinstance(X, np.ndarray) or nw.dependencies.is_into_dataframe(X) or nw.dependencies.is_into_series(X)
+    if known or not hasattr(X, "__arrow_c_stream__"):
+        return X
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError(
+            f"X is an Arrow stream ({type(X).__name__}), which only pyarrow can read: pip install pyarrow, or pass a "
+            "frame of pandas or polars."
+        ) from error
+    return pyarrow.table(X)
 
 
 def check_table(estimator, X, reset, dtype=None, seen=None):
@@ -31,10 +54,11 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
     An array is converted to ``dtype`` (None: not at all). ``seen`` holds the labels of the frame in ``fit``, if it was
     one. The cells are checked by :func:`to_matrix`.
     """
+    X = as_table(X)
     if not is_frame(X):
         return validate_data(
             estimator,
-            X,
+            X if dtype is None else cells.with_nan(X),
             reset=reset,
             accept_sparse="csr",
             dtype=dtype,
@@ -49,7 +73,10 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     seen = columns if seen is None else seen
     if not all(isinstance(name, str) for name in [*columns, *seen]) and seen != columns:
-        raise ValueError(f"X has the columns {columns}; wanted the same names, in the same order, as in fit: {seen}.")
+        here, there = set(columns), set(seen)
+        lacking, new = [name for name in seen if name not in here], [name for name in columns if name not in there]
+        how = f"lacks {some(lacking)}, and fit has not seen {some(new)}" if lacking or new else "has another order"
+        raise ValueError(f"X has other columns than in fit; wanted the same names, in the same order. It {how}.")
     return X
 
 
@@ -65,10 +92,29 @@ def labels(X):
 
 
 def numeric_positions(X):
-    """Return the positions of the numeric columns (booleans are not numbers here), or of all columns of an array."""
+    """Return the positions of the numeric columns (booleans are not numbers here), or of all columns of an array.
+
+    A column of objects is numeric if all are numbers or missing.
+    """
     if not is_frame(X):
         return labels(X)
-    return [j for j in range(len(labels(X))) if _is_numeric(_column(X, j))]
+    columns = [_column(X, j) for j in range(len(labels(X)))]
+    return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
+
+
+def chosen_by_rule(X, rule):
+    """Return what a function of the table, or a selector of polars or skrub, chooses; None if it is none of these."""
+    polars = nw.dependencies.get_polars()
+    if callable(rule):
+        return rule(X)
+    if polars is not None and isinstance(rule, polars.Expr):
+        if not isinstance(X, polars.DataFrame):
+            raise TypeError(
+                f"variables is a selector of polars, and X is a {type(X).__name__} of "
+                f"{type(X).__module__.partition('.')[0]}; wanted a polars frame, or names of columns."
+            )
+        return X.select(rule).columns
+    return rule.expand(X) if hasattr(rule, "expand") else None  # skrub's, which it need not be imported to ask
 
 
 def _column(X, j):
@@ -80,6 +126,26 @@ def _is_numeric(column):
         test = pd.api.types
         return test.is_numeric_dtype(column.dtype) and not (test.is_bool_dtype(column) or test.is_complex_dtype(column))
     return column.dtype.is_numeric()
+
+
+def _is_boolean(column):
+    return pd.api.types.is_bool_dtype(column) if isinstance(column, pd.Series) else column.dtype == nw.Boolean
+
+
+def _is_object(column):
+    return column.dtype == (object if isinstance(column, pd.Series) else nw.Object)
+
+
+def _may_hold_numbers(column):
+    """Whether the cells must be asked: objects, and what a column of new rows becomes if all are missing, or text."""
+    if not isinstance(column, pd.Series):
+        return column.dtype in (nw.Object, nw.String, nw.Unknown)
+    texts = ("null[pyarrow]", "string[pyarrow]", "large_string[pyarrow]")
+    return _is_object(column) or isinstance(column.dtype, pd.StringDtype) or str(column.dtype) in texts
+
+
+def _objects(column):
+    return column.to_numpy(dtype=object) if isinstance(column, pd.Series) else column.to_numpy().astype(object)
 
 
 def _is_single(column):
@@ -101,13 +167,14 @@ def to_matrix(X, positions, missing_values=None):
         if matrix is not X and not sparse.issparse(matrix):
             matrix = np.ascontiguousarray(matrix)
     else:
-        matrix = check_array(X[:, positions], dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
+        chosen = cells.with_nan(X[:, positions])
+        matrix = check_array(chosen, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=0)
     if sparse.issparse(matrix):
         matrix = without_duplicates(matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64))
-    cells = matrix.data if sparse.issparse(matrix) else matrix
-    for start in range(0, len(cells), CHUNK_ROWS):  # a quick check; if it fails, find the columns
+    values = matrix.data if sparse.issparse(matrix) else matrix
+    for start in range(0, len(values), CHUNK_ROWS):  # a quick check; if it fails, find the columns
         with np.errstate(over="ignore"):
-            total = cells[start : start + CHUNK_ROWS].sum(dtype=np.float64)
+            total = values[start : start + CHUNK_ROWS].sum(dtype=np.float64)
         if not np.isfinite(total):
             _refuse_nonfinite(matrix, [names[j] for j in positions], missing_values)
             break  # all cells were checked
@@ -157,9 +224,24 @@ def _all_sparse(columns):
 
 
 def _refuse_words(columns, names):
-    strange = {name: str(c.dtype) for name, c in zip(names, columns, strict=True) if not _is_numeric(c)}
+    strange = {}
+    for name, column in zip(names, columns, strict=True):
+        if _is_numeric(column) or _is_boolean(column):
+            continue
+        if not _may_hold_numbers(column):
+            strange[name] = str(column.dtype)
+            continue
+        values = _objects(column)
+        _, at = cells.to_floats(values)
+        if at is not None:
+            label = column.index[at : at + 1].tolist()[0] if isinstance(column, pd.Series) else at
+            where = f"row {at}" if label == at else f"row {at}, index {label!r}"
+            strange[name] = f"{column.dtype}, with {reprlib.repr(values[at])} in {where}"
     if strange:
-        raise ValueError(f"X has chosen columns that are not numeric: {strange}. Encode them first, or leave them out.")
+        raise ValueError(
+            f"X has chosen columns that are not numeric: {strange}. Wanted numbers, or None, NaN or NA where one is "
+            "missing. Encode words first, or leave their columns out."
+        )
 
 
 def _refuse_nonfinite(matrix, names, missing_values):
@@ -178,6 +260,19 @@ def _refuse_nonfinite(matrix, names, missing_values):
         bad = {name: int(count) for name, count in zip(names, counts, strict=True) if count}
         if bad:
             raise ValueError(f"X has {what} values (column: how many) {bad}. {way_out}")
+
+
+def in_order(X, names, argument):
+    """Return a frame of numbers as an array with its columns in the order of ``names``; refuse if it has others."""
+    found = labels(X)
+    place = {name: j for j, name in enumerate(found)}
+    if place.keys() != set(names):
+        lacking, new = [name for name in names if name not in found], [name for name in found if name not in names]
+        raise ValueError(
+            f"{argument} is a frame that lacks the columns {some(lacking)} and has others, {some(new)}; wanted one for "
+            "each factorised column, by name, or an array with its columns in their order."
+        )
+    return to_matrix(X, [place[name] for name in names], "ignore")[0]
 
 
 def _read(X, positions):
@@ -201,15 +296,20 @@ def _read(X, positions):
 
 
 def _to_numpy(column):
+    """Return a column that :func:`_refuse_words` let pass as numbers, missing ones NaN."""
+    if _may_hold_numbers(column):
+        return cells.to_floats(_objects(column))[0]
     if isinstance(column, pd.Series) and pd.api.types.is_extension_array_dtype(column.dtype):
         return column.to_numpy(dtype=np.float64, na_value=np.nan)
-    return column.to_numpy()
+    values = column.to_numpy()
+    return cells.to_floats(values)[0] if values.dtype == object else values  # decimals, and booleans of which some miss
 
 
 def target_columns(y):
     """Return pairs of a name and an array, or a pandas Categorical, for the columns of y in whatever form it comes."""
     if sparse.issparse(y):
         raise ValueError("y is sparse; wanted a dense array: pass y.toarray().")
+    y = as_table(y)
     if is_frame(y):
         names = list(y.columns) if nw.dependencies.is_pandas_dataframe(y) else nw.from_native(y).columns
         if not names:
@@ -233,7 +333,9 @@ def _values(column):
         return column.to_numpy()
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.array
-    column = column.convert_dtypes() if column.dtype == object else column
+    column = column.infer_objects() if _is_object(column) else column
+    if _is_object(column) and cells.hold_numbers(_objects(column)):
+        return _to_numpy(column)
     return _to_numpy(column) if _is_numeric(column) else column.to_numpy(dtype=object, na_value=None)
 
 
@@ -268,20 +370,24 @@ def fill(X, positions, values, missing):
         for j, filled, m in changed:
             column = frame[:, j]
             dtype = column.dtype if column.dtype.is_float() else nw.Float64
-            whole = np.where(m, filled, column.cast(nw.Float64).to_numpy())
+            whole = np.where(m, filled, _to_numpy(column))
             backend = nw.get_native_namespace(frame)
             new.append(nw.new_series(names[j], whole, nw.Float64, backend=backend).cast(dtype))
         return nw.to_native(frame.with_columns(*new))
     X = X.copy()
     for j, filled, m in changed:
         column = X.iloc[:, j]
-        whole = np.where(m, filled, column.to_numpy(dtype=np.float64, na_value=np.nan))
-        if pd.api.types.is_float_dtype(column.dtype):
-            dtype = column.dtype
-        else:
-            dtype = "Float64" if pd.api.types.is_extension_array_dtype(column.dtype) else np.float64
+        whole = np.where(m, filled, _to_numpy(column))
+        dtype = column.dtype if pd.api.types.is_float_dtype(column.dtype) else _float_beside(column.dtype)
         X.isetitem(j, pd.Series(whole, index=X.index).astype(dtype))
     return X
+
+
+def _float_beside(dtype):
+    """Return the dtype of floats of the same kind as a dtype of pandas."""
+    if isinstance(dtype, pd.ArrowDtype):
+        return ARROW_FLOATS["float64"]
+    return "Float64" if pd.api.types.is_extension_array_dtype(dtype) and dtype.na_value is pd.NA else np.float64
 
 
 def rename(X, names):
@@ -294,12 +400,17 @@ def rename(X, names):
 
 
 def make(matrix, names, like):
-    """Return a frame of the kind of ``like``, with its index and attrs."""
+    """Return a frame of the kind of ``like``, with its index and attrs; backed by Arrow if all its numbers are."""
     if nw.dependencies.is_pandas_dataframe(like):
         columns = like.columns
         if list(names) != list(columns):
             columns = pd.Index(list(names), tupleize_cols=False, name=columns.name if columns.nlevels == 1 else None)
         frame = pd.DataFrame(matrix, columns=columns, index=like.index)
+        numbers = {
+            type(d) for d in like.dtypes if pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d)
+        }
+        if numbers == {pd.ArrowDtype}:
+            frame = frame.astype(ARROW_FLOATS[np.asarray(matrix).dtype.name])
         frame.attrs = dict(like.attrs)
         return frame
     return nw.to_native(nw.from_numpy(matrix, schema=list(names), backend=nw.get_native_namespace(like)))

@@ -88,7 +88,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
-            Training data, all numeric. Sparse data stay sparse, with ``shift=None``.
+            Training data, all numeric; booleans are 0 and 1. Sparse data stay sparse, with ``shift=None``.
         y : ignored
         sample_weight : array-like of shape (n_samples,), optional
             Weights of the rows, 0 or more; rows of weight 0 are left out, from the minima too.
@@ -139,7 +139,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         scaling = Scaling(**self.scaling_)
-        Z = X
+        Z = X = frames.as_table(X)
         if not frames.is_frame(X):
             Z = check_array(X, accept_sparse="csr", dtype=DTYPES, ensure_min_samples=0)
         labels, names = frames.labels(Z), scaling.names_out(self._labels)

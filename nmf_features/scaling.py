@@ -121,7 +121,11 @@ class Scaling:
                     below += (X[rows] < bound).sum(axis=0)
             if below.any():
                 found = {names[j]: int(below[j]) for j in np.flatnonzero(below)}
-                message = f"X has values below what was seen in training (column: how many cells): {found}."
+                ranges = {names[j]: f"{self.minimum[j]:.6g} to {self.maximum[j]:.6g}" for j in np.flatnonzero(below)}
+                message = (
+                    f"X has values below what was seen in training (column: how many cells): {found}. Training ranges: "
+                    f"{ranges}."
+                )
                 if out_of_range == "raise":
                     raise ValueError(
                         f'{message} Pass out_of_range="clip" to raise them to the lower bound of their column.'

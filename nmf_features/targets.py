@@ -13,8 +13,7 @@ from sklearn.utils._param_validation import Interval, Real, StrOptions
 from . import frames
 from .core.target_models import Classes, Numbers
 
-# "auto": whole numbers are classes if there are no more different ones than this, and rows enough for each.
-MOST_CLASSES, ROWS_EACH = 20, 5
+MOST_CLASSES = 10  # "auto": whole numbers are classes if there are no more different ones
 
 PARAMETERS = {
     "target_weight": [Interval(Real, 0, None, closed="left")],
@@ -174,8 +173,6 @@ def _number(name, values, known):
 
 
 def _are_classes(values):
-    """Whether numbers are taken as classes: two or a few different whole numbers, with several rows each."""
+    """Whether numbers are taken as classes: a few different whole numbers, however many rows there are."""
     different = np.unique(values)
-    whole = (different == np.floor(different)).all()
-    few = len(different) == 2 or len(different) <= min(MOST_CLASSES, len(values) / ROWS_EACH)
-    return bool(whole and few)
+    return len(different) <= MOST_CLASSES and bool((different == np.floor(different)).all())

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -26,6 +28,33 @@ def ames():
 def ames_range():
     """The 33 numeric predictors of Ames, min-max scaled."""
     return shared("r_reference/b_X_range.csv.gz").to_numpy()
+
+
+FRAMES = {
+    "pandas": lambda frame: frame,
+    "nullable": lambda frame: frame.convert_dtypes(dtype_backend="numpy_nullable"),
+    "arrow": lambda frame: frame.convert_dtypes(dtype_backend="pyarrow"),
+    "polars": lambda frame: pl.from_pandas(frame.reset_index(drop=True)),
+    "pyarrow": lambda frame: pa.Table.from_pandas(frame, preserve_index=False),
+}
+
+
+@pytest.fixture(params=FRAMES)
+def to_frame(request):
+    """A function that turns a pandas frame into one of each kind; only those of pandas keep the index."""
+    return FRAMES[request.param]
+
+
+def to_pandas(frame):
+    """Return a frame of any kind as a pandas frame of floats, words and booleans, with rows numbered from 0."""
+    if not isinstance(frame, pd.DataFrame):
+        frame = frame.to_pandas()
+    frame = frame.reset_index(drop=True)
+    return pd.DataFrame({name: column.to_numpy(_plain(column), na_value=np.nan) for name, column in frame.items()})
+
+
+def _plain(column):
+    return float if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column) else object
 
 
 @pytest.fixture

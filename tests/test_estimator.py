@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from nmf_features import NMFFeatures, nnmf, objective
+from nmf_features import NMFFeatures, factorize, nnmf, objective
 from nmf_features.scaling import Scaling
 
 NUMERIC = [f"c{j}" for j in range(6)]
@@ -391,6 +391,30 @@ def test_same_model_in_other_units(table, c):
     assert_allclose(raw.score(X * c), raw_plain.score(X), rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame])
+def test_a_start_that_is_a_frame_is_matched_by_name(table, kind):
+    start = pd.DataFrame(np.random.default_rng(0).uniform(size=(2, 6)), columns=NUMERIC)
+    expected = NMFFeatures(2, init=start.to_numpy(), max_iter=3, tol=0)
+    given = kind(start[NUMERIC[::-1]].to_dict("list"))
+    with pytest.warns(ConvergenceWarning):
+        expected.fit(table)
+    with pytest.warns(ConvergenceWarning):
+        found = clone(expected).set_params(init=given).fit(table)
+    assert_array_equal(found.components_, expected.components_)
+    plain = dict(max_iter=3, tol=0)
+    with pytest.warns(ConvergenceWarning):
+        H = factorize(table[NUMERIC], 2, init=given, **plain).H
+    with pytest.warns(ConvergenceWarning):
+        assert_array_equal(H, factorize(table[NUMERIC].to_numpy(), 2, init=start.to_numpy(), **plain).H)
+    for other in (start.rename(columns={"c1": "c9"}), start.iloc[:, :5], start.set_axis(range(6), axis=1)):
+        with pytest.raises(ValueError, match="init is a frame that lacks the columns"):
+            NMFFeatures(2, init=kind(other.rename(columns=str).to_dict("list"))).fit(table)
+    split = pd.DataFrame(1.0, index=range(2), columns=[f"{name}{sign}" for sign in "-+" for name in NUMERIC])
+    assert NMFFeatures(2, init=split, shift="split").fit(table).components_.shape == (2, 12)
+    with pytest.raises(ValueError, match="init contains NaN"):
+        NMFFeatures(2, init=start.mask(start > 0.5)).fit(table)
+
+
 def test_columns_permuted(table):
     X = table[NUMERIC]
     plain, moved = (NMFFeatures(3, tol=1e-10).fit(x) for x in (X, X[X.columns[::-1]]))
@@ -552,7 +576,7 @@ def test_every_parameter_is_checked(table, name):
         NMFFeatures(**{name: object()}).fit(table)
 
 
-@pytest.mark.parametrize("value", [-1, 2.0, "two", None])
+@pytest.mark.parametrize("value", [-1, 2.0, "two", None, True])
 def test_n_components_must_be_a_whole_number(table, value):
     with pytest.raises(ValueError, match="n_components"):
         NMFFeatures(value).fit(table)

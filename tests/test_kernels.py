@@ -1,5 +1,6 @@
 """Compiled loops compared with plain ones."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
+from nmf_features.core import kernels
 from nmf_features.core.blocks import fill
 from nmf_features.core.kernels import (
     add_products,
@@ -222,6 +224,55 @@ X, H = rng.random((178, 13)), rng.random((5, 13))
 found, value = compiled(descend_squares)(X, np.ones(178), H, (1e-3, 1e-3, 0.0, 0.0), 50, 1e-9, 0 * H, np.inf)
 print(found.tobytes().hex())
 """
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Compile functions of one argument, with an empty cache, as in a process that has not warned yet."""
+    import numba
+
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(kernels._Cache, "warned", False)
+    monkeypatch.setattr(kernels, "_machine_code", {})
+
+    def doubled(x):
+        return 2 * x
+
+    def halved(x):
+        return x / 2
+
+    return lambda: [kernels.compiled(function) for function in (doubled, halved)]
+
+
+@pytest.mark.parametrize("method", ["save", "load"])
+def test_without_a_cache_the_code_runs_with_one_warning(cached, monkeypatch, method, tmp_path):
+    from numba.core import caching
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(caching.IndexDataCacheFile, method, fail)
+    with pytest.warns(UserWarning, match=r"cannot keep compiled code in .*No space left.*NUMBA_CACHE_DIR") as caught:
+        found = [code(x) for code in cached() for x in (3.0, 4)]
+    assert found == [6.0, 8, 1.5, 2.0]
+    assert len(caught) == 1
+    assert str(tmp_path) in str(caught[0].message)
+
+
+def test_a_broken_file_of_the_cache_is_replaced(cached, tmp_path, monkeypatch):
+    assert [code(3.0) for code in cached()] == [6.0, 1.5]
+    files = list(tmp_path.rglob("*.nbc"))
+    assert len(files) == 2
+    for file in files:
+        file.write_bytes(b"")
+    monkeypatch.setattr(kernels, "_machine_code", {})
+    with pytest.warns(UserWarning, match="cannot keep"):
+        assert [code(3.0) for code in cached()] == [6.0, 1.5]
+    assert all(file.stat().st_size for file in files)
+    monkeypatch.setattr(kernels, "_machine_code", {})
+    codes = cached()
+    assert [code(3.0) for code in codes] == [6.0, 1.5]  # and nothing is warned of
+    assert sum(sum(code.stats.cache_hits.values()) for code in codes) == 2
 
 
 def test_code_from_the_cache_gives_the_bits_of_code_just_compiled(tmp_path):

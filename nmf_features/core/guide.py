@@ -24,6 +24,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import minimize
 
 from .alternating import weighted_sums
@@ -69,7 +70,8 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
     columns = _order_of_columns(problem)
     X = problem.X[:, columns]
     rows = Rows(MemoryTable(X, weights, missing), loss.power, [column for _, Y in targets for column in Y.T]).order
-    ordered = replace(problem, X=X[rows], weights=None if weights is None else weights[rows])
+    rows, weights = _merged(X, weights, [Y for _, Y in targets], rows)
+    ordered = replace(problem, X=X[rows], weights=weights)
     if not isinstance(options["init"], str) and np.shape(options["init"])[-1:] == columns.shape:
         options["init"] = np.asarray(options["init"])[..., columns]
     fit = fit_loadings(ordered, n_components, **options)
@@ -99,6 +101,22 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
     H, (X, e, strengths) = fit.H, in_safe_units(problem)
     U, sums, H = scores_of_used(X, np.ldexp(H[:, np.argsort(columns)], -e), strengths, options["n_jobs"], missing, loss)
     return replace(fit, U=np.ldexp(U, 2 * e) if e else U, sums=np.ldexp(sums, e), H=np.ldexp(H, e))
+
+
+def _merged(X, weights, Ys, rows):
+    """Return the rows without repetitions, which stand side by side, and their weights: so much counts each."""
+    v = None if weights is None else weights[rows]
+    if sparse.issparse(X) or len(rows) < 2:
+        return rows, v
+    same = np.ones(len(rows) - 1, dtype=bool)
+    for values in (X, *Ys):
+        for j in range(values.shape[1]):
+            column = values[rows, j]
+            same &= (column[1:] == column[:-1]) | (np.isnan(column[1:]) & np.isnan(column[:-1]))
+    if not same.any():
+        return rows, v
+    first = np.flatnonzero(np.concatenate([[True], ~same]))
+    return rows[first], np.add.reduceat(np.ones(len(rows)) if v is None else v, first)
 
 
 def _order_of_columns(problem):

@@ -5,6 +5,8 @@ numba caches the code. So importing the package, or scoring a few rows, does not
 threads; all release the GIL.
 """
 
+import warnings
+from pickle import UnpicklingError
 from types import FunctionType
 
 import numpy as np
@@ -34,10 +36,49 @@ def compiled(function):
         _make_callable(function)
         options = dict(nogil=True, error_model="numpy", fastmath=FAST.get(function, False))
         try:
-            _machine_code[function] = njit(cache=True, **options)(function)
+            code = njit(cache=True, **options)(function)
+            code._cache = _Cache(code._cache)
         except RuntimeError:  # no place for the cache, neither beside the source nor in the user's folder
-            _machine_code[function] = njit(**options)(function)
+            code = njit(**options)(function)
+        _machine_code[function] = code
     return _machine_code[function]
+
+
+class _Cache:
+    """numba's cache of one function; if a file of it cannot be read or written, the code is compiled in each process.
+
+    The disk may be full or read-only, or a quota reached: the code itself is in memory by then, and can be used.
+    """
+
+    warned = False
+
+    def __init__(self, cache):
+        self.cache = cache
+
+    def __getattr__(self, name):
+        return getattr(self.cache, name)
+
+    def load_overload(self, *what):
+        """Return machine code that was saved, or None."""
+        return self._unless_broken(self.cache.load_overload, what)
+
+    def save_overload(self, *what):
+        """Save machine code."""
+        self._unless_broken(self.cache.save_overload, what)
+
+    def _unless_broken(self, method, what):
+        try:
+            return method(*what)
+        except (OSError, EOFError, UnpicklingError) as error:
+            if not _Cache.warned:  # once in a process
+                _Cache.warned = True
+                warnings.warn(
+                    f"numba cannot keep compiled code in {self.cache.cache_path} ({error}). Every process compiles it "
+                    "anew, which takes seconds. Make room there, or set the environment variable NUMBA_CACHE_DIR to "
+                    "another folder.",
+                    stacklevel=2,
+                )
+            return None
 
 
 def _make_callable(function):

@@ -26,7 +26,7 @@ class Rows:
         factors = np.random.default_rng(0).uniform(1, 2, table.shape[1])
         parts = zip(*table.map(_content, factors, float(power)), strict=True)
         keys, self.sizes = (np.concatenate(part) for part in parts)
-        self.order = np.lexsort([*others, *([] if self.weights is None else [self.weights]), keys])
+        self.order = np.lexsort([*([] if self.weights is None else [self.weights]), *others, keys])
         in_order = self._weights(self.order)  # so that sums do not depend on the order of the rows either
         self.weight, self.size = in_order.sum(), (in_order * self.sizes[self.order]).sum()
 

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.validation import _num_samples
 
+from .. import frames
 from .._warn import warn_user
 from ..columns import Columns
 from ..core.threads import n_threads
@@ -29,7 +30,7 @@ def check_count(value, name="n_components"):
 
 def sampled(X, y, max_samples, rng):
     """Return X and y, or some rows of them, drawn at random, in their order."""
-    X = X.tocsr() if sparse.issparse(X) else X
+    X = X.tocsr() if sparse.issparse(X) else frames.as_table(X)
     if y is not None:
         check_consistent_length(X, y)
     n = _num_samples(X)

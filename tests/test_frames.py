@@ -1,0 +1,186 @@
+"""Frames of every kind: the same numbers, the same kind out, and nothing lost on the way."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from conftest import to_pandas
+from numpy.testing import assert_allclose
+from pandas.testing import assert_frame_equal
+from sklearn import config_context
+
+from nmf_features import NMFFeatures, NonNegativeScaler, nnmf, select_components
+
+NUMERIC = [f"c{j}" for j in range(6)]
+ROUNDING = dict(rtol=1e-12, atol=1e-12)  # the same numbers are computed in the same order
+
+
+@pytest.fixture
+def holed(table):
+    """The table with a few missing cells, one of them in a word."""
+    table = table.astype({"kind": object})
+    for row, column in [(1, "c0"), (1, "c3"), (7, "c5"), (8, "kind")]:
+        table.iloc[row, table.columns.get_loc(column)] = None
+    return table
+
+
+def assert_same(found, expected, like):
+    """Check the kind of a frame, its index, and its cells."""
+    assert type(found) is type(like)
+    if isinstance(like, pd.DataFrame):
+        assert found.index.equals(like.index)
+        assert found.index.names == like.index.names
+    assert_frame_equal(to_pandas(found), to_pandas(expected), check_exact=False, **ROUNDING)
+
+
+ROWS = {
+    "transform": lambda nmf, X: nmf.transform(X),
+    "fit_transform": lambda nmf, X: nmf.fit_transform(X),
+    "inverse_transform": lambda nmf, X: nmf.inverse_transform(nmf.transform(X)),
+    "unexplained": lambda nmf, X: nmf.unexplained(X),
+    "kept": lambda nmf, X: nmf.set_params(drop_original=False).transform(X),
+    "nnmf": lambda nmf, X: nnmf(X, target=["c0", "kind"]),
+}
+
+
+@pytest.mark.parametrize("method", ROWS)
+@pytest.mark.parametrize("settings", [{}, dict(shift="split"), dict(variables=["c4", "flag", "c1"])], ids=str)
+def test_methods_that_return_rows_agree(table, to_frame, settings, method):
+    X, of = to_frame(table), ROWS[method]
+    found, expected = (of(NMFFeatures(2, **settings).fit(frame), frame) for frame in (X, table))
+    assert_same(found, expected, X)
+
+
+@pytest.mark.parametrize("method", ["transform", "fit_transform", "unexplained", "impute"])
+def test_missing_cells_agree(holed, to_frame, method):
+    X, settings = to_frame(holed), dict(missing_values="ignore")
+    found, expected = (getattr(NMFFeatures(2, **settings).fit(frame), method)(frame) for frame in (X, holed))
+    assert_same(found, expected, X)
+    with pytest.raises(ValueError, match=r"NaN or missing values .*\{'c0': 1, 'c3': 1, 'c5': 1\}"):
+        NMFFeatures(2).fit(X)
+    nmf = NMFFeatures(2, **settings).fit(holed)
+    assert_allclose(nmf.score(X), nmf.score(holed), **ROUNDING)
+    assert_allclose(nmf.score_samples(X), nmf.score_samples(holed), **ROUNDING)
+    assert_allclose(nmf.contributions(X), nmf.contributions(holed), **ROUNDING)
+    lines, wanted = nmf.explain(X), nmf.explain(holed)
+    assert type(lines) is type(X)
+    assert_frame_equal(to_pandas(lines), to_pandas(wanted), check_exact=False, **ROUNDING)
+
+
+def test_rows_without_a_cell_have_missing_scores(holed, to_frame):
+    holed.loc[3, NUMERIC] = np.nan
+    with pytest.warns(UserWarning, match="2 rows"):
+        out = NMFFeatures(2, missing_values="ignore").fit_transform(to_frame(holed))
+    scores = to_pandas(out)[["NNMF1", "NNMF2"]]
+    assert scores.isna().all(axis=1).tolist() == [i in (6, 7) for i in range(40)]  # the index has each number twice
+
+
+def test_what_passes_through_keeps_its_dtype(table, to_frame):
+    X = to_frame(table)
+    out = NMFFeatures(2).fit_transform(X)
+    dtypes, before = (frame.schema if isinstance(frame, pa.Table) else frame.dtypes for frame in (out, X))
+    if isinstance(X, pd.DataFrame):
+        assert (dtypes[["kind", "flag"]] == before[["kind", "flag"]]).all()
+    elif isinstance(X, pa.Table):
+        assert [dtypes.field(name) for name in ("kind", "flag")] == [before.field(name) for name in ("kind", "flag")]
+    else:
+        assert [out.schema[name] for name in ("kind", "flag")] == [X.schema[name] for name in ("kind", "flag")]
+
+
+def test_components_of_arrow_are_arrow(table):
+    X = table.convert_dtypes(dtype_backend="pyarrow")
+    nmf = NMFFeatures(2).fit(X)
+    out = nmf.transform(X)
+    assert out[["NNMF1", "NNMF2"]].dtypes.tolist() == [pd.ArrowDtype(pa.float64())] * 2
+    assert nmf.inverse_transform(out)[NUMERIC].dtypes.tolist() == [pd.ArrowDtype(pa.float64())] * 6
+    single = X.astype(dict.fromkeys(NUMERIC, "float[pyarrow]"))
+    assert NMFFeatures(2).fit_transform(single)["NNMF1"].dtype == pd.ArrowDtype(pa.float32())
+    assert nmf.transform(table)["NNMF1"].dtype == np.float64
+    whole = table[NUMERIC].mul(100).round().astype("int64[pyarrow]")
+    whole.iloc[2, 3] = None
+    filled = NMFFeatures(2, missing_values="ignore").fit(whole).impute(whole)
+    assert filled["c3"].dtype == pd.ArrowDtype(pa.float64())
+    assert filled["c2"].dtype == pd.ArrowDtype(pa.int64())
+
+
+def test_fitted_on_one_kind_applied_to_another(table, to_frame):
+    nmf = NMFFeatures(2).fit(table)
+    X = to_frame(table)
+    assert_same(nmf.transform(X), nmf.transform(table), X)
+    other = NMFFeatures(2).fit(X)
+    assert_same(other.transform(table), nmf.transform(table), table)
+
+
+class Stream:
+    """A table that comes as an Arrow stream and can be read only once, as a relation of DuckDB or a reader."""
+
+    def __init__(self, frame):
+        self.reader = pa.Table.from_pandas(frame, preserve_index=False).to_reader()
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        reader, self.reader = self.reader, None
+        return reader.__arrow_c_stream__(requested_schema)
+
+
+def test_streams_of_arrow_are_tables(table):
+    expected, like = NMFFeatures(2).fit_transform(table), pa.table({})
+    nmf = NMFFeatures(2)
+    assert_same(nmf.fit_transform(Stream(table)), expected, like)
+    out = nmf.transform(Stream(table))
+    assert_same(out, expected, like)
+    back = nmf.inverse_transform(Stream(to_pandas(out)))
+    assert_same(back, NMFFeatures(2).fit(table).inverse_transform(expected), like)
+    assert_same(nnmf(Stream(table), target=["c0", "kind"]), nnmf(table, target=["c0", "kind"]), like)
+    scaler, numbers = NonNegativeScaler(), table[NUMERIC]
+    Z = scaler.fit_transform(Stream(numbers))
+    assert_same(Z, NonNegativeScaler().fit_transform(numbers), like)
+    assert_same(scaler.inverse_transform(Stream(to_pandas(Z))), numbers, like)
+    guided = NMFFeatures(2, target_weight=1.0)
+    y = pd.DataFrame({"c0": table["c0"].to_numpy()})
+    assert_allclose(guided.fit(Stream(table), Stream(y)).components_, guided.fit(table, y).components_, **ROUNDING)
+    found, wanted = (select_components(X, [1, 2, 3, 4], random_state=0).summary for X in (Stream(numbers), numbers))
+    assert_allclose(found["error"], wanted["error"], **ROUNDING)
+    reader = pa.Table.from_pandas(table, preserve_index=False).to_reader()  # pyarrow's own is such a stream too
+    assert_same(NMFFeatures(2).fit_transform(reader), expected, like)
+    assert_allclose(nmf.drift(Stream(table))["explained"], nmf.column_explained_, atol=1e-7)
+
+
+def test_streams_without_pyarrow_are_refused_with_a_way_out(table, monkeypatch):
+    stream = Stream(table)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"Arrow stream \(Stream\), which only pyarrow can read"):
+        NMFFeatures(2).fit(stream)
+
+
+def test_no_rows_and_one_row(table, to_frame):
+    nmf = NMFFeatures(2).fit(table)
+    for n in (0, 1):
+        X = to_frame(table.iloc[:n])
+        assert nmf.transform(X).shape == (n, 4)
+
+
+def test_scaler(table, to_frame):
+    X = to_frame(table[NUMERIC])
+    scaler = NonNegativeScaler().fit(X)
+    Z = scaler.transform(X)
+    assert_same(Z, NonNegativeScaler().fit_transform(table[NUMERIC]), X)
+    assert_same(scaler.inverse_transform(Z), table[NUMERIC], X)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_set_output(table, to_frame, kind):
+    X = to_frame(table)
+    with config_context(transform_output=kind):
+        out = NMFFeatures(2).fit_transform(X)
+    assert type(out).__module__.partition(".")[0] == kind
+    assert_frame_equal(to_pandas(out), to_pandas(NMFFeatures(2).fit_transform(table)), check_exact=False, **ROUNDING)
+
+
+def test_target(table, to_frame):
+    y = pd.DataFrame({"size": table["c0"].to_numpy(), "kind": table["kind"].to_numpy().astype(str)})
+    expected = NMFFeatures(2, target_weight=1.0).fit(table, y)
+    found = NMFFeatures(2, target_weight=1.0).fit(to_frame(table), to_frame(y))
+    assert_allclose(found.components_, expected.components_, **ROUNDING)
+    assert found.target_names_ == expected.target_names_
