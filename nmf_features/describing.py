@@ -8,6 +8,7 @@ from numbers import Integral
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from . import frames
@@ -17,9 +18,22 @@ from .explaining import contributions, explain, unexplained
 from .report import report
 
 
+def _saw_rows(model):
+    """Refuse a model that knows loadings, but no training rows to compare with: one of ``load_tidy``."""
+    if hasattr(model, "components_") and not hasattr(model, "objective_"):
+        raise AttributeError(
+            "A model of load_tidy has loadings alone; this compares with training rows. Fit NMFFeatures to have it."
+        )
+    return True
+
+
+needs_rows = available_if(_saw_rows)
+
+
 class DescribingMixin:
     """The methods of NMFFeatures that only read what was fitted."""
 
+    @needs_rows
     @numpy_defaults
     def score_samples(self, X):
         """Return minus what the components leave unexplained of each row, -sum_j d(x_j, (w H)_j).
@@ -58,6 +72,7 @@ class DescribingMixin:
             found.append(-np.where(np.isnan(D).all(axis=1), np.nan, np.nansum(D, axis=1)))
         return np.concatenate(found)
 
+    @needs_rows
     @numpy_defaults
     def unexplained(self, X):
         """Return what the components leave unexplained of each cell, d(x_ij, (W H)_ij), in the units of the loss.
@@ -345,6 +360,7 @@ class DescribingMixin:
         columns = self.columns_
         return changes(self.components_, columns.component_names, columns.terms if self.n_components_ else [], earlier)
 
+    @needs_rows
     @numpy_defaults
     def report(self, X=None, *, m=5, stability=None):
         """Return a page about the components, which a notebook shows.

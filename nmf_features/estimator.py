@@ -23,7 +23,7 @@ from .core.checks import check_weights
 from .core.objective import loss_and_spread
 from .core.products import product
 from .core.projection import linear_scores
-from .describing import DescribingMixin
+from .describing import DescribingMixin, needs_rows
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
@@ -378,6 +378,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         H = np.linalg.pinv(self.components_).T if self.projection == "linear" else self.components_
         return columns.restored(X, rest, product(W, H.astype(W.dtype)))
 
+    @needs_rows
     @numpy_defaults
     def impute(self, X):
         """Return X with its missing cells, and only those, imputed from the factorisation, in original units.
@@ -429,6 +430,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         fitted = np.where(np.isnan(W[:, :1]), self.column_means_, product(W, self.components_))
         return columns.filled(table, missing, fitted)
 
+    @needs_rows
     @numpy_defaults
     def score(self, X, y=None, sample_weight=None):
         """Return the share explained, 1 - D(X, W H) / D(X, m), where m is ``column_means_``.
