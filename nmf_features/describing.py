@@ -2,6 +2,7 @@
 
 tidy, top_features, target_table, labels, changes, report          its components
 explain, contributions, score_samples, unexplained                 rows
+sql                                                                rows in a database
 """
 
 from numbers import Integral
@@ -16,6 +17,7 @@ from ._warn import numpy_defaults
 from .aligning import Loadings, changes
 from .explaining import contributions, explain, unexplained
 from .report import report
+from .sql import select
 
 
 def _saw_rows(model):
@@ -404,6 +406,54 @@ class DescribingMixin:
         if self.n_components_ == 0:
             raise ValueError("n_components=0: there is nothing to report.")
         return report(self, X, stability, m)
+
+    def sql(self, table, dialect, *, keep=None):
+        """Return a SELECT with the scores of the rows of a database's table, for ``projection="linear"``.
+
+        Shift, scale, clipping and products are written out, so the database needs nothing but the text. Values below
+        the training minimum are raised to it, also with ``out_of_range="warn"``, without the warning. Missing values
+        (NULL) are not refused as by ``transform``: scores that such a column enters are NULL.
+
+        Parameters
+        ----------
+        table : str or list of str
+            Name of the table; a list for one in a schema, ``["main", "cars"]``. All names are quoted.
+        dialect : {"duckdb", "sqlite"}
+            The database. Results were compared with those of ``transform``; they are computed in double precision.
+        keep : str or list of str, optional
+            Columns of the table that stand before the components, such as a key: a SELECT has no order of rows. None:
+            those that ``transform`` would keep.
+
+        Returns
+        -------
+        str
+            The SELECT, with the columns that ``transform`` returns, if ``keep`` is None. SQLite takes up to 2,000.
+
+        Raises
+        ------
+        ValueError
+            With ``projection="nnls"``: exact scores are the solution of a least-squares problem for each row, which is
+            found in steps, and a SELECT has no steps. With ``out_of_range="raise"``: it cannot refuse rows. If names
+            are no text, or differ in case alone, which a database does not see.
+
+        Examples
+        --------
+        >>> import sqlite3
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> nmf = NMFFeatures(n_components=2, projection="linear").fit(X)
+        >>> database = sqlite3.connect(":memory:")
+        >>> X.to_sql("wines", database, index_label="wine")
+        178
+        >>> database.execute(nmf.sql("wines", "sqlite", keep="wine")).fetchone()
+        (0, 3.06, 2.45)
+        >>> nmf.transform(X.head(1)).round(2)
+           NNMF1  NNMF2
+        0   3.06   2.45
+        """
+        check_is_fitted(self)
+        return select(self.columns_, table, dialect, keep)
 
     def _for_explaining(self, X, score=None):
         """Return the columns and the checked table; refuse a model without components, if there is none to score."""
