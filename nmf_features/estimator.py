@@ -29,6 +29,7 @@ from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
+from .state import restored, saved
 from .targets import PARAMETERS as TARGET_PARAMETERS
 from .targets import Targets
 
@@ -529,12 +530,15 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         )
         return learned, found.W if learned.rows is None and problem.used.all() else None
 
+    def __getstate__(self):
+        return saved(super().__getstate__())
+
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
         newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto"}
-        super().__setstate__({**newer, **state})
+        super().__setstate__(restored(state, newer))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

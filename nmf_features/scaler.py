@@ -11,6 +11,7 @@ from . import frames
 from ._warn import numpy_defaults
 from .core.checks import check_weights
 from .scaling import PARAMETERS, Scaling
+from .state import restored, saved
 
 DTYPES = [np.float64, np.float32]  # arrays of other dtypes become the first
 
@@ -180,8 +181,11 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
             return Z
         return frames.as_configured(self, frames.make(Z, scaling.names_out(columns), like=X))
 
+    def __getstate__(self):
+        return saved(super().__getstate__())
+
     def __setstate__(self, state):
-        super().__setstate__({"clip": None, **state})  # a scaler from before there was clip has none
+        super().__setstate__(restored(state, {"clip": None}))  # a scaler from before there was clip has none
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
