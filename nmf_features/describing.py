@@ -5,7 +5,9 @@ explain, contributions, score_samples, unexplained                 rows
 sql                                                                rows in a database
 """
 
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,8 +18,10 @@ from . import frames
 from ._warn import numpy_defaults
 from .aligning import Loadings, changes
 from .explaining import contributions, explain, unexplained
-from .report import report
+from .report import Report, report
 from .sql import select
+
+Method = TypeVar("Method", bound=Callable)
 
 
 def _saw_rows(model):
@@ -29,7 +33,9 @@ def _saw_rows(model):
     return True
 
 
-needs_rows = available_if(_saw_rows)
+def needs_rows(method: Method) -> Method:
+    """Mark a method that models of ``load_tidy`` do not have."""
+    return available_if(_saw_rows)(method)
 
 
 class DescribingMixin:
@@ -37,7 +43,7 @@ class DescribingMixin:
 
     @needs_rows
     @numpy_defaults
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return minus what the components leave unexplained of each row, -sum_j d(x_j, (w H)_j).
 
         Higher is better, as for every ``score_samples`` of scikit-learn: 0 is an exact fit, and rows far below the
@@ -76,7 +82,7 @@ class DescribingMixin:
 
     @needs_rows
     @numpy_defaults
-    def unexplained(self, X):
+    def unexplained(self, X: Any) -> Any:
         """Return what the components leave unexplained of each cell, d(x_ij, (W H)_ij), in the units of the loss.
 
         The sums of rows are ``-score_samples(X)``. The sums of columns say which columns do not fit; as shares of
@@ -110,7 +116,7 @@ class DescribingMixin:
         return frames.make(D, columns.terms, like=table) if frames.is_frame(table) else D
 
     @numpy_defaults
-    def contributions(self, X, *, kind="share"):
+    def contributions(self, X: Any, *, kind: str = "share") -> np.ndarray:
         """Return what each column contributes to each score; see :meth:`explain`, which shows it as a frame.
 
         Parameters
@@ -141,7 +147,7 @@ class DescribingMixin:
         return contributions(*self._for_explaining(X), kind)
 
     @numpy_defaults
-    def explain(self, X, *, top=10, kind="share"):
+    def explain(self, X: Any, *, top: int = 10, kind: str = "share") -> Any:
         """Return which columns made each score of each row: contributions that add up to the score, to rounding.
 
         Contributions are measured from a baseline, at which a column contributes nothing: the training minimum with
@@ -217,7 +223,7 @@ class DescribingMixin:
         """
         return explain(*self._for_explaining(X), top, kind)
 
-    def tidy(self, target=False):
+    def tidy(self, target: bool = False) -> pd.DataFrame:
         """Return the loadings in long form, sorted by component, then term, as recipes' ``tidy()`` does.
 
         Parameters
@@ -233,7 +239,7 @@ class DescribingMixin:
         table = self._long(lambda terms, _: sorted(range(len(terms)), key=lambda j: str(terms[j])))
         return self._with_targets(table) if target else table
 
-    def top_features(self, m=5, target=False):
+    def top_features(self, m: int = 5, target: bool = False) -> pd.DataFrame:
         """Return the largest loadings of each component, largest first.
 
         Parameters
@@ -259,7 +265,7 @@ class DescribingMixin:
         table = table[table["value"] > 0].reset_index(drop=True)
         return self._with_targets(table) if target else table
 
-    def target_table(self):
+    def target_table(self) -> pd.DataFrame:
         """Return ``target_loadings_`` as a frame, a row for each component.
 
         Returns
@@ -286,7 +292,7 @@ class DescribingMixin:
             parts += [table[table["component"] == name], rows]
         return pd.concat(parts, ignore_index=True)
 
-    def labels(self, m=3):
+    def labels(self, m: int = 3) -> list[str]:
         """Return short names of the components, after the columns that dominate them: "flavanoids + hue".
 
         A column is named if its loading is at least half of the largest of the component. Components that would name
@@ -320,7 +326,7 @@ class DescribingMixin:
             raise ValueError(f"m is {m!r}; wanted a whole number of columns to name, 1 or more.")
         return self.columns_.component_labels(int(m))
 
-    def changes(self, earlier=None):
+    def changes(self, earlier: Any = None) -> pd.DataFrame:
         """Return which components differ from those of an earlier fit, and how much.
 
         Parameters
@@ -364,7 +370,7 @@ class DescribingMixin:
 
     @needs_rows
     @numpy_defaults
-    def report(self, X=None, *, m=5, stability=None):
+    def report(self, X: Any = None, *, m: int = 5, stability: Any = None) -> Report:
         """Return a page about the components, which a notebook shows.
 
         It has the largest loadings of each component as bars, the share it explains of the training rows
@@ -407,7 +413,7 @@ class DescribingMixin:
             raise ValueError("n_components=0: there is nothing to report.")
         return report(self, X, stability, m)
 
-    def sql(self, table, dialect, *, keep=None):
+    def sql(self, table: str | list[str], dialect: str, *, keep: str | list[str] | None = None) -> str:
         """Return a SELECT with the scores of the rows of a database's table, for ``projection="linear"``.
 
         Shift, scale, clipping and products are written out, so the database needs nothing but the text. Values below

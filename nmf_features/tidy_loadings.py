@@ -7,6 +7,7 @@ The result is an NMFFeatures with what a fit learns of columns and components, a
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from .scaling import Scaling
 FIELDS = ("terms", "value", "component")
 
 
-def load_tidy(frame, *, center=None, scale=None, projection="linear"):
+def load_tidy(frame: Any, *, center: Any = None, scale: Any = None, projection: str = "linear") -> NMFFeatures:
     """Return a fitted :class:`NMFFeatures` from a table of loadings.
 
     For components that were found elsewhere, as by ``step_nnmf_sparse()`` in R: its ``tidy()``, with the means and
