@@ -10,6 +10,7 @@ from .factorize import Factorization, factorize
 from .report import Report
 from .scaler import NonNegativeScaler
 from .selection import ComponentSelection, PenaltyPath, Stability, penalty_path, select_components, stability
+from .tidy_loadings import load_tidy
 
 __version__ = version("nmf-features")
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Report",
     "Stability",
     "factorize",
+    "load_tidy",
     "nnmf",
     "objective",
     "penalty_path",

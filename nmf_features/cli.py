@@ -3,11 +3,12 @@
     nmf-features demo                                          see it work on a small table
     nmf-features fit TABLE --model FILE --out TABLE            learn components; keep the model, the scores or both
     nmf-features transform TABLE --model FILE --out TABLE      the same components of new rows
+    nmf-features check TABLE --model FILE                      are they of one fit?
     nmf-features select TABLE                                  how many components?
 
 Everything that can go wrong with files is handled here. A mistake gives one line on stderr and exit code 2. An output
-appears complete or not at all. Models are skops files: no pickle is ever loaded, nor any type but NMFFeatures, its
-losses and those that skops itself trusts.
+appears complete or not at all; two cannot appear in one step, so they carry the id of their fit (pairs). Models are
+skops files: no pickle is ever loaded, nor any type but NMFFeatures, its losses and those that skops itself trusts.
 """
 
 import argparse
@@ -30,6 +31,7 @@ import pandas as pd
 
 from .estimator import NMFFeatures, nnmf
 from .nearest import offer, some
+from .pairs import MARK, MarkedGzip, comment_of, fit_id, mark_of, marked, sha256_of, with_comment
 from .selection import select_components
 
 # pandas reads floats to the last bit by default since 3.1, and before only when asked
@@ -121,11 +123,11 @@ def _fit(arguments):
         )
     except (ValueError, MemoryError) as error:
         raise _Mistake(_reason(error)) from error
-    outputs = {}
+    outputs, fit = {}, fit_id(model)
+    if arguments.out:  # before the model, which is told its SHA-256
+        outputs[arguments.out] = _table_writer(result, arguments.out, fit)
     if arguments.model:
-        outputs[arguments.model] = _model_writer(model)
-    if arguments.out:
-        outputs[arguments.out] = _table_writer(result, arguments.out)
+        outputs[arguments.model] = _model_writer(model, fit)
     _write(outputs)
     print(f"{model.n_components_} components of {len(model.variables_)} columns, from {len(table)} rows")
     print(_loadings(model), end="")
@@ -146,7 +148,32 @@ def _transform(arguments):
         result = _components_beside(model, table)
     except (ValueError, MemoryError) as error:
         raise _Mistake(_reason(error)) from error
-    _write({arguments.out: _table_writer(result, arguments.out)})
+    fit, _ = comment_of(arguments.model)
+    _write({arguments.out: _table_writer(result, arguments.out, fit)})
+
+
+def _check(arguments):
+    table, model = arguments.table, arguments.model
+    _check_files([table, model], [])
+    _check_table_name(table)
+    _read_model(model)
+    fit, written = comment_of(model)
+    if fit is None:
+        raise _Mistake(f"{model} does not say which fit it is of: nmf-features fit did not write it. Fit anew.")
+    try:
+        mark = mark_of(table)
+        with open(table, "rb") as handle:
+            same = mark == fit or sha256_of(handle) == written
+    except Exception as error:  # whatever the file holds, and whatever the library reports
+        raise _Mistake(f"cannot read {table}: {_reason(error)}") from error
+    if mark is None and not same:
+        raise _Mistake(
+            f"{table} is not the table that was written with {model}: one of them is of another fit, or the table was "
+            "changed since. It holds no mark of its fit, as CSV files have no place for one. Run fit again."
+        )
+    if not same:
+        raise _Mistake(f"{table} and {model} are of different fits. Run fit again, and transform for other tables.")
+    print(f"{table} and {model} are of one fit.")
 
 
 def _components_beside(model, table):
@@ -362,7 +389,7 @@ def _write_csv(table, handle):
 
 
 def _write_csv_gz(table, handle):
-    with gzip.GzipFile(filename="", mode="wb", fileobj=handle, mtime=0) as compressed:  # same table, same bytes
+    with MarkedGzip(handle, table.attrs.get(MARK)) as compressed:  # same table, same bytes
         _write_csv(table, compressed)
 
 
@@ -370,8 +397,8 @@ def _write_parquet(table, handle):
     table.to_parquet(handle, engine="pyarrow")
 
 
-def _table_writer(table, path):
-    return lambda handle: WRITERS[_kind(path)](table, handle)
+def _table_writer(table, path, fit):
+    return lambda handle, _: WRITERS[_kind(path)](marked(table, fit), handle)
 
 
 # Models
@@ -406,34 +433,48 @@ def _read_model(path):
     return model
 
 
-def _model_writer(model):
+def _model_writer(model, fit):
     import skops.io
 
-    return lambda handle: handle.write(skops.io.dumps(model))
+    return lambda handle, table: handle.write(with_comment(skops.io.dumps(model), fit, table))
 
 
 def _write(outputs):
     """Write all files or none: each is written beside its place, and when all are on disk, they are moved there.
 
-    ``outputs`` has for each path a function that writes to an open binary file. A link stays, and the file it points to
-    is replaced; permissions are those of the previous file, or given by the umask.
+    ``outputs`` has for each path a function that writes to an open binary file; it is given the SHA-256 of the file
+    before it too. A link stays, and the file it points to is replaced; permissions are those of the previous file, or
+    given by the umask.
+
+    Of two processes that write the same pair, the one whose model stays finds its table replaced, if the other's stays:
+    the table is moved before the model, so the other moved its table before this one moved its model.
     """
-    staged = []
+    staged, moved, digest = [], [], None
     try:
         for path, write in outputs.items():
             place = Path(os.path.realpath(path))
             temporary = place.with_name(f".nmf-features-{secrets.token_hex(8)}.tmp")
             staged.append((temporary, place))
-            with open(temporary, "xb") as handle:
+            with open(temporary, "x+b") as handle:
                 if place.exists():
                     shutil.copymode(place, temporary)
-                write(handle)
+                write(handle, digest)
                 handle.flush()
                 os.fsync(handle.fileno())
-        for temporary, place in staged:
+                digest = sha256_of(handle) if len(outputs) > 1 else None
+        for path, (temporary, place) in zip(outputs, staged, strict=True):
+            written = os.stat(temporary)
             os.replace(temporary, place)
+            moved.append((path, place, written))
+        for path, place, written in moved[:-1]:
+            if not os.path.samestat(os.stat(place), written):
+                raise _Mistake(
+                    f"another process has written {path} meanwhile, so it is of another fit than {moved[-1][0]}. Run "
+                    "fit again, one process at a time."
+                )
     except (OSError, ValueError, TypeError, NotImplementedError) as error:  # the last three: what Parquet cannot hold
-        raise _Mistake(f"cannot write {path}: {_reason(error)}") from error
+        mixed = f". But {moved[0][0]} was written, so they are of different fits: run fit again" if moved else ""
+        raise _Mistake(f"cannot write {path}: {_reason(error)}{mixed}") from error
     finally:
         for temporary, _ in staged:
             with suppress(OSError):
@@ -506,6 +547,17 @@ def _parser():
     transform.add_argument("--model", type=Path, metavar="FILE", required=True, help="what fit --model wrote")
     transform.add_argument("--out", type=Path, metavar="TABLE", required=True, help="where to write the result")
     transform.set_defaults(run=_transform)
+
+    about = (
+        "Say whether TABLE and a model are of one fit: the table that fit wrote with the model, or one that transform\n"
+        "wrote with it. If fit was killed while it moved its two files to their places, only one of them is new.\n"
+        "Tables carry the id of the fit, but CSV has no place for it: of CSV, only the very file that fit wrote is\n"
+        "recognised."
+    )
+    check = commands.add_parser("check", help="are a table and a model of one fit?", description=about, **look)
+    check.add_argument("table", type=Path, metavar="TABLE", help="what fit or transform wrote")
+    check.add_argument("--model", type=Path, metavar="FILE", required=True, help="what fit --model wrote")
+    check.set_defaults(run=_check)
 
     about = (
         "Choose the number of components of the numeric columns of TABLE: some cells are hidden, and predicted from\n"

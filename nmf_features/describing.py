@@ -3,12 +3,16 @@
 tidy, top_features, target_table, labels, changes, report          its components
 explain, contributions, score_samples, unexplained                 rows
 drift                                                              columns of other rows
+sql                                                                rows in a database
 """
 
+from collections.abc import Callable
 from numbers import Integral
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from . import frames
@@ -16,14 +20,32 @@ from ._warn import numpy_defaults
 from .aligning import Loadings, changes
 from .drift import drift
 from .explaining import contributions, explain, unexplained
-from .report import report
+from .report import Report, report
+from .sql import select
+
+Method = TypeVar("Method", bound=Callable)
+
+
+def _saw_rows(model):
+    """Refuse a model that knows loadings, but no training rows to compare with: one of ``load_tidy``."""
+    if hasattr(model, "components_") and not hasattr(model, "objective_"):
+        raise AttributeError(
+            "A model of load_tidy has loadings alone; this compares with training rows. Fit NMFFeatures to have it."
+        )
+    return True
+
+
+def needs_rows(method: Method) -> Method:
+    """Mark a method that models of ``load_tidy`` do not have."""
+    return available_if(_saw_rows)(method)
 
 
 class DescribingMixin:
     """The methods of NMFFeatures that only read what was fitted."""
 
+    @needs_rows
     @numpy_defaults
-    def score_samples(self, X):
+    def score_samples(self, X: Any) -> np.ndarray:
         """Return minus what the components leave unexplained of each row, -sum_j d(x_j, (w H)_j).
 
         Higher is better, as for every ``score_samples`` of scikit-learn: 0 is an exact fit, and rows far below the
@@ -60,8 +82,9 @@ class DescribingMixin:
             found.append(-np.where(np.isnan(D).all(axis=1), np.nan, np.nansum(D, axis=1)))
         return np.concatenate(found)
 
+    @needs_rows
     @numpy_defaults
-    def unexplained(self, X):
+    def unexplained(self, X: Any) -> Any:
         """Return what the components leave unexplained of each cell, d(x_ij, (W H)_ij), in the units of the loss.
 
         The sums of rows are ``-score_samples(X)``. The sums of columns say which columns do not fit; as shares of
@@ -94,8 +117,9 @@ class DescribingMixin:
         D = np.concatenate([np.zeros((0, len(columns.terms))), *found])
         return frames.make(D, columns.terms, like=table) if frames.is_frame(table) else D
 
+    @needs_rows
     @numpy_defaults
-    def drift(self, X):
+    def drift(self, X: Any) -> pd.DataFrame:
         """Return how far the columns of X are from those of the fit: for those who score new rows again and again.
 
         Parameters
@@ -138,7 +162,7 @@ class DescribingMixin:
         return drift(*self._for_explaining(X, "score"), getattr(self, "column_explained_", np.nan))
 
     @numpy_defaults
-    def contributions(self, X, *, kind="share"):
+    def contributions(self, X: Any, *, kind: str = "share") -> np.ndarray:
         """Return what each column contributes to each score; see :meth:`explain`, which shows it as a frame.
 
         Parameters
@@ -169,7 +193,7 @@ class DescribingMixin:
         return contributions(*self._for_explaining(X), kind)
 
     @numpy_defaults
-    def explain(self, X, *, top=10, kind="share"):
+    def explain(self, X: Any, *, top: int = 10, kind: str = "share") -> Any:
         """Return which columns made each score of each row: contributions that add up to the score, to rounding.
 
         Contributions are measured from a baseline, at which a column contributes nothing: the training minimum with
@@ -246,7 +270,7 @@ class DescribingMixin:
         """
         return explain(*self._for_explaining(X), top, kind)
 
-    def tidy(self, target=False):
+    def tidy(self, target: bool = False) -> pd.DataFrame:
         """Return the loadings in long form, sorted by component, then term, as recipes' ``tidy()`` does.
 
         Parameters
@@ -263,7 +287,7 @@ class DescribingMixin:
         table = self._long(lambda terms, _: sorted(range(len(terms)), key=lambda j: str(terms[j])))
         return self._with_targets(table) if target else table
 
-    def top_features(self, m=5, target=False):
+    def top_features(self, m: int = 5, target: bool = False) -> pd.DataFrame:
         """Return the largest loadings of each component, largest first.
 
         Parameters
@@ -289,7 +313,7 @@ class DescribingMixin:
         table = table[table["value"] > 0].reset_index(drop=True)
         return self._with_targets(table) if target else table
 
-    def target_table(self):
+    def target_table(self) -> pd.DataFrame:
         """Return ``target_loadings_`` as a frame, a row for each component.
 
         Returns
@@ -316,7 +340,7 @@ class DescribingMixin:
             parts += [table[table["component"] == name].assign(target=False), pd.DataFrame(rows)]
         return pd.concat(parts, ignore_index=True)
 
-    def labels(self, m=3):
+    def labels(self, m: int = 3) -> list[str]:
         """Return short names of the components, after the columns that dominate them: "flavanoids + hue".
 
         A column is named if its loading is at least half of the largest of the component. Components that would name
@@ -350,7 +374,7 @@ class DescribingMixin:
             raise ValueError(f"m is {m!r}; wanted a whole number of columns to name, 1 or more.")
         return self.columns_.component_labels(int(m))
 
-    def changes(self, earlier=None):
+    def changes(self, earlier: Any = None) -> pd.DataFrame:
         """Return which components differ from those of an earlier fit, and how much.
 
         Parameters
@@ -392,8 +416,9 @@ class DescribingMixin:
         columns = self.columns_
         return changes(self.components_, columns.component_names, columns.terms if self.n_components_ else [], earlier)
 
+    @needs_rows
     @numpy_defaults
-    def report(self, X=None, *, m=5, stability=None):
+    def report(self, X: Any = None, *, m: int = 5, stability: Any = None) -> Report:
         """Return a page about the components, which a notebook shows.
 
         It has the largest loadings of each component as bars, the share it explains of the training rows
@@ -435,6 +460,54 @@ class DescribingMixin:
         if self.n_components_ == 0:
             raise ValueError("n_components=0: there is nothing to report.")
         return report(self, X, stability, m)
+
+    def sql(self, table: str | list[str], dialect: str, *, keep: str | list[str] | None = None) -> str:
+        """Return a SELECT with the scores of the rows of a database's table, for ``projection="linear"``.
+
+        Shift, scale, clipping and products are written out, so the database needs nothing but the text. Values below
+        the training minimum are raised to it, also with ``out_of_range="warn"``, without the warning. Missing values
+        (NULL) are not refused as by ``transform``: scores that such a column enters are NULL.
+
+        Parameters
+        ----------
+        table : str or list of str
+            Name of the table; a list for one in a schema, ``["main", "cars"]``. All names are quoted.
+        dialect : {"duckdb", "sqlite"}
+            The database. Results were compared with those of ``transform``; they are computed in double precision.
+        keep : str or list of str, optional
+            Columns of the table that stand before the components, such as a key: a SELECT has no order of rows. None:
+            those that ``transform`` would keep.
+
+        Returns
+        -------
+        str
+            The SELECT, with the columns that ``transform`` returns, if ``keep`` is None. SQLite takes up to 2,000.
+
+        Raises
+        ------
+        ValueError
+            With ``projection="nnls"``: exact scores are the solution of a least-squares problem for each row, which is
+            found in steps, and a SELECT has no steps. With ``out_of_range="raise"``: it cannot refuse rows. If names
+            are no text, or differ in case alone, which a database does not see.
+
+        Examples
+        --------
+        >>> import sqlite3
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data
+        >>> nmf = NMFFeatures(n_components=2, projection="linear").fit(X)
+        >>> database = sqlite3.connect(":memory:")
+        >>> X.to_sql("wines", database, index_label="wine")
+        178
+        >>> database.execute(nmf.sql("wines", "sqlite", keep="wine")).fetchone()
+        (0, 3.06, 2.45)
+        >>> nmf.transform(X.head(1)).round(2)
+           NNMF1  NNMF2
+        0   3.06   2.45
+        """
+        check_is_fitted(self)
+        return select(self.columns_, table, dialect, keep)
 
     def _for_explaining(self, X, score=None):
         """Return the columns and the checked table; refuse a model without components, if there is none to score."""

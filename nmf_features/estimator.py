@@ -5,7 +5,7 @@ A fit is: choose, shift and scale columns (columns) -> find loadings H and bring
 
 from functools import partial
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -20,16 +20,18 @@ from ._warn import numpy_defaults, warn_user
 from .aligning import Loadings, aligned
 from .columns import Columns, listed
 from .core.checks import check_weights
+from .core.loss import Loss
 from .core.objective import loss_and_spread
 from .core.products import product
 from .core.projection import linear_scores
-from .describing import DescribingMixin
+from .describing import DescribingMixin, needs_rows
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
 from .nearest import offer, some
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
+from .state import restored, saved
 from .targets import PARAMETERS as TARGET_PARAMETERS
 from .targets import Targets
 
@@ -236,35 +238,35 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_components=2,
+        n_components: int = 2,
         *,
-        variables=None,
-        penalty=0.001,
-        l1_ratio=1.0,
-        shift="min",
-        scale="std",
-        clip=None,
-        out_of_range="clip",
-        projection="nnls",
-        drop_original=True,
-        prefix="NNMF",
-        feature_names_out="numbered",
-        align_to=None,
-        loss="frobenius",
-        solver="auto",
-        learning_rate=None,
-        init="auto",
-        n_init=1,
-        max_iter=1000,
-        tol=1e-5,
-        missing_values="raise",
-        target_weight=0.0,
-        target_type="auto",
-        random_state=None,
-        n_jobs=None,
-        beta_loss=None,
-        n_nonzero_loadings=None,
-    ):
+        variables: Any = None,
+        penalty: float = 0.001,
+        l1_ratio: float = 1.0,
+        shift: str | None = "min",
+        scale: str | None = "std",
+        clip: float | None = None,
+        out_of_range: str = "clip",
+        projection: str = "nnls",
+        drop_original: bool = True,
+        prefix: str = "NNMF",
+        feature_names_out: str = "numbered",
+        align_to: Any = None,
+        loss: str | float | Loss = "frobenius",
+        solver: str = "auto",
+        learning_rate: float | None = None,
+        init: Any = "auto",
+        n_init: int = 1,
+        max_iter: int = 1000,
+        tol: float = 1e-5,
+        missing_values: str = "raise",
+        target_weight: float = 0.0,
+        target_type: str = "auto",
+        random_state: Any = None,
+        n_jobs: int | None = None,
+        beta_loss: str | float | Loss | None = None,
+        n_nonzero_loadings: int | None = None,
+    ) -> None:
         self.n_components = n_components
         self.variables = variables
         self.penalty = penalty
@@ -293,7 +295,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.beta_loss = beta_loss
         self.n_nonzero_loadings = n_nonzero_loadings
 
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn the components.
 
         Parameters
@@ -315,7 +317,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         return self
 
     @numpy_defaults
-    def fit_transform(self, X, y=None, sample_weight=None):
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does.
 
         Parameters
@@ -339,7 +341,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         return learned.columns.result(learned.table, W)
 
     @numpy_defaults
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Return X with components in place of (or beside) the chosen columns.
 
         A row's scores depend on that row alone.
@@ -361,7 +363,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         return columns.result(table, scores_of_table(columns, table) if self.n_components_ else None)
 
     @numpy_defaults
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> Any:
         """Return the chosen columns, rebuilt from scores, in original units.
 
         Parameters
@@ -387,8 +389,9 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         H = np.linalg.pinv(self.components_).T if self.projection == "linear" else self.components_
         return columns.restored(X, rest, product(W, H.astype(W.dtype)))
 
+    @needs_rows
     @numpy_defaults
-    def impute(self, X):
+    def impute(self, X: Any) -> Any:
         """Return X with its missing cells, and only those, imputed from the factorisation, in original units.
 
         Parameters
@@ -438,8 +441,9 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         fitted = np.where(np.isnan(W[:, :1]), self.column_means_, product(W, self.components_))
         return columns.filled(table, missing, fitted)
 
+    @needs_rows
     @numpy_defaults
-    def score(self, X, y=None, sample_weight=None):
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the share explained, 1 - D(X, W H) / D(X, m), where m is ``column_means_``.
 
         D is the loss of the fit; for the default loss these are |X - W H|^2 and |X - m|^2. W are the exact
@@ -475,7 +479,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
             return float("-inf")
         return 1 - error / spread
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the columns that ``transform`` returns.
 
         Parameters
@@ -537,12 +541,15 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         )
         return learned, found.W if learned.rows is None and problem.used.all() else None
 
+    def __getstate__(self):
+        return saved(super().__getstate__())
+
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
         newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto"}
-        super().__setstate__({**newer, **state})
+        super().__setstate__(restored(state, newer))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -559,7 +566,7 @@ def checked(model):
     return model
 
 
-def nnmf(df, n=2, *, target=None, return_transformer=False, **params):
+def nnmf(df: Any, n: int = 2, *, target: Any = None, return_transformer: bool = False, **params: Any) -> Any:
     """Return a frame with NMF components in place of its numeric columns, in one line.
 
     Parameters

@@ -4,8 +4,10 @@ X is n_samples x n_features; W (n_samples x k) holds the scores, H (k x n_featur
 literature, Lee & Seung included, puts samples in columns: their W is our H', their H our W'.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import sparse
@@ -58,6 +60,8 @@ PARAMETERS = {
     "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
 }
 
+Function = TypeVar("Function", bound=Callable)
+
 
 @dataclass(frozen=True)
 class Factorization:
@@ -95,28 +99,34 @@ class Factorization:
     kkt_residual: float
 
 
-@validate_params({"X": ["array-like", "sparse matrix"], **PARAMETERS}, prefer_skip_nested_validation=True)
+def _checked(function: Function) -> Function:
+    """Check the parameters of a call; the hints of scikit-learn's decorator would hide those of the function."""
+    checks = {"X": ["array-like", "sparse matrix"], **PARAMETERS}
+    return validate_params(checks, prefer_skip_nested_validation=True)(function)
+
+
+@_checked
 @numpy_defaults
 def factorize(
-    X,
-    n_components,
+    X: Any,
+    n_components: int,
     *,
-    penalty=0.001,
-    l1_ratio=1.0,
-    loss="frobenius",
-    solver="auto",
-    learning_rate=None,
-    init="auto",
-    n_init=1,
-    max_iter=1000,
-    tol=1e-5,
-    random_state=None,
-    n_jobs=None,
-    missing_values="raise",
-    sample_weight=None,
-    beta_loss=None,
-    n_nonzero_loadings=None,
-):
+    penalty: float = 0.001,
+    l1_ratio: float = 1.0,
+    loss: str | float | Loss = "frobenius",
+    solver: str = "auto",
+    learning_rate: float | None = None,
+    init: Any = "auto",
+    n_init: int = 1,
+    max_iter: int = 1000,
+    tol: float = 1e-5,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+    missing_values: str = "raise",
+    sample_weight: Any = None,
+    beta_loss: str | float | Loss | None = None,
+    n_nonzero_loadings: int | None = None,
+) -> Factorization:
     """Factorise a non-negative matrix, X ~ W H with W, H >= 0.
 
     Minimises :func:`~nmf_features.objective`. The loss alone leaves the scale between W and H open; the

@@ -58,7 +58,7 @@ class Report:
     facts: dict
 
     @property
-    def html(self):
+    def html(self) -> str:
         """The page, a text that needs nothing else."""
         k = len(self.components)
         facts = "; ".join(f"{escape(name)} {escape(value)}" for name, value in self.facts.items())

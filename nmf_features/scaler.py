@@ -1,6 +1,6 @@
 """NonNegativeScaler: shift and scale as a scikit-learn transformer, for frames and arrays."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
@@ -11,6 +11,7 @@ from . import frames
 from ._warn import numpy_defaults
 from .core.checks import check_weights
 from .scaling import PARAMETERS, Scaling
+from .state import restored, saved
 
 DTYPES = [np.float64, np.float32]  # arrays of other dtypes become the first
 
@@ -75,14 +76,21 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
 
     _parameter_constraints: ClassVar[dict] = PARAMETERS
 
-    def __init__(self, *, shift="min", scale="std", clip=None, out_of_range="clip"):
+    def __init__(
+        self,
+        *,
+        shift: str | None = "min",
+        scale: str | None = "std",
+        clip: float | None = None,
+        out_of_range: str = "clip",
+    ) -> None:
         self.shift = shift
         self.scale = scale
         self.clip = clip
         self.out_of_range = out_of_range
 
     @numpy_defaults
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn offset and factor of every column.
 
         Parameters
@@ -101,12 +109,12 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         return self
 
     @numpy_defaults
-    def fit_transform(self, X, y=None, sample_weight=None):
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Fit to X and return it scaled, as ``fit(X).transform(X)`` does."""
         return self._apply(self._fit(X, sample_weight))
 
     @numpy_defaults
-    def transform(self, X):
+    def transform(self, X: Any) -> Any:
         """Return X shifted and scaled.
 
         Parameters
@@ -125,7 +133,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         return self._apply(frames.check_table(self, X, reset=False, dtype=DTYPES, seen=seen))
 
     @numpy_defaults
-    def inverse_transform(self, X):
+    def inverse_transform(self, X: Any) -> Any:
         """Return scaled data in original units, exact to rounding for values within the training range and the bounds.
 
         Parameters
@@ -155,7 +163,7 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
         matrix = scaling.invert(frames.to_matrix(Z, positions)[0])
         return frames.make(matrix, self._labels, like=X) if frames.is_frame(X) else matrix
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the names of the resulting columns, as an object array of str."""
         check_is_fitted(self)
         names = _check_feature_names_in(self, input_features)
@@ -180,8 +188,11 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
             return Z
         return frames.as_configured(self, frames.make(Z, scaling.names_out(columns), like=X))
 
+    def __getstate__(self):
+        return saved(super().__getstate__())
+
     def __setstate__(self, state):
-        super().__setstate__({"clip": None, **state})  # a scaler from before there was clip has none
+        super().__setstate__(restored(state, {"clip": None}))  # a scaler from before there was clip has none
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

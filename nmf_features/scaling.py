@@ -31,12 +31,15 @@ class Scaling:
     ``offset``, ``minimum``, ``maximum``, ``constant``, ``lower``, ``upper``: one entry per column; ``factor``: one per
     column of the result, which has two (+ and -) for each column if ``split``. ``capped``: results are cut at 1
     (robust). Values are cut off at ``lower`` and ``upper`` (infinite where they are not; None: nowhere, as in models
-    from before there was ``clip``); ``minimum`` and ``maximum`` are those before that.
+    from before there was ``clip``); ``minimum`` and ``maximum`` are those before that. What lies below the offset
+    becomes 0, unless ``signed`` (the centre and scale of a linear model): then it is negative.
     """
 
-    def __init__(self, offset, minimum, maximum, constant, factor, split, bounded, capped, lower=None, upper=None):
+    def __init__(
+        self, offset, minimum, maximum, constant, factor, split, bounded, capped, lower=None, upper=None, signed=False
+    ):
         self.offset, self.minimum, self.maximum, self.constant = offset, minimum, maximum, constant
-        self.factor, self.split, self.bounded, self.capped = factor, split, bounded, capped
+        self.factor, self.split, self.bounded, self.capped, self.signed = factor, split, bounded, capped, signed
         self.lower = np.full(len(offset), -np.inf) if lower is None else lower
         self.upper = np.full(len(offset), np.inf) if upper is None else upper
 
@@ -104,13 +107,17 @@ class Scaling:
             x = out = np.subtract(x, self.offset, out=out)
         if self.split:
             x = out = np.stack([x, -x], axis=2).reshape(len(x), -1)
-        z = np.maximum(x, 0, out=out)
+        z = np.maximum(x, -np.inf if self.signed else 0, out=out)  # a copy in either case
         if (self.factor != 1).any():
             z /= self.factor
         return z
 
     def apply(self, X, out_of_range, names, overwrite=False):
         """Return the scaled matrix, in the memory of X if ``overwrite`` allows it and the width is the same."""
+        if sparse.issparse(X) and (self.split or self.offset[~self.constant].any()):
+            raise ValueError(
+                "Sparse X, but what is subtracted from the columns would fill its zeros: pass X.toarray()."
+            )
         bound = np.minimum(self.offset, self.minimum)  # 0 with shift=None; the offset may be the lower quantile
         if self.bounded and out_of_range != "clip":
             below = np.zeros(X.shape[1], dtype=int)
@@ -134,7 +141,7 @@ class Scaling:
         with np.errstate(over="ignore"):
             Z = self._scaled(X, overwrite)
         cells = Z.data if sparse.issparse(Z) else Z
-        top = cells.max(initial=0.0)
+        top = np.abs(cells).max(initial=0.0) if self.signed else cells.max(initial=0.0)
         if np.isinf(np.nanmax(cells, initial=0.0) if np.isnan(top) else top):
             at = Z.indices[np.isinf(Z.data)] if sparse.issparse(Z) else np.flatnonzero(np.isinf(Z).any(axis=0))
             bad = [self.names_out(names)[j] for j in np.unique(at)]
@@ -151,7 +158,7 @@ class Scaling:
                 ends = np.concatenate([[0], np.cumsum(kept)])[X.indptr].astype(X.indptr.dtype)
                 X = sparse.csr_array((X.data[kept], X.indices[kept], ends), shape=X.shape)
             Z = X.copy()
-            x = np.clip(X.data, 0, self.upper[X.indices])
+            x = np.clip(X.data, -np.inf if self.signed else 0, self.upper[X.indices])
             Z.data = (x / self.factor[X.indices]).astype(X.dtype, copy=False)
             if self.capped:
                 np.minimum(Z.data, 1, out=Z.data)

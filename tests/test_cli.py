@@ -216,8 +216,10 @@ def test_labels_that_are_not_text(here):
 def test_compressed_output_depends_on_the_table_alone(here):
     run("fit", "train.csv", "--out", "o.csv")
     run("fit", "train.csv", "--out", "o.csv.gz")
+    run("fit", "train.csv", "--out", "again.csv.gz")
+    assert Path("o.csv.gz").read_bytes() == Path("again.csv.gz").read_bytes()
     header = Path("o.csv.gz").read_bytes()[:10]
-    assert header[3] == 0  # no flag: no name of a temporary file
+    assert header[3] == 16  # a comment, which says the fit, and no name of a temporary file
     assert header[4:8] == bytes(4)  # no time
     assert gzip.decompress(Path("o.csv.gz").read_bytes()) == Path("o.csv").read_bytes()
 
@@ -245,14 +247,14 @@ def test_the_example_in_the_help_runs(here, table, capsys):
     assert len(files()) == 4
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["transform"], ["demo"], ["select"]])
+@pytest.mark.parametrize("command", [[], ["fit"], ["transform"], ["demo"], ["select"], ["check"]])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([*command, "--help"])
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith(" ".join(["usage: nmf-features", *command]))
-    assert (cli.EXAMPLE in out) == (command != ["demo"])
+    assert (cli.EXAMPLE in out) == (command not in (["demo"], ["check"]))
 
 
 def test_installed_command(here):

@@ -137,3 +137,14 @@ def test_scaling_of_stored_cells_loses_nothing():
     for scale in ("std", "mean", "robust", "max"):
         stored, dense = (NonNegativeScaler(shift=None, scale=scale).fit(x) for x in (sparse.csr_array(X), X))
         assert_allclose(stored.scaling_["factor"], dense.scaling_["factor"], rtol=1e-7)
+
+
+@pytest.mark.parametrize("shift", ["min", "split"])
+def test_sparse_rows_for_a_model_of_dense_ones(shift):
+    """Their zeros are not what the model takes for zero: scores were wrong without a word."""
+    X = np.random.default_rng(0).uniform(size=(30, 5)) + 1
+    for fitted in (NMFFeatures(2, shift=shift).fit(X), NonNegativeScaler(shift=shift).fit(X)):
+        with pytest.raises(ValueError, match=r"would fill its zeros: pass X\.toarray\(\)"):
+            fitted.transform(sparse.csr_array(X))
+    at_zero = NMFFeatures(2).fit(np.vstack([X, np.zeros(5)]))  # the minima are 0
+    assert_allclose(at_zero.transform(sparse.csr_array(X)), at_zero.transform(X), rtol=1e-12)

@@ -7,6 +7,8 @@ must be written; the rest have defaults that suit a smooth loss that is zero at 
 loss it is: the fast solver, exact scores, ``score`` and the selection of components ask the object.
 """
 
+from typing import Any
+
 from .missing import column_means
 
 
@@ -41,15 +43,15 @@ class Loss:
     steps = 2000
 
     @property
-    def name(self):
+    def name(self) -> str:
         """The name in messages."""
         return self
 
-    def of_cells(self, x, y):
+    def of_cells(self, x: Any, y: Any) -> Any:
         """Return the loss of every cell, NaN where x is NaN."""
         raise NotImplementedError
 
-    def slopes_of_cells(self, x, y):
+    def slopes_of_cells(self, x: Any, y: Any) -> Any:
         """Return the derivative of every cell's loss with respect to y, its positive part, and a curvature.
 
         Multiplicative steps need the positive part: the derivative is this part minus another positive one. The
@@ -59,26 +61,26 @@ class Loss:
         """
         raise NotImplementedError
 
-    def size_of_cells(self, x):
+    def size_of_cells(self, x: Any) -> Any:
         """Return the magnitude of the terms in every cell's loss: rounding errors are proportional to it."""
         return x
 
-    def least_fit(self, mean, least):
+    def least_fit(self, mean: Any, least: Any) -> Any:
         """Return a lower bound that keeps the fit off zero, given the mean and the smallest positive cell."""
         return 1e-12 * mean
 
-    def exponent(self, squared):
+    def exponent(self, squared: Any) -> Any:
         """Return the exponent with which a multiplicative step cannot raise the objective.
 
         ``squared`` says whether there is an L2 penalty.
         """
         return 0.5 if squared else 1.0
 
-    def best_constants(self, X, weights=None, missing=None):
+    def best_constants(self, X: Any, weights: Any = None, missing: Any = None) -> Any:
         """Return the constant that fits each column best, with row weights: for most losses, its mean."""
         return column_means(X, weights, missing)
 
-    def negative_log_likelihood(self, x, y):
+    def negative_log_likelihood(self, x: Any, y: Any) -> Any:
         """Return -log p(x | y) of every cell if the loss belongs to a distribution, else None.
 
         It can compare parameters of a loss, such as a dispersion. The loss itself cannot, since it leaves out terms

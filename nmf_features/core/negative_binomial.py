@@ -14,6 +14,7 @@ Letters 27.
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from scipy.special import gammaln, xlogy
@@ -68,7 +69,7 @@ class NegativeBinomial(Loss):
             )
         object.__setattr__(self, "dispersion", float(a))
 
-    def of_cells(self, x, y):
+    def of_cells(self, x: Any, y: Any) -> Any:
         """Return the loss of every cell, NaN where x is NaN."""
         a = self.dispersion
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -77,11 +78,11 @@ class NegativeBinomial(Loss):
             large = (x + 1 / a) * np.log1p((x - y) / (y * (1 + a * x))) - np.log(x / y) / a
             return np.where((x > 0) & (y == 0), np.inf, np.where(a * x <= 1, small, large))
 
-    def size_of_cells(self, x):
+    def size_of_cells(self, x: Any) -> Any:
         """Return the magnitude of the terms in every cell's loss: rounding errors are proportional to it."""
         return np.minimum(x, 1 / self.dispersion)
 
-    def slopes_of_cells(self, x, y):
+    def slopes_of_cells(self, x: Any, y: Any) -> Any:
         """Return slope, its positive part, and a curvature that is at least a share of the expected one."""
         a = self.dispersion
         expected = 1 / (y * (1 + a * y))
@@ -89,7 +90,7 @@ class NegativeBinomial(Loss):
         curvature = expected * np.maximum(second, LEAST_CURVATURE)
         return (y - x) * expected, (1 + a * x) / (1 + a * y), curvature
 
-    def negative_log_likelihood(self, x, y):
+    def negative_log_likelihood(self, x: Any, y: Any) -> Any:
         """Return -log p(x | y) of every cell."""
         r = 1 / self.dispersion
         return gammaln(r) + gammaln(x + 1) - gammaln(x + r) + (x + r) * np.log1p(y / r) - xlogy(x, y / r)

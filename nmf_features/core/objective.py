@@ -16,6 +16,7 @@ Missing cells are left out of the loss, and the penalty on a row or column is sc
 """
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -24,6 +25,7 @@ from .._warn import numpy_defaults
 from .beta import LEAST_SQUARES
 from .blocks import fitted_at_stored, squares
 from .checks import check_weights, without_duplicates
+from .loss import Loss
 from .losses import loss_of
 from .missing import leaves_out_unstored, missing_of, observed_shares, penalised_counts
 from .penalties import Strengths
@@ -33,17 +35,17 @@ from .units import in_units, safe_scale
 
 @numpy_defaults
 def objective(
-    X,
-    W,
-    H,
-    penalty=0.001,
-    l1_ratio=1.0,
-    sample_weight=None,
-    loss="frobenius",
-    missing_values="ignore",
+    X: Any,
+    W: Any,
+    H: Any,
+    penalty: float = 0.001,
+    l1_ratio: float = 1.0,
+    sample_weight: Any = None,
+    loss: str | float | Loss = "frobenius",
+    missing_values: str = "ignore",
     *,
-    beta_loss=None,
-):
+    beta_loss: str | float | Loss | None = None,
+) -> float:
     """Evaluate the penalised objective that every solver here minimises.
 
         D(X, W H) + penalty * l1_ratio         * (p * sum(W)  + n * sum(H))

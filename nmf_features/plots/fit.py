@@ -1,5 +1,7 @@
 """How good the fit is: column by column, and pass by pass."""
 
+from typing import Any, Self
+
 import numpy as np
 import pandas as pd
 
@@ -50,13 +52,13 @@ class ReconstructionDisplay:
     'sex'
     """
 
-    def __init__(self, shares, score, left_out=()):
+    def __init__(self, shares: Any, score: Any, left_out: Any = ()) -> None:
         self.shares = shares
         self.score = score
         self.left_out = left_out
 
     @classmethod
-    def from_estimator(cls, nmf, X, *, max_columns=40, ax=None):
+    def from_estimator(cls, nmf: Any, X: Any, *, max_columns: int = 40, ax: Any = None) -> Self:
         """Draw how much of each column of X a fitted :class:`NMFFeatures` explains.
 
         Parameters
@@ -87,7 +89,7 @@ class ReconstructionDisplay:
             table["share"][known], _share(table["error"].sum(), table["spread"].sum()), [*table.index[~known]]
         ).plot(max_columns=max_columns, ax=ax)
 
-    def plot(self, *, max_columns=40, ax=None):
+    def plot(self, *, max_columns: int = 40, ax: Any = None) -> Self:
         """Draw; the parameters are those of :meth:`from_estimator`.
 
         Returns
@@ -131,7 +133,7 @@ class ReconstructionDisplay:
         drawing.write(ax, text, (x, 1), (0, 3), xycoords=("data", "axes fraction"), ha=side)
 
 
-def reconstruction_shares(nmf, X):
+def reconstruction_shares(nmf: Any, X: Any) -> pd.DataFrame:
     """Return how much of each column a fitted :class:`NMFFeatures` explains.
 
     Parameters
@@ -227,12 +229,12 @@ class ConvergenceDisplay:
     >>> display = ConvergenceDisplay.from_histories({name: fit.history for name, fit in fits.items()})
     """
 
-    def __init__(self, histories, converged=None):
+    def __init__(self, histories: Any, converged: Any = None) -> None:
         self.histories = histories
         self.converged = converged
 
     @classmethod
-    def from_estimator(cls, nmf, *, ax=None):
+    def from_estimator(cls, nmf: Any, *, ax: Any = None) -> Self:
         """Draw the fit of an :class:`NMFFeatures`.
 
         Parameters
@@ -255,7 +257,7 @@ class ConvergenceDisplay:
         return cls({"NMFFeatures": nmf.history_}, {"NMFFeatures": nmf.converged_}).plot(ax=ax)
 
     @classmethod
-    def from_factorization(cls, result, *, ax=None):
+    def from_factorization(cls, result: Any, *, ax: Any = None) -> Self:
         """Draw the fit of :func:`factorize`.
 
         Parameters
@@ -272,7 +274,7 @@ class ConvergenceDisplay:
         return cls({"factorize": result.history}, {"factorize": result.converged}).plot(ax=ax)
 
     @classmethod
-    def from_histories(cls, histories, converged=None, *, ax=None):
+    def from_histories(cls, histories: Any, converged: Any = None, *, ax: Any = None) -> Self:
         """Draw several fits of the same objective on the same data.
 
         Parameters
@@ -301,7 +303,7 @@ class ConvergenceDisplay:
             )
         return cls({name: np.asarray(h, dtype=float) for name, h in histories.items()}, converged).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw; ``ax`` as in :meth:`from_estimator`.
 
         Returns

@@ -1,6 +1,7 @@
 """What the components are made of: loadings H as a heat map, as bars or as images."""
 
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -47,13 +48,22 @@ class LoadingsDisplay:
     >>> display = LoadingsDisplay.from_estimator(nmf, kind="bars", n_top=5)
     """
 
-    def __init__(self, components, target=None):
+    def __init__(self, components: Any, target: Any = None) -> None:
         self.components, self.target = components, target
 
     @classmethod
     def from_estimator(
-        cls, nmf, *, kind="heatmap", target=False, n_top=10, max_columns=40, image_shape=None, cmap=None, ax=None
-    ):
+        cls,
+        nmf: Any,
+        *,
+        kind: str = "heatmap",
+        target: bool = False,
+        n_top: int = 10,
+        max_columns: int = 40,
+        image_shape: Any = None,
+        cmap: Any = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw the loadings of a fitted :class:`NMFFeatures`.
 
         Parameters
@@ -98,17 +108,17 @@ class LoadingsDisplay:
     @classmethod
     def from_components(
         cls,
-        components,
-        names=None,
-        columns=None,
+        components: Any,
+        names: Any = None,
+        columns: Any = None,
         *,
-        kind="heatmap",
-        n_top=10,
-        max_columns=40,
-        image_shape=None,
-        cmap=None,
-        ax=None,
-    ):
+        kind: str = "heatmap",
+        n_top: int = 10,
+        max_columns: int = 40,
+        image_shape: Any = None,
+        cmap: Any = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw loadings that come as a table, such as ``Factorization.H`` or ``Stability.consensus``.
 
         Parameters
@@ -136,7 +146,16 @@ class LoadingsDisplay:
             kind=kind, n_top=n_top, max_columns=max_columns, image_shape=image_shape, cmap=cmap, ax=ax
         )
 
-    def plot(self, *, kind="heatmap", n_top=10, max_columns=40, image_shape=None, cmap=None, ax=None):
+    def plot(
+        self,
+        *,
+        kind: str = "heatmap",
+        n_top: int = 10,
+        max_columns: int = 40,
+        image_shape: Any = None,
+        cmap: Any = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw; the parameters are those of :meth:`from_estimator`.
 
         Returns

@@ -1,6 +1,7 @@
 """Single rows: why one has its scores, and which do not fit."""
 
 from numbers import Integral
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -45,12 +46,22 @@ class RowDisplay:
     0.00
     """
 
-    def __init__(self, lines, name=0):
+    def __init__(self, lines: Any, name: Any = 0) -> None:
         self.lines = lines
         self.name = name
 
     @classmethod
-    def from_estimator(cls, nmf, X, *, row=0, kind="share", n_top=6, max_components=6, ax=None):
+    def from_estimator(
+        cls,
+        nmf: Any,
+        X: Any,
+        *,
+        row: Any = 0,
+        kind: str = "share",
+        n_top: int = 6,
+        max_components: int = 6,
+        ax: Any = None,
+    ) -> Self:
         """Draw a row of X, as a fitted :class:`NMFFeatures` explains it.
 
         Parameters
@@ -91,7 +102,7 @@ class RowDisplay:
         name = X.index[row] if isinstance(X, pd.DataFrame) else row
         return cls(lines, name).plot(max_components=max_components, ax=ax)
 
-    def plot(self, *, max_components=6, ax=None):
+    def plot(self, *, max_components: int = 6, ax: Any = None) -> Self:
         """Draw; the parameters are those of :meth:`from_estimator`.
 
         Returns
@@ -200,12 +211,12 @@ class UnexplainedDisplay:
     [69, 158, 95]
     """
 
-    def __init__(self, losses, cells):
+    def __init__(self, losses: Any, cells: Any) -> None:
         self.losses = losses
         self.cells = cells
 
     @classmethod
-    def from_estimator(cls, nmf, X, *, n_rows=10, max_columns=20, ax=None):
+    def from_estimator(cls, nmf: Any, X: Any, *, n_rows: int = 10, max_columns: int = 20, ax: Any = None) -> Self:
         """Draw what a fitted :class:`NMFFeatures` leaves unexplained of X.
 
         Parameters
@@ -243,7 +254,7 @@ class UnexplainedDisplay:
             max_columns=max_columns, ax=ax
         )
 
-    def plot(self, *, max_columns=20, ax=None):
+    def plot(self, *, max_columns: int = 20, ax: Any = None) -> Self:
         """Draw; the parameters are those of :meth:`from_estimator`.
 
         Returns

@@ -1,5 +1,7 @@
 """What the components say about the rows: scores W, pair by pair, or their correlations."""
 
+from typing import Any, Self
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -48,12 +50,23 @@ class ScoresDisplay:
     >>> display = ScoresDisplay.from_estimator(nmf, X, kind="correlation")
     """
 
-    def __init__(self, scores, y=None):
+    def __init__(self, scores: Any, y: Any = None) -> None:
         self.scores = scores
         self.y = y
 
     @classmethod
-    def from_estimator(cls, nmf, X, *, y=None, kind="pairs", max_components=5, max_points=2000, cmap=None, ax=None):
+    def from_estimator(
+        cls,
+        nmf: Any,
+        X: Any,
+        *,
+        y: Any = None,
+        kind: str = "pairs",
+        max_components: int = 5,
+        max_points: int = 2000,
+        cmap: Any = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw the scores that a fitted :class:`NMFFeatures` gives to the rows of X.
 
         Parameters
@@ -93,7 +106,18 @@ class ScoresDisplay:
         return cls(scores, y).plot(kind=kind, max_components=max_components, max_points=max_points, cmap=cmap, ax=ax)
 
     @classmethod
-    def from_scores(cls, W, names=None, y=None, *, kind="pairs", max_components=5, max_points=2000, cmap=None, ax=None):
+    def from_scores(
+        cls,
+        W: Any,
+        names: Any = None,
+        y: Any = None,
+        *,
+        kind: str = "pairs",
+        max_components: int = 5,
+        max_points: int = 2000,
+        cmap: Any = None,
+        ax: Any = None,
+    ) -> Self:
         """Draw scores that come as a table, such as ``Factorization.W`` or what ``transform`` returned.
 
         Parameters
@@ -121,7 +145,9 @@ class ScoresDisplay:
             kind=kind, max_components=max_components, max_points=max_points, cmap=cmap, ax=ax
         )
 
-    def plot(self, *, kind="pairs", max_components=5, max_points=2000, cmap=None, ax=None):
+    def plot(
+        self, *, kind: str = "pairs", max_components: int = 5, max_points: int = 2000, cmap: Any = None, ax: Any = None
+    ) -> Self:
         """Draw; the parameters are those of :meth:`from_estimator`.
 
         Returns

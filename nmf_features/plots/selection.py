@@ -1,5 +1,7 @@
 """How many components, how much penalty, which components come back: what ``nmf_features.selection`` found."""
 
+from typing import Any, Self
+
 import numpy as np
 
 from . import drawing, loadings
@@ -41,11 +43,11 @@ class ComponentSelectionDisplay:
     >>> display = ComponentSelectionDisplay.from_selection(ComponentSelection(2, table, summary))
     """
 
-    def __init__(self, selection):
+    def __init__(self, selection: Any) -> None:
         self.selection = selection
 
     @classmethod
-    def from_selection(cls, selection, *, ax=None):
+    def from_selection(cls, selection: Any, *, ax: Any = None) -> Self:
         """Draw what ``select_components`` found.
 
         Parameters
@@ -61,7 +63,7 @@ class ComponentSelectionDisplay:
         """
         return cls(selection).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw; ``ax`` as in :meth:`from_selection`.
 
         Returns
@@ -147,11 +149,11 @@ class PenaltyPathDisplay:
     >>> display = PenaltyPathDisplay.from_path(PenaltyPath(table, scoring=None))
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Any) -> None:
         self.path = path
 
     @classmethod
-    def from_path(cls, path, *, ax=None):
+    def from_path(cls, path: Any, *, ax: Any = None) -> Self:
         """Draw what ``penalty_path`` found.
 
         Parameters
@@ -167,7 +169,7 @@ class PenaltyPathDisplay:
         """
         return cls(path).plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax: Any = None) -> Self:
         """Draw; ``ax`` as in :meth:`from_path`.
 
         Returns
@@ -308,11 +310,11 @@ class StabilityDisplay:
     >>> display = StabilityDisplay.from_stability(Stability(table, runs, H, H, mean))
     """
 
-    def __init__(self, stability):
+    def __init__(self, stability: Any) -> None:
         self.stability = stability
 
     @classmethod
-    def from_stability(cls, stability, *, max_columns=20, ax=None):
+    def from_stability(cls, stability: Any, *, max_columns: int = 20, ax: Any = None) -> Self:
         """Draw what ``stability`` found.
 
         Parameters
@@ -330,7 +332,7 @@ class StabilityDisplay:
         """
         return cls(stability).plot(max_columns=max_columns, ax=ax)
 
-    def plot(self, *, max_columns=20, ax=None):
+    def plot(self, *, max_columns: int = 20, ax: Any = None) -> Self:
         """Draw; the parameters are those of :meth:`from_stability`.
 
         Returns

@@ -8,6 +8,7 @@ principal components models, Technometrics 20.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,18 +53,18 @@ class ComponentSelection:
 
 @numpy_defaults
 def select_components(
-    X,
-    n_components=None,
+    X: Any,
+    n_components: Any = None,
     *,
-    y=None,
-    n_splits=5,
-    test_size=0.1,
-    max_samples=10_000,
-    random_state=None,
-    n_jobs=None,
-    progress=True,
-    **params,
-):
+    y: Any = None,
+    n_splits: int = 5,
+    test_size: float = 0.1,
+    max_samples: int | None = 10_000,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+    **params: Any,
+) -> ComponentSelection:
     """Choose the number of components by hiding cells and predicting them.
 
     In each split a share of the cells is hidden at random, different cells each time. The rest is factorised with 1, 2,

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,20 +53,20 @@ class PenaltyPath:
 
 @numpy_defaults
 def penalty_path(
-    X,
-    n_components,
-    penalties=None,
+    X: Any,
+    n_components: int,
+    penalties: Any = None,
     *,
-    y=None,
-    cv=None,
-    n_splits=5,
-    test_size=0.1,
-    max_samples=10_000,
-    random_state=None,
-    n_jobs=None,
-    progress=True,
-    **params,
-):
+    y: Any = None,
+    cv: Any = None,
+    n_splits: int = 5,
+    test_size: float = 0.1,
+    max_samples: int | None = 10_000,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+    **params: Any,
+) -> PenaltyPath:
     """Fit with one penalty after another, and see how the error and the number of zeros change.
 
     The penalties increase from 0, and each fit starts from the one before (with decreasing ones a component that an L1

@@ -6,6 +6,7 @@ using matrix factorization, PNAS 101.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,8 +48,17 @@ class Stability:
 
 @numpy_defaults
 def stability(
-    X, n_components, n_runs=20, *, y=None, max_samples=10_000, random_state=None, n_jobs=None, progress=True, **params
-):
+    X: Any,
+    n_components: int,
+    n_runs: int = 20,
+    *,
+    y: Any = None,
+    max_samples: int | None = 10_000,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+    **params: Any,
+) -> Stability:
     """See which components come back from other starts, and from other samples of the rows.
 
     The reference is the fit to all rows from ``init``. ``n_runs`` fits start at random instead, and
