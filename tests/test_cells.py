@@ -107,7 +107,7 @@ def test_a_word_is_refused_with_its_row_and_value(numbers, kind):
         new["c1"] = [None, 2.0, {"amount": 3}]
         with pytest.raises(ValueError, match=r"object, with \{'amount': 3\} in row 2, index 'z'"):
             nmf.transform(kind(new, index=list("xyz")))
-        new["c1"] = [1, 10**400, 2]  # larger than any float
+        new["c1"] = pd.Series([1, 10**400, 2], dtype=object)  # larger than any float
         with pytest.raises(ValueError, match="in row 1"):
             nmf.transform(kind(new))
 
