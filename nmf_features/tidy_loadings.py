@@ -31,8 +31,8 @@ def load_tidy(frame: Any, *, center: Any = None, scale: Any = None, projection: 
     ----------
     frame : frame or dict
         One line for each column of the data in each component, in the columns ``terms`` (the name), ``value`` (its
-        loading, 0 or more; used as it is) and ``component`` (a prefix and a number, as recipes and :meth:`NMFFeatures.
-        tidy` name them). Others, such as ``id``, are ignored.
+        loading, 0 or more; used as it is) and ``component`` (a prefix and a number, as recipes names them, and
+        :meth:`NMFFeatures.tidy` too). Others, such as ``id``, are ignored.
     center, scale : dict or pandas.Series, optional
         What is subtracted from each column, and what it is then divided by; a number for each of the terms, more are
         ignored. None: 0 and 1.
