@@ -66,11 +66,11 @@ def test_bits_are_the_same_in_any_thread_and_for_any_number_of_blas_threads(case
 def test_blas_is_left_alone_also_after_errors(monkeypatch):
     before, seen, solve = blas_threads(), [], estimator.solve
 
-    def watched(model, *rest):
+    def watched(model, *rest, **options):
         seen.append(blas_threads())
         if model.prefix == "X":
             raise RuntimeError
-        return solve(model, *rest)
+        return solve(model, *rest, **options)
 
     monkeypatch.setattr(estimator, "solve", watched)
 
@@ -89,10 +89,10 @@ def test_a_users_limit_in_another_thread_holds_beside_fits_and_after_them(monkey
     before, inside, solve = blas_threads(), [], estimator.solve
     started, done = threading.Event(), threading.Event()
 
-    def slow(*rest):
+    def slow(*rest, **options):
         started.set()
         done.wait(10)
-        return solve(*rest)
+        return solve(*rest, **options)
 
     monkeypatch.setattr(estimator, "solve", slow)
 
