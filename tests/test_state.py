@@ -8,6 +8,7 @@ import copy
 import io
 import json
 import pickle
+from datetime import timedelta, timezone
 from importlib.metadata import version
 from pathlib import Path
 
@@ -191,7 +192,7 @@ def test_labels_in_pairs_and_zones_without_a_name():
     X = rows().set_axis(pd.MultiIndex.from_product([["a", "b"], MONTHS["naive"][:3]]), axis=1)
     nmf = NMFFeatures(2).fit(X)
     assert by_skops(nmf).variables_ == nmf.variables_ == X.columns.tolist()
-    odd = rows().set_axis(pd.date_range("2024-01-31", periods=6, tz="dateutil/Europe/Berlin"), axis=1)
+    odd = rows().set_axis(pd.date_range("2024-01-31", periods=6, tz=timezone(timedelta(hours=1), "home")), axis=1)
     nmf = NMFFeatures(2).fit(odd)
     assert by_pickle(nmf).variables_ == nmf.variables_
 

@@ -28,6 +28,7 @@ from nmf_features.core.units import largest
 
 DIABETES = load_diabetes(as_frame=True, scaled=False)
 X, Y = DIABETES.data, DIABETES.target
+LOGISTIC = LogisticRegression(solver="newton-cholesky")
 
 
 def fitted(k=3, weight=1.0, y=Y, table=X, **params):
@@ -234,7 +235,7 @@ def test_two_classes_are_modelled_by_logistic_regression():
     nmf = fitted(y=high)
     W = nmf.transform(X)
     Z = (W - W.mean()) / W.std(ddof=0)
-    model = LogisticRegression(C=2 / (RIDGE * len(X)), tol=1e-10, max_iter=1000).fit(Z, high)
+    model = LogisticRegression(C=2 / (RIDGE * len(X)), solver="newton-cholesky", tol=1e-10).fit(Z, high)
     assert_allclose(nmf.target_loadings_[:, 0], model.coef_[0] / W.std(ddof=0), rtol=1e-3, atol=1e-5)
     assert nmf.target_names_ == ["y=low"]
 
@@ -339,7 +340,9 @@ def test_components_predict_their_target():
     assert guided > plain + 0.1
     data = load_breast_cancer()
     guided, plain = (
-        scores(NMFFeatures(1, target_weight=weight), data.data, data.target, LogisticRegression()).mean()
+        scores(
+            NMFFeatures(1, target_weight=weight), data.data, data.target, LogisticRegression(solver="newton-cholesky")
+        ).mean()
         for weight in (1, 0)
     )
     assert guided > plain + 0.01
@@ -351,7 +354,7 @@ def test_shuffled_targets_are_not_predicted():
     found = scores(NMFFeatures(4, target_weight=10), X, shuffled)
     assert -0.25 < found.mean() < 0.03
     classes = (shuffled > 150).astype(str)
-    found = scores(NMFFeatures(4, target_weight=10), X, classes, LogisticRegression())
+    found = scores(NMFFeatures(4, target_weight=10), X, classes, LOGISTIC)
     assert found.mean() < 0.56
 
 

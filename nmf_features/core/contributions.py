@@ -84,6 +84,7 @@ def signed(rows):
     active, which = W > 0, slice(None)
     if V is None:  # rows in which the same scores are zero share their matrix
         active, which = np.unique(active, axis=0, return_inverse=True)
+        which = which.ravel()  # NumPy 2.0 returns a column
         M, l2 = gram(H)[None], rows.l2[:1]
     else:
         M, l2 = (V[:, None, :] * H) @ H.T, rows.l2
