@@ -149,7 +149,6 @@ def alike(support):
     """Return the groups of columns with the same components in their support, each as (components, columns)."""
     patterns, group = np.unique(support, axis=1, return_inverse=True)
     group = group.ravel()  # NumPy 2.0 returns a row
-    group = group.ravel()
     return [(np.flatnonzero(on), np.flatnonzero(group == i)) for i, on in enumerate(patterns.T) if on.any()]
 
 
