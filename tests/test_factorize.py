@@ -99,6 +99,13 @@ def test_objective_is_scikit_learns():
     assert_allclose(objective(X, W, H, a, r), expected, rtol=1e-14)
 
 
+def test_balance_where_squares_vanish():
+    """Loadings of 1e-170 have squares of zero: the L1 part alone says how scale is shared."""
+    c = balance(np.ones(1), np.ones(1), np.full((1, 2), 1e-170), Strengths(0.5, 0.5, 0.5, 0.5))
+    assert np.isfinite(c).all()
+    assert (c > 0).all()
+
+
 @pytest.mark.parametrize("l1_ratio", [0, 0.3, 1])
 def test_balance_is_the_cheapest_scale(l1_ratio):
     rng = np.random.default_rng(2)

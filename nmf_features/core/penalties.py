@@ -51,8 +51,10 @@ def balance(W_sums, W_squares, H, unit, columns=None):
     a1, a2, b1, b2 = (np.where(alive, v, 1.0) for v in (a1, a2, b1, b2))
     if not unit.l2_W:
         return np.where(alive, np.sqrt(b1 / a1), 1.0)
-    log_c = np.log(b2 / a2) / 4  # exact for pure L2
+    there = (a2 > 0) & (b2 > 0)  # squares of next to nothing are zero
+    log_c = np.log(np.where(there, b2, 1.0) / np.where(there, a2, 1.0)) / 4  # exact for pure L2
     if unit.l1_W:
+        log_c = np.where(there, log_c, np.log(b1 / a1) / 2)
         low, high = np.minimum(log_c, np.log(b1 / a1) / 2), np.maximum(log_c, np.log(b1 / a1) / 2)
         for _ in range(50):  # the root lies between the two closed forms, and Newton steps are kept there
             c = np.exp(log_c)
