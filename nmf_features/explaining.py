@@ -70,6 +70,12 @@ def unexplained(columns, table):
         yield rows, np.where(np.isnan(x), np.nan, columns.loss.of_cells(x, y))
 
 
+def worst_rows(losses, n):
+    """Return the positions of the n rows with the largest losses, the worst first; rows of NaN are left out."""
+    worst = np.argsort(-np.nan_to_num(losses, nan=-1.0), kind="stable")[:n]
+    return worst[~np.isnan(losses[worst])]
+
+
 def dense(x, unstored):
     """Return rows as a float64 array; what is not stored is zero, or NaN where that means missing."""
     if not sparse.issparse(x):

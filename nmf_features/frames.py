@@ -329,14 +329,13 @@ def target_columns(y):
 
 def _values(column):
     """Return a column of numbers as numbers, missing ones NaN; any other as it is, missing cells None or NaN."""
-    if not isinstance(column, pd.Series):
-        return column.to_numpy()
-    if isinstance(column.dtype, pd.CategoricalDtype):
+    of_pandas = isinstance(column, pd.Series)
+    if of_pandas and isinstance(column.dtype, pd.CategoricalDtype):
         return column.array
-    column = column.infer_objects() if _is_object(column) else column
-    if _is_object(column) and cells.hold_numbers(_objects(column)):
+    column = column.infer_objects() if of_pandas and _is_object(column) else column
+    if _is_numeric(column) or (_is_object(column) and cells.hold_numbers(_objects(column))):
         return _to_numpy(column)
-    return _to_numpy(column) if _is_numeric(column) else column.to_numpy(dtype=object, na_value=None)
+    return column.to_numpy(dtype=object, na_value=None) if of_pandas else column.to_numpy()
 
 
 def copy(X):

@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 
 from .aligning import match
+from .explaining import worst_rows
 from .fitting import scores_of_table
 
 WORST = 5  # rows that are named
@@ -128,8 +129,8 @@ def report(model, X=None, stability=None, m=5):
 
 def _worst_rows(model, X, losses):
     """Return the rows of X that fit least, by label, and the columns with most of what is unexplained there."""
-    worst = np.argsort(-np.nan_to_num(losses, nan=-1.0), kind="stable")[:WORST]
-    worst = worst[losses[worst] > 0]  # not NaN
+    worst = worst_rows(losses, WORST)
+    worst = worst[losses[worst] > 0]
     if not len(worst):
         return NO_ROWS
     cells = np.asarray(model.unexplained(_safe_indexing(X, worst)), dtype=float)

@@ -140,8 +140,6 @@ def _target(name, values, target_type):
     if isinstance(values, pd.Categorical):
         order, values = [value for value in values.categories if (values == value).any()], np.asarray(values, object)
     holds = pd.api.types.infer_dtype(values, skipna=True)
-    if holds == "decimal":
-        values = np.where(known, values, np.nan).astype(np.float64)
     if holds == "complex":
         raise ValueError(f"Complex data not supported: y has the target {name!r}, which holds complex numbers.")
     if holds.startswith(("date", "time", "period", "mixed")) and holds != "mixed-integer-float":

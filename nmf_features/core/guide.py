@@ -31,7 +31,7 @@ from .alternating import weighted_sums
 from .blocks import row_blocks
 from .kernels import compiled_if_worth, packed_products, solve_on_support, unpacked
 from .missing import column_means, leaves_out_unstored
-from .objective import divergence
+from .objective import spread_of
 from .penalties import Strengths
 from .products import gram, inner, product
 from .projection import scores_of_used
@@ -144,7 +144,8 @@ class GuidedDescent:
         self.models, self.watch = models, watch
         summary = table.summary()
         self.least_fit = loss.least_fit(summary.mean, summary.least)
-        self.spread = spread_of(table.X, table.weights, table.missing, loss)
+        means = loss.best_constants(table.X, table.weights, table.missing)
+        self.spread = spread_of(table.X, means, loss, table.weights, leaves_out_unstored(table.missing))
         self.weight = weight
 
     def run(self, H, support, max_iter, tol):
@@ -208,14 +209,6 @@ class GuidedDescent:
         of_X, of_target = 1 / (self.spread * (1 + self.weight)), self.weight / (1 + self.weight)
         share = sum(read.share for read in reads) / len(reads)
         return of_X * value + of_target * share, of_X * slopes + of_target * sums.of_share
-
-
-def spread_of(X, weights, missing, loss):
-    """Return D(X, m), the loss of the best constants."""
-    means = loss.best_constants(X, weights, missing)[None]
-    return divergence(
-        X, np.ones((X.shape[0], 1), X.dtype), means.astype(X.dtype), loss, weights, leaves_out_unstored(missing)
-    )
 
 
 # Functions of one block of rows

@@ -15,7 +15,6 @@ a single row is then the same whatever its weight.
 Missing cells are left out of the loss, and the penalty on a row or column is scaled by its observed share (missing.py).
 """
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,7 +189,11 @@ def _divergence_at_stored(X, W, H, loss, weights, unstored):
 
 def loss_and_spread(X, W, H, means, loss, weights, missing):
     """Return D(X, W H) and D(X, m), where m are the best constants, in units in which neither overflows."""
-    X, e = safe_scale(X, loss=loss)
-    value = partial(divergence, X, loss=loss, weights=weights, unstored=leaves_out_unstored(missing))
-    means = np.ldexp(means, -2 * e)[None].astype(X.dtype)
-    return value(np.ldexp(W, -2 * e), H.astype(X.dtype)), value(np.ones((X.shape[0], 1), X.dtype), means)
+    (X, e), unstored = safe_scale(X, loss=loss), leaves_out_unstored(missing)
+    error = divergence(X, np.ldexp(W, -2 * e), H.astype(X.dtype), loss, weights, unstored)
+    return error, spread_of(X, np.ldexp(means, -2 * e), loss, weights, unstored)
+
+
+def spread_of(X, means, loss, weights, unstored):
+    """Return D(X, m), the loss of one constant for each column."""
+    return divergence(X, np.ones((X.shape[0], 1), X.dtype), means[None].astype(X.dtype), loss, weights, unstored)

@@ -9,6 +9,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 from .. import frames
+from ..explaining import worst_rows
 from . import drawing
 from .arguments import check_fitted, check_whole
 from .drawing import BLUE, LINE, PURPLE, QUIET, REST, VERMILLION
@@ -245,8 +246,7 @@ class UnexplainedDisplay:
         drawing.pyplot()
         check_whole("n_rows", n_rows)
         losses = -nmf.score_samples(X)
-        worst = np.argsort(-np.nan_to_num(losses, nan=-1.0), kind="stable")[:n_rows]
-        worst = worst[~np.isnan(losses[worst])]
+        worst = worst_rows(losses, n_rows)
         cells = np.asarray(nmf.unexplained(_safe_indexing(X, worst)))
         names = X.index if isinstance(X, pd.DataFrame) else pd.RangeIndex(len(losses))
         terms = drawing.index(nmf.columns_.terms)
