@@ -8,8 +8,9 @@ give the same features: the loadings of a component sum to 1, its scores carry t
 comes first. ``scales``, s, lead back: ``W / s`` and ``s[:, None] * H`` are the balanced pair.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -20,11 +21,12 @@ from .core.explained import column_squares, explained_share
 from .core.guide import fit_with_targets
 from .core.missing import leaves_out_unstored, missing_of, penalised_counts
 from .core.objective import divergence
+from .core.penalties import balance
 from .core.products import RESIDUAL_CELLS, gram, product
 from .core.projection import exact_scores, linear_scores
 from .core.schedule import Problem, fit_loadings
 from .core.units import in_units, largest, safe_scale
-from .factorize import check_solver, free_scale
+from .factorize import check_solver
 
 OPTIONS = (
     "solver",
@@ -89,41 +91,79 @@ def canonical(fit, problem, n_counted, arrange=None):
 
     ``arrange`` returns another order of loadings that come in canonical order.
     """
-    X, weights, missing, strengths = problem.X, problem.weights, problem.missing, problem.strengths
-    W, H = fit.U, fit.H / fit.sums[:, None]
-    v = np.ones(len(W)) if weights is None else weights
-    by_row, by_column = penalised_counts(X, missing, v)
-    scales = free_scale(fit, problem)  # before the scores are reordered
-    # Largest total amount first, ties by the column of the largest loading.
-    order = np.lexsort((H.argmax(axis=1), -product(v, W)))
-    if arrange is not None:
-        order = order[arrange(H[order])]
-    for rows in row_blocks(W, 0):  # in place: W may be large
-        W[rows] = W[rows][:, order]
-    H, s = H[order], (fit.sums / scales)[order]
+    X, weights, missing, loss = problem.X, problem.weights, problem.missing, problem.loss
+    H, by_column = fit.H / fit.sums[:, None], penalised_counts(X, missing, weights)[1]
+    X, e = safe_scale(X, problem.top, loss)
+    facts = facts_of(X, np.ldexp(fit.U, -2 * e) if e else fit.U, H, weights, missing, loss)
+    order, found = in_canonical_form(facts, e, fit.H, fit.sums, problem, by_column, n_counted, arrange)
+    for rows in row_blocks(fit.U, 0):  # in place: U may be large
+        fit.U[rows] = fit.U[rows][:, order]
+    return replace(found, W=fit.U)
 
-    loss, unstored = problem.loss, leaves_out_unstored(missing)
-    unit_X, e = safe_scale(X, problem.top, loss)
-    unit_W = np.ldexp(W, -2 * e) if e else W
-    explained = _explained(unit_X, unit_W, H, weights, missing, loss)
-    column_explained = explained_share(*column_squares(unit_X, unit_W, H, weights, missing), problem.width)
+
+class Facts(NamedTuple):
+    """Sums over rows, with row weights, that describe a fit; u are the scores for loadings that sum to 1."""
+
+    amounts: np.ndarray  # of u (k)
+    sums: np.ndarray  # of u (k); here and in the next two rows count by their observed share, as in the penalty
+    squares: np.ndarray  # of u^2 (k)
+    counts: np.ndarray  # [sum of the rows, the same without the observed shares]
+    explained: np.ndarray  # what each component explains (k), and what there is
+    column_left: np.ndarray  # squares of the residual of each column (p)
+    column_size: np.ndarray  # squares of each column (p)
+    divergence: np.ndarray  # the loss, one number
+
+
+def facts_of(X, U, H, weights, missing, loss):
+    """Return the Facts of some rows."""
+    v = np.ones(len(U)) if weights is None else weights
+    by_row = penalised_counts(X, missing, v)[0]
     with np.errstate(over="ignore"):
-        value = divergence(unit_X, unit_W, H.astype(X.dtype), loss, weights, unstored)
-        value = in_units(value, 2 * e * loss.degree)
-        cost = strengths.l1_W * (product(by_row, W) / s).sum()
+        value = divergence(X, U, H.astype(X.dtype), loss, weights, leaves_out_unstored(missing))
+    return Facts(
+        product(v, U),
+        product(by_row, U),
+        np.einsum("i,ij,ij->j", by_row, U, U),  # without a copy of U
+        np.array([by_row.sum(), v.sum()]),
+        _explained(X, U, H, weights, missing, loss),
+        *column_squares(X, U, H, weights, missing),
+        np.array(value),
+    )
+
+
+def in_canonical_form(facts, e, H, sums, problem, by_column, n_counted, arrange=None):
+    """Return the canonical order of the components of a fit, and its Components, without scores, in this order.
+
+    The facts are those of X in units of 4^e. H are the balanced loadings, divided by ``sums`` they sum to 1.
+    """
+    strengths, loss = problem.strengths, problem.loss
+    scales = np.ones(len(H))
+    if not any(strengths):  # the scale is free
+        unit_sums = np.ldexp(sums, -e)
+        W_sums, W_squares = np.ldexp(facts.sums / unit_sums, e), np.ldexp(facts.squares / unit_sums**2, 2 * e)
+        scales = balance(W_sums, W_squares, H, problem.unit, by_column)
+    unit_H = H / sums[:, None]
+    # Largest total amount first, ties by the column of the largest loading.
+    order = np.lexsort((unit_H.argmax(axis=1), -facts.amounts))
+    if arrange is not None:
+        order = order[arrange(unit_H[order])]
+    unit_H, s = unit_H[order], (sums / scales)[order]
+    with np.errstate(over="ignore"):
+        value = in_units(float(facts.divergence), 2 * e * loss.degree)
+        cost = strengths.l1_W * (np.ldexp(facts.sums, 2 * e)[order] / s).sum()
         if strengths.l2_W:
-            norms = np.ldexp(np.sqrt(product(by_row, np.square(unit_W))), 2 * e)
+            norms = np.ldexp(np.sqrt(facts.squares[order]), 2 * e)
             cost += strengths.l2_W / 2 * np.square(norms / s).sum()
-    objective = float(value + cost) + strengths.cost(np.zeros(0), H * s[:, None], columns=by_column)
-    return Components(
-        W,
-        H,
+    amounts, (counted, weight) = np.ldexp(facts.amounts[order], 2 * e), facts.counts
+    return order, Components(
+        None,
+        unit_H,
         s,
         np.array([strengths.l1_W, strengths.l2_W]),
-        _impute_penalties(2 * value, product(v, W) / v.sum(), by_row.sum() * n_counted),
-        explained,
-        column_explained,
-        objective,
+        _impute_penalties(2 * value, amounts / weight, counted * n_counted),
+        facts.explained[:-1][order] / facts.explained[-1],
+        explained_share(facts.column_left, facts.column_size, problem.width),
+        float(value + cost) + strengths.cost(np.zeros(0), unit_H * s[:, None], columns=by_column),
     )
 
 
@@ -140,9 +180,9 @@ def _impute_penalties(residual, mean_scores, n_cells):
 
 
 def _explained(X, W, H, weights, missing, loss):
-    """Return the share of the sum of squares (for other losses, of the sum) that each component explains.
+    """Return what each component explains of the sum of squares (for other losses, of the sum), and that sum.
 
-    <WH, w_t h_t> / |X|^2, or sum(x w_t h_t / (WH)) / sum(x), over the observed cells, with row weights.
+    <WH, w_t h_t> of |X|^2, or sum(x w_t h_t / (WH)) of sum(x), over the observed cells, with row weights.
     """
     V = W if weights is None else W * weights[:, None]
     if loss.squares and (missing is None or (sparse.issparse(X) and not leaves_out_unstored(missing))):
@@ -152,7 +192,7 @@ def _explained(X, W, H, weights, missing, loss):
             rows, columns = rows_of_stored(X, at), X.indices[at]
             parts = W[rows] * H[:, columns].T
             explained -= product(parts.sum(axis=1) * (1.0 if weights is None else weights[rows]), parts)
-        return explained / squares(X, weights)
+        return np.append(explained, squares(X, weights))
     total, whole, step = np.zeros(len(H)), 0.0, max(1, RESIDUAL_CELLS // X.shape[1])
     for start in range(0, X.shape[0], step):
         rows = slice(start, start + step)
@@ -167,7 +207,7 @@ def _explained(X, W, H, weights, missing, loss):
         part = np.where(np.isnan(cells), 0, part)
         whole += float(np.nansum(counts * (np.square(cells) if loss.squares else cells), dtype=np.float64))
         total += (V[rows] * (with_data(x, part) @ H.T if sparse.issparse(x) else product(part, H.T))).sum(axis=0)
-    return total / whole
+    return np.append(total, whole)
 
 
 def scores_of(columns, X, prior=0.0):
