@@ -15,12 +15,13 @@ matrix factorization algorithms using extrapolation.
 
 import numpy as np
 
-from .penalties import balance
+from .penalties import Strengths, balance
 from .products import inner, product
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X: usually, and at the start and the end
 MORE_ROUNDS = 5  # most rounds of passes after exact scores, where these may always differ from the loop's
 GOOD_PASSES = 2  # passes that improve the scores alone, from loadings near a minimum
+NO_PENALTY = Strengths(0.0, 0.0, 0.0, 0.0)
 NOTHING = 1e-14  # a component that explains a smaller share of the sum of X counts as zero
 
 
@@ -283,7 +284,7 @@ class Descent:
             allowed = 1.0 if self.support is None else self.support[t]
             pair = _rank_one(self.table, self.H, self.strengths, self.unit, self.objective, allowed)
             if pair is not None:
-                self.table.visit(_set_component, t, pair[0])
+                self.table.visit(_set_component, t, *pair[0])
                 self.H[t] = pair[1]
                 return True
         return False
@@ -346,8 +347,8 @@ def _rescale(block, Wt, c):
             scores *= c[:, None].astype(Wt.dtype)
 
 
-def _set_component(block, Wt, t, w):
-    Wt[t] = w[block.rows]
+def _set_component(block, Wt, t, H, h, strengths, c):
+    Wt[t] = c * _rank_one_scores(block, Wt, H, h, strengths)
 
 
 def _worst_row(block, Wt, H):
@@ -365,50 +366,48 @@ def _worst_row(block, Wt, H):
 def _rank_one(table, H, strengths, unit, value, allowed=1.0):
     """Return the best non-negative rank-one piece of the residual, or None if it would not lower the objective.
 
-    Its loadings are zero where ``allowed`` is.
-    With a penalty, w = h = 0 is a strict local minimum, so only such a finite step can revive a component.
+    It is given by its loadings, which are zero where ``allowed`` is, and by what its scores are made from
+    (:func:`_rank_one_scores`). With a penalty, w = h = 0 is a strict local minimum, so only such a finite step can
+    revive a component.
     """
-    v = np.ones(table.shape[0]) if table.weights is None else table.weights
-
-    def times(h):  # residual times h
-        return np.concatenate(list(table.map(_residual_times, H, h)), dtype=np.float64)
-
-    def back_times(w):  # w times residual
-        return sum(table.map(_times_residual, H, w))
-
     norms, rows, missing = zip(*table.map(_worst_square, H), strict=True)
     worst, missing = rows[int(np.argmax(norms))].astype(np.float64), sum(missing)
     best, best_change = None, -1e-12 * value
     # Two starts: the worst row, and the sum of the positive residual over all rows.
     for h in (worst * allowed, missing * allowed):
         for iteration in range(60):
-            penalised = iteration >= 30  # first find the direction, then the size
             if not h.any():
                 break
-            w = np.maximum(times(h) - penalised * strengths.l1_W, 0) / (inner(h, h) + penalised * strengths.l2_W)
-            if not w.any():
+            used = strengths if iteration >= 30 else NO_PENALTY  # first find the direction, then the size
+            step = H, h, used
+            back, sums, squares = table.sum_over(_half_of_rank_one, *step)
+            if not squares.any():
                 break
-            ww = product(v, w * w)
-            h = np.maximum(back_times(v * w) - penalised * strengths.l1_H, 0) / (ww + penalised * strengths.l2_H)
-            h = h * allowed
-            c = balance(product(v, w)[None], ww[None], h[None], unit)[0]
-            w, h = w * c, h / c
+            new = np.maximum(back - used.l1_H, 0) / (squares + used.l2_H) * allowed
+            c = balance(sums, squares, new[None], unit)[0]
+            h = new / c
         else:
-            change = 0.5 * inner(v, w * w) * inner(h, h) - inner(v * w, times(h))
-            change += strengths.cost(w[:, None], h[None], v)
+            back, sums, squares = back * c, float(sums[0] * c), float(squares[0] * c**2)
+            change = 0.5 * squares * inner(h, h) - inner(back, h) + strengths.cost(np.zeros(0), h[None])
+            change += strengths.l1_W * sums + strengths.l2_W / 2 * squares
             if h.any() and change < best_change:
-                best, best_change = (w, h), change
+                best, best_change = ((*step, c), h), change
     return best
 
 
-def _residual_times(block, Wt, H, h):
+def _rank_one_scores(block, Wt, H, h, strengths):
+    """Return the scores that fit best, with loadings h, what W H leaves of a block."""
     block.fill(Wt, H)
-    return block.loadings_times(h[None])[0] - product(product(H, h), Wt)
+    left = block.loadings_times(h[None])[0] - product(product(H, h), Wt)
+    return np.maximum(left - strengths.l1_W, 0) / (inner(h, h) + strengths.l2_W)
 
 
-def _times_residual(block, Wt, H, w):
-    block.fill(Wt, H)
-    return block.scores_times(w[None, block.rows])[0] - product(product(Wt, w[block.rows]), H)
+def _half_of_rank_one(block, Wt, H, h, strengths):
+    """Return w times the residual, for these scores w, and the sums of w and w^2; all with row weights."""
+    w = _rank_one_scores(block, Wt, H, h, strengths)
+    weighted = w if block.weights is None else w * block.weights
+    back = block.scores_times(weighted[None])[0] - product(product(Wt, weighted), H)
+    return back.astype(np.float64), np.array([weighted.sum()], float), np.array([product(weighted, w)], float)
 
 
 def _worst_square(block, Wt, H):
