@@ -13,16 +13,13 @@ from numbers import Real
 import numpy as np
 from scipy import sparse
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.sparsefuncs import min_max_axis
 
 from ._warn import warn_user
-from .core.blocks import with_data
-from .core.products import product
+from .column_facts import Matrix, slices
 from .core.units import without_last_bits
 
 COMMON = 0.9  # shift="mode": a value that a larger share of the rows has is subtracted
 QUANTILE = 0.99  # scale="robust": the share of a column's values that is not clipped
-CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
 
 class Scaling:
@@ -50,23 +47,24 @@ class Scaling:
         Missing cells are left out: NaN, and with ``unstored`` what sparse X does not store. A column without
         observed cells counts as constant.
         """
-        if sparse.issparse(X):
-            if shift is not None:
-                raise ValueError(f"shift={shift!r} would fill the zeros of sparse X: pass shift=None, or dense X.")
-            minimum, maximum = _sparse_extremes(X, unstored)
-        else:
-            minimum, maximum = (np.asarray(extreme.reduce(X, axis=0)) for extreme in (np.fmin, np.fmax))
-        minimum, maximum = minimum.astype(np.float64), maximum.astype(np.float64)
+        return cls.learn_from(Matrix(X, weights, unstored), shift, scale, names, clip)
+
+    @classmethod
+    def learn_from(cls, columns, shift, scale, names, clip=None):
+        """Learn the same from what answers for the columns, such as a :class:`Matrix`."""
+        if columns.is_sparse and shift is not None:
+            raise ValueError(f"shift={shift!r} would fill the zeros of sparse X: pass shift=None, or dense X.")
+        minimum, maximum = (extreme.astype(np.float64) for extreme in columns.extremes())
         if shift is None and (minimum < 0).any():
-            bad = {names[j]: int((X[:, [j]] < 0).sum()) for j in np.flatnonzero(minimum < 0)}
+            bad = {names[j]: int(count) for j, count in enumerate(columns.negatives()) if count}
             raise ValueError(
                 f"Negative values in data X (column: how many) {bad}, and shift=None. "
                 'Pass shift="min" to subtract each column\'s minimum, or shift="split" to part '
                 "each column into what is above and below its mean."
             )
-        lower, upper = _bounds(X, clip, shift, weights, unstored)
-        if sparse.issparse(X) and clip is not None:
-            X = with_data(X, np.minimum(X.data, upper[X.indices]))
+        lower, upper = _bounds(columns, clip, shift, len(names))
+        if clip is not None:
+            columns = columns.cut_off(upper)
         least, most = np.maximum(minimum, lower), np.minimum(maximum, upper)
         with np.errstate(over="ignore"):
             spread = most - least
@@ -77,19 +75,19 @@ class Scaling:
         unit = np.where(constant, 1.0, spread)
         split = shift == "split"
         if split:
-            share = means(X, lambda x: (np.clip(x, lower, upper) - least) / unit, weights)
+            share = columns.means(lambda x: (np.clip(x, lower, upper) - least) / unit)
             offset = least + unit * without_last_bits(share)
         else:
             offset = least if shift in ("min", "mode") else np.zeros_like(least)
             if shift == "mode":
-                offset = _common_values(X, least, most, weights)
+                offset = _common_values(columns, least, most)
         offset = np.where(constant, minimum, offset)
         top = np.stack([most - offset, offset - least], axis=1).ravel() if split else most - offset
         doubled = np.repeat(constant, 2) if split else constant
         top = np.where(doubled, 1.0, top)  # largest shifted value of each resulting column
         state = cls(offset, minimum, maximum, constant, top, split, shift != "split", False, lower, upper)
         with np.errstate(invalid="ignore"):  # from columns without observed cells
-            factor = np.ones(state.size) if scale is None else SCALES[scale](X, state, weights, unstored)
+            factor = np.ones(state.size) if scale is None else SCALES[scale](columns, state)
         state.factor = np.where(doubled, 1.0, np.where(factor > 0, factor, top))
         state.capped = scale == "robust"
         return state
@@ -124,7 +122,7 @@ class Scaling:
             if sparse.issparse(X):
                 below += np.bincount(X.indices[X.data < bound[X.indices]], minlength=len(below))
             else:
-                for rows in _slices(X):
+                for rows in slices(X):
                     below += (X[rows] < bound).sum(axis=0)
             if below.any():
                 found = {names[j]: int(below[j]) for j in np.flatnonzero(below)}
@@ -165,7 +163,7 @@ class Scaling:
             return Z
         Z = X if overwrite and not self.split else np.empty((len(X), self.size), dtype=X.dtype)
         constant = np.flatnonzero(np.repeat(self.constant, 2) if self.split else self.constant)
-        for rows in _slices(X):
+        for rows in slices(X):
             in_place = Z.dtype == np.float64 and not self.split
             z = self.unit(X[rows].astype(np.float64, copy=False), out=Z[rows] if in_place else None)
             if self.capped:
@@ -183,7 +181,7 @@ class Scaling:
             return X
         Z = Z.toarray() if sparse.issparse(Z) else Z
         X = np.empty((len(Z), len(self.offset)), dtype=Z.dtype)
-        for rows in _slices(Z):
+        for rows in slices(Z):
             z = Z[rows] * self.factor
             x = (z[:, 0::2] - z[:, 1::2] if self.split else z) + self.offset
             X[rows] = np.clip(x, self.lower, self.upper)
@@ -205,146 +203,69 @@ class ScaledRows:
         return self.scaling.apply(self.rows[rows], "clip", self.names)
 
 
-def _slices(X):
-    step = max(1, CHUNK_CELLS // max(X.shape[1], 1))
-    return [slice(start, start + step) for start in range(0, X.shape[0], step)]
-
-
-def means(X, function, weights):
-    """Return column means of a function of the rows, over observed cells, in float64."""
-    total, count = 0.0, 0.0
-    for rows in _slices(X):
-        values = function(X[rows].astype(np.float64, order="C"))
-        v = np.ones(len(values)) if weights is None else weights[rows]
-        count = count + v.sum()
-        if np.isnan(values.sum()):
-            missing = np.isnan(values)
-            values[missing] = 0
-            count = count - product(v, missing)
-        total = total + (values.sum(axis=0) if weights is None else product(v, values))
-    return total / np.where(count == 0, 1, count)
-
-
-def _sparse_extremes(X, unstored):
-    """Return the smallest and the largest observed value of every column."""
-    if not unstored:
-        return min_max_axis(X, axis=0, ignore_nan=True)
-    by_column, observed = X.tocsc(), np.zeros((2, X.shape[1]))
-    for j, (start, stop) in enumerate(zip(by_column.indptr, by_column.indptr[1:], strict=False)):
-        stored = by_column.data[start:stop]
-        observed[:, j] = (np.fmin.reduce(stored), np.fmax.reduce(stored)) if len(stored) else np.nan
-    return observed
-
-
-def sparse_means(X, cells, weights, unstored):
-    """Return column means over observed cells; NaN is missing; unstored cells are 0, or missing if ``unstored``."""
-    p, holes = X.shape[1], np.isnan(cells)
-    v = np.ones(len(cells)) if weights is None else np.repeat(weights, np.diff(X.indptr))
-    observed = np.bincount(X.indices[~holes], v[~holes], minlength=p)
-    if not unstored:
-        missing = np.bincount(X.indices[holes], v[holes], minlength=p)
-        observed = (X.shape[0] if weights is None else weights.sum()) - missing
-    total = np.bincount(X.indices[~holes], (v * cells)[~holes], minlength=p)
-    return total / np.where(observed > 0, observed, 1)
-
-
 # Factors are computed from values divided by the largest (``state.unit``, in [0, 1]), so no square over- or underflows.
 
 
-def _mean(X, state, weights, unstored):
-    return state.factor * without_last_bits(_unit_mean(X, state, weights, unstored))
+def _mean(columns, state):
+    return state.factor * without_last_bits(_unit_mean(columns, state))
 
 
-def _unit_mean(X, state, weights, unstored):
-    if sparse.issparse(X):
-        return sparse_means(X, X.data / state.factor[X.indices], weights, unstored)
-    return means(X, state.unit, weights)
+def _unit_mean(columns, state):
+    if columns.is_sparse:
+        return columns.stored_means(lambda x, j: x / state.factor[j])
+    return columns.means(state.unit)
 
 
-def _std(X, state, weights, unstored):
-    mean = _unit_mean(X, state, weights, unstored)
-    if sparse.issparse(X):
-        stored = np.square(X.data / state.factor[X.indices] - mean[X.indices])
-        ones = np.where(np.isnan(X.data), np.nan, 1.0)
-        others = 1 - sparse_means(X, ones, weights, unstored)  # the share of observed cells that are zero
-        variance = sparse_means(X, stored, weights, unstored) + np.maximum(others, 0) * mean**2
+def _std(columns, state):
+    mean = _unit_mean(columns, state)
+    if columns.is_sparse:
+        # the share of observed cells that are zero
+        others = 1 - columns.stored_means(lambda x, j: np.where(np.isnan(x), np.nan, 1.0))
+        variance = columns.stored_means(lambda x, j: np.square(x / state.factor[j] - mean[j]))
+        variance += np.maximum(others, 0) * mean**2
     else:
-        variance = means(X, lambda x: np.square(state.unit(x) - mean), weights)
+        variance = columns.means(lambda x: np.square(state.unit(x) - mean))
     return state.factor * without_last_bits(np.sqrt(variance))
 
 
-def _columns(X, weights, unstored):
-    """Yield values and weights of every column: of a sparse one the stored cells, and a zero for all others."""
-    if not sparse.issparse(X):
-        for j in range(X.shape[1]):
-            yield X[:, j].astype(np.float64), weights
-        return
-    X, v = X.tocsc(), np.ones(X.shape[0]) if weights is None else weights
-    total = np.sort(v).sum()  # sorted, as the last bits of a sum depend on the order
-    for start, stop in zip(X.indptr, X.indptr[1:], strict=False):
-        stored = v[X.indices[start:stop]]
-        others = 0.0 if unstored else total - np.sort(stored).sum()
-        yield np.append(X.data[start:stop], 0.0), np.append(stored, others)
-
-
-def _quantiles(values, shares, weights):
-    """Return the smallest values that have these shares of the weight at or below them ("inverted_cdf")."""
-    observed = ~np.isnan(values)
-    if not observed.all():
-        values, weights = values[observed], None if weights is None else weights[observed]
-    if not len(values):
-        return np.zeros(len(shares))
-    if weights is None:
-        at = np.ceil(np.multiply(shares, len(values))).astype(int) - 1
-        return np.partition(values, at)[at]
-    order = np.lexsort((weights, values))  # sorts ties too, for the same reason
-    reached = np.cumsum(weights[order])
-    return values[order[np.searchsorted(reached, np.multiply(shares, reached[-1]))]]
-
-
-def _bounds(X, clip, shift, weights, unstored):
+def _bounds(columns, clip, shift, p):
     """Return the quantiles at which columns are cut off: infinite where they are not.
 
     A column with equal quantiles would lose all that it says. With ``shift=None`` zero has a meaning, and stays zero.
     """
-    p = X.shape[1]
     lower, upper = np.full(p, -np.inf), np.full(p, np.inf)
     if clip is None:
         return lower, upper
-    shares = [float(clip), 1 - float(clip)]
-    for j, (values, v) in enumerate(_columns(X, weights, unstored)):
-        low, high = _quantiles(values, shares, v)
-        if low < high:
-            lower[j], upper[j] = low if shift is not None else -np.inf, high
-    return lower, upper
+    low, high = columns.quantiles([float(clip), 1 - float(clip)])
+    apart = low < high
+    return np.where(apart & (shift is not None), low, lower), np.where(apart, high, upper)
 
 
-def _common_values(X, minimum, maximum, weights):
+def _common_values(columns, minimum, maximum):
     """Return the value that more than the share COMMON of each column has; where there is none, the minimum.
 
     What most rows have is the median. If it is the maximum, nothing would be left above it: the minimum stays.
     """
-    offset = minimum.copy()
-    for j in np.flatnonzero(minimum < maximum):
-        values = X[:, j].astype(np.float64)
-        [value], v = _quantiles(values, [0.5], weights), np.ones(len(values)) if weights is None else weights
-        if value < maximum[j] and v[values == value].sum() > COMMON * v[~np.isnan(values)].sum():
-            offset[j] = value
-    return offset
+    [values] = columns.quantiles([0.5])
+    shares = columns.means(lambda x: np.where(np.isnan(x), np.nan, x == values))
+    return np.where((minimum < maximum) & (values < maximum) & (shares > COMMON), values, minimum)
 
 
-def _robust(X, state, weights, unstored):
-    quantiles = []
-    for j, (values, v) in enumerate(_columns(X, weights, unstored)):
-        shifted = np.clip(values, state.lower[j], state.upper[j]) - state.offset[j]
-        for part in (shifted, -shifted) if state.split else (shifted,):
-            quantiles.append(max(*_quantiles(part, [QUANTILE], v), 0.0))
-    return np.array(quantiles)
+def _robust(columns, state):
+    def shifted(quantiles):
+        return np.clip(quantiles, state.lower, state.upper) - state.offset
+
+    [high] = columns.quantiles([QUANTILE])
+    tops = [shifted(high)]
+    if state.split:
+        [low] = columns.quantiles([QUANTILE], sign=-1)
+        tops.append(-shifted(-low))
+    return np.maximum(np.stack(tops, axis=1).ravel(), 0)
 
 
 SCALES = {
     "std": _std,
-    "max": lambda X, state, weights, unstored: state.factor,
+    "max": lambda columns, state: state.factor,
     "mean": _mean,
     "robust": _robust,
 }

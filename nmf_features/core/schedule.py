@@ -231,22 +231,25 @@ class Search:
         return self._run(table)
 
     def _run(self, table):
-        solver, k = self.solver(), table.k
-        sizes = sample_sizes(table, not solver.sums_squares) if self.samples else [table.shape[0]]
+        solver, pool, n = self.solver(), table.pool(), table.shape[0]
+        sizes = sample_sizes(pool, not solver.sums_squares) if self.samples else [pool.shape[0]]
+        if pool is not table:
+            sizes = [*sizes, n] if self.samples else [n]
         rough = len(sizes) > 1 and solver.rough and self.single
-        by_content = Rows(table, self.loss.power) if self.races or len(sizes) > 1 else None
+        by_content = Rows(pool, self.loss.power) if self.races or len(sizes) > 1 else None
         left, doubtful = None, False
         if self.races:
-            left, doubtful = race(table, by_content, k, self.loss, self.strengths, self.n_init)
+            left, doubtful = race(pool, by_content, table.k, self.loss, self.strengths, self.n_init)
+            doubtful |= pool is not table
         good = left is not None
         judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
         for m in sizes:
-            first, last = m == sizes[0], m == sizes[-1]
-            rows = table if last else table.sample(*by_content.sample(m))
-            tol = self.tol if last else max(self.tol * m / sizes[-1], min(SAMPLE_TOL, k / (SAMPLE_PASSES * m)))
+            first, last = m == sizes[0], m == n
+            rows = table if last else pool if m == pool.shape[0] else pool.sample(*by_content.sample(m))
+            tol = self.tol if last else max(self.tol * m / n, min(SAMPLE_TOL, table.k / (SAMPLE_PASSES * m)))
             window, dtype = 2 if last and (judged or not first) else 5, SINGLE if rough else table.dtype
             descent = partial(self._descent, rows, dtype, tol, window)
-            passes = self.max_iter * (sizes[-1] // m)  # a pass over a sample costs its share of one over all rows
+            passes = self.max_iter * (n // m)  # a pass over a sample costs its share of one over all rows
             if last:
                 by_content = None  # frees its memory
             if left is None:
@@ -266,9 +269,9 @@ class Search:
         """Continue a settled descent with the best columns of each component, where their number is limited."""
         if self.limit is None or not self.limit.binds(run.H):
             return run
-        table, passes = run.table, run.n_iter
+        table, passes = run.table.pool(), run.n_iter
         m = max(SUPPORT_CELLS * table.shape[0] // max(table.n_cells, 1), 10 * table.k, 100)
-        if few := m < table.shape[0]:
+        if m < table.shape[0]:
             table = table.sample(*Rows(table, self.loss.power).sample(m))
         trial = self._descent(table, table.dtype, max(self.tol, RACE_TOL), window=5)
         known = []
@@ -276,7 +279,7 @@ class Search:
             rows, weights = table.in_memory()
             known = list(islice(starts(rows, table.k, weights), 2))
         found = SupportSearch(trial, self.limit).best(run.H, known)
-        if few:
+        if table is not run.table:
             found = SupportSearch(run.restart(), self.limit).exchanged(found)
         run.restart().restrict(found.support)
         run.run(found.H, self.max_iter, True).settle(self.max_iter)

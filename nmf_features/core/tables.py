@@ -43,9 +43,9 @@ class Table:
     whether they are sparse (``is_sparse``); ``precision``, that of the blocks and scores it hands out, set by
     ``round_to(dtype)``; ``fresh()``, the same rows with scores of their own; ``start(dtype, remembers)``, which sets
     all scores to zero; ``score_exactly(H, strengths, loss)``, which finds exact scores, and ``resume()``, which goes on
-    from them; ``keep()`` and ``take_back()`` for scores that may be needed again; and, for samples and starts,
-    ``take(positions)`` and ``sample(positions, weights)`` of some rows, and ``in_memory()``, rows and weights for
-    starts. Tables of sparse blocks also have ``map_columns``.
+    from them; ``keep()`` and ``take_back()`` for scores that may be needed again; and ``in_memory()``, rows and weights
+    for starts. A pool also has ``take(positions)`` and ``sample(positions, weights)`` of some rows. Tables of sparse
+    blocks also have ``map_columns``.
 
     Attributes
     ----------
@@ -79,6 +79,10 @@ class Table:
         sums = sum(part.column_sums for part in parts)
         n_cells, least = sum(part.n_cells for part in parts), min(part.least for part in parts)
         return Summary(sums, n_cells, least, parts[0].stored)
+
+    def pool(self):
+        """Return a table in memory from whose rows samples and starts are made: the table itself, if it is one."""
+        return self
 
     def visit(self, function, *arguments):
         """Call function(block, Wt, *arguments) for every block, to change the scores."""
