@@ -55,6 +55,19 @@ class Columns:
     @classmethod
     def learn(cls, model, X, sample_weight=None):
         """Choose the columns of X and learn their shift and scale, with the parameters of a model; return a Learned."""
+        columns, table = cls.chosen(model, X)
+        if columns.n_components == 0:
+            return Learned(columns, table, None, None, None)
+        matrix, fresh = columns.read(table)
+        weights = check_weights(sample_weight, matrix)
+        rows = None if weights is None or weights.all() else weights > 0
+        if rows is not None:
+            matrix, weights, fresh = matrix[rows], weights[rows], True
+        return Learned(columns, table, columns.learn_scaling(matrix, weights, fresh), weights, rows)
+
+    @classmethod
+    def chosen(cls, model, X):
+        """Return the columns that a model factorises, not yet scaled, and X as a table."""
         if model.missing_values != "raise" and model.projection == "linear":
             raise ValueError(
                 'projection="linear" needs every cell of a row, so missing_values='
@@ -66,22 +79,16 @@ class Columns:
         k, most = int(model.n_components), len(positions)
         columns = cls(model, labels, frames.is_frame(table), positions, min(k, most))
         columns._refuse_clash()
-        if k == 0:
-            return Learned(columns, table, None, None, None)
-
-        matrix, fresh = columns.read(table)
         if k > most:
             warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
-        weights = check_weights(sample_weight, matrix)
-        rows = None if weights is None or weights.all() else weights > 0
-        if rows is not None:
-            matrix, weights, fresh = matrix[rows], weights[rows], True
-        unstored = model.missing_values == "unstored"
-        columns.scaling = Scaling.learn(
-            matrix, model.shift, model.scale, columns.variables, weights, unstored, model.clip
-        )
-        columns._report_constant(matrix.shape[0])
-        return Learned(columns, table, columns.scale(matrix, "clip", fresh), weights, rows)
+        return columns, table
+
+    def learn_scaling(self, matrix, weights=None, overwrite=False):
+        """Learn shift and scale from the rows that count, and return these scaled."""
+        unstored, model = self.model.missing_values == "unstored", self.model
+        self.scaling = Scaling.learn(matrix, model.shift, model.scale, self.variables, weights, unstored, model.clip)
+        self.report_constant(matrix.shape[0])
+        return self.scale(matrix, "clip", overwrite)
 
     @property
     def loss(self):
@@ -279,7 +286,8 @@ class Columns:
         if clash:
             raise ValueError(f"X has columns {clash}, named like the components: pass another prefix, or rename them.")
 
-    def _report_constant(self, n):
+    def report_constant(self, n):
+        """Warn of constant columns; refuse a table of n rows that has no others."""
         names = [name for name, c in zip(self.variables, self.scaling.constant, strict=True) if c]
         if len(names) == len(self.positions):
             raise ValueError(

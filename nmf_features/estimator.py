@@ -4,7 +4,7 @@ A fit is: choose, shift and scale columns (columns) -> find loadings H and bring
 """
 
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -12,10 +12,10 @@ import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from . import frames
+from . import files, frames, sources
 from ._warn import numpy_defaults, warn_user
 from .aligning import Loadings, aligned
 from .columns import Columns, listed
@@ -28,7 +28,9 @@ from .describing import DescribingMixin, needs_rows
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
+from .memory import budget_of
 from .nearest import offer, some
+from .pieces import Pieces, fit_pieces
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
 from .state import restored, saved
@@ -130,6 +132,9 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     n_nonzero_loadings : int, optional
         Most columns that a component is made of, for components that are easy to name; they are chosen in the fit, see
         :func:`factorize`. With ``shift="split"`` the two halves of a column count as one. None: no limit.
+    memory_budget : int, optional
+        Memory, in bytes, that the fit to a table in files may use. If the columns need more, they and the scores lie
+        in a temporary file, and ``fit`` reads them from there. None: a quarter of the memory that is free.
 
     Attributes
     ----------
@@ -231,6 +236,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         "prefix": [str],
         "feature_names_out": [StrOptions({"numbered", "labels"})],
         "align_to": [HasMethods("tidy"), pd.DataFrame, dict, None],
+        "memory_budget": [Interval(Integral, 1, None, closed="left"), None],
         **SCALING_PARAMETERS,
         **FIT_PARAMETERS,
         **TARGET_PARAMETERS,
@@ -266,6 +272,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         n_jobs: int | None = None,
         beta_loss: str | float | Loss | None = None,
         n_nonzero_loadings: int | None = None,
+        memory_budget: int | None = None,
     ) -> None:
         self.n_components = n_components
         self.variables = variables
@@ -294,6 +301,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
         self.beta_loss = beta_loss
         self.n_nonzero_loadings = n_nonzero_loadings
+        self.memory_budget = memory_budget
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn the components.
@@ -507,9 +515,13 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     @numpy_defaults
     def _fit(self, X, y, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
-        X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
         earlier = None if self.align_to is None else Loadings.of(self.align_to)
-        learned = Columns.learn(self, X, sample_weight)
+        if files.is_source(X):
+            learned, y = sources.learn(self, files.opened(X), y, sample_weight)
+            X = y
+        else:
+            X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
+            learned = Columns.learn(self, X, sample_weight)
         columns, targets = learned.columns, Targets.of(self, y, X, learned.rows)
         for name in ("target_loadings_", "target_names_", "target_explained_"):  # of an earlier fit
             vars(self).pop(name, None)
@@ -522,10 +534,13 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
             return learned, None
         self.scaling_ = vars(columns.scaling)
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
-        problem = problem_of(columns, learned.X, learned.weights)
-        self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
-        fit = solve(self, problem, self.n_components_, targets, init=columns.init)
-        found = canonical(fit, problem, columns.n_counted, arrange)
+        if isinstance(learned.X, Pieces):
+            fit, found, self.column_means_ = fit_pieces(columns, learned.X, budget_of(self.memory_budget), arrange)
+        else:
+            problem = problem_of(columns, learned.X, learned.weights)
+            self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
+            fit = solve(self, problem, self.n_components_, targets, init=columns.init)
+            found = canonical(fit, problem, columns.n_counted, arrange)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
@@ -537,9 +552,9 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.history_, self.n_iter_, self.converged_ = fit.history, fit.n_iter, fit.converged
         self.kkt_residual_, columns.loadings = fit.kkt_residual, found.H
         warn_of_outcome(
-            fit, self.objective_, found.W, found.H, self.penalty, self.max_iter, self.tol, columns.component_names
+            fit, self.objective_, found.alive, self.penalty, self.max_iter, self.tol, columns.component_names
         )
-        return learned, found.W if learned.rows is None and problem.used.all() else None
+        return learned, found.W if found.W is not None and learned.rows is None and problem.used.all() else None
 
     def __getstate__(self):
         return saved(super().__getstate__())
@@ -549,6 +564,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
         newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto"}
+        newer |= {"memory_budget": None}
         super().__setstate__(restored(state, newer))
 
     def __sklearn_tags__(self):

@@ -290,7 +290,8 @@ def factorize(
             unstored = "unstored" if missing_values == "unstored" else "ignore"
             value = objective(X, W, H, penalty, l1_ratio, sample_weight, loss, unstored)
     W_fitted = W if whole else W[problem.used]
-    warn_of_outcome(fit, value, W_fitted, H, penalty, max_iter, tol, range(n_components))
+    alive = W_fitted.any(axis=0) & H.any(axis=1)
+    warn_of_outcome(fit, value, alive, penalty, max_iter, tol, range(n_components))
     return Factorization(W, H, value, fit.n_iter, fit.converged, fit.history, fit.kkt_residual)
 
 
@@ -318,7 +319,7 @@ def free_scale(fit, problem):
     return balance(sums, squares, fit.H, problem.unit, by_column)
 
 
-def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
+def warn_of_outcome(fit, objective, alive, penalty, max_iter, tol, names):
     """Warn if a fit did not converge, if the model is empty, or if components stayed zero."""
     if not fit.converged and fit.n_iter < max_iter:
         warn_user(
@@ -333,7 +334,7 @@ def warn_of_outcome(fit, objective, W, H, penalty, max_iter, tol, names):
             "raise max_iter (or tol, if a rougher fit will do).",
             ConvergenceWarning,
         )
-    dead = ~(W.any(axis=0) & H.any(axis=1))
+    dead = ~alive
     if dead.all() and len(dead) and penalty:
         warn_user(f"penalty={penalty:g} empties the model: every score is zero. Lower the penalty.")
     elif dead.any():

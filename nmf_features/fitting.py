@@ -53,6 +53,7 @@ class Components:
     explained: np.ndarray
     column_explained: np.ndarray
     objective: float
+    alive: np.ndarray  # components with a positive score and a positive loading
 
 
 def problem_of(columns, X, weights=None):
@@ -164,6 +165,7 @@ def in_canonical_form(facts, e, H, sums, problem, by_column, n_counted, arrange=
         facts.explained[:-1][order] / facts.explained[-1],
         explained_share(facts.column_left, facts.column_size, problem.width),
         float(value + cost) + strengths.cost(np.zeros(0), unit_H * s[:, None], columns=by_column),
+        (facts.amounts[order] > 0) & unit_H.any(axis=1),
     )
 
 

@@ -22,9 +22,13 @@ def check_weights(sample_weight, X):
 
 def check_columns(X):
     """Refuse columns too different in size for floats if cells are missing: some rows may have only the small ones."""
-    tops = column_tops(X)
+    check_tops(column_tops(X), X.dtype)
+
+
+def check_tops(tops, dtype):
+    """Refuse the same, given the largest cell of every column."""
     tops = tops[tops > 0].astype(np.float64)
-    if len(tops) and np.log10(tops.max()) - np.log10(tops.min()) > np.log10(float(np.finfo(X.dtype).max)) / 3:
+    if len(tops) and np.log10(tops.max()) - np.log10(tops.min()) > np.log10(float(np.finfo(dtype).max)) / 3:
         raise ValueError(
             f"X has columns whose largest cells lie between {tops.min():.3g} and {tops.max():.3g}: with missing cells, "
             "numbers so far apart leave the range of floats. Scale the columns (NMFFeatures: scale), or leave out the "

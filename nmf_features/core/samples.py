@@ -10,6 +10,8 @@ References: W. G. Madow (1949), On the theory of systematic sampling, II; A. Fri
 Fast Monte-Carlo algorithms for finding low-rank approximations, for drawing rows by their sizes.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 
@@ -53,3 +55,66 @@ class Rows:
 def _content(block, Wt, factors, power):
     """Return a key for every row that depends, bit for bit, on its cells alone, and the sum of their powers."""
     return block.content(factors, power)
+
+
+class Drawn(NamedTuple):
+    """Rows that may be in a sample of a table that is read once, in pieces; see :func:`draw`.
+
+    ``by_weight`` and ``by_size`` are a random number of each row, divided by its weight, and by that times its size.
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray
+    by_weight: np.ndarray
+    by_size: np.ndarray
+    least: tuple = (np.inf, np.inf)  # rows left out have larger numbers than these
+
+    def chosen(self, at):
+        """Return some of the rows."""
+        return Drawn(*(part[at] for part in self[:4]), self.least)
+
+
+def draw(X, weights, first, m, power, least=(np.inf, np.inf)):
+    """Return which of some rows may be among those drawn; ``first`` is the number of the first one in the table.
+
+    Two samples with shared random numbers (bottom-k): of the m rows with the smallest numbers by weight, and by weight
+    times size. The random number of a row depends on its place in the table alone, so the sample is the same however
+    the table is cut into pieces. Rows whose numbers are not below the ``least`` of rows left out elsewhere are not
+    drawn. Reference: E. Cohen (2015), Multi-objective weighted sampling.
+    """
+    v, sizes = np.ones(len(X)) if weights is None else weights, np.nansum(X**power, axis=1, dtype=np.float64)
+    with np.errstate(divide="ignore", over="ignore"):
+        by_weight = _uniform(np.arange(first, first + len(X), dtype=np.uint64)) / v
+        by_size = by_weight / sizes
+    at = np.flatnonzero((by_weight < least[0]) | (by_size < least[1]))
+    return merge_drawn([Drawn(X[at], v[at], by_weight[at], by_size[at], least)], m)
+
+
+def merge_drawn(parts, m):
+    """Return what may be drawn of the rows of several parts."""
+    whole = Drawn(*(np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:4]))
+    least = tuple(min(part.least[i] for part in parts) for i in (0, 1))
+    for i, numbers in enumerate((whole.by_weight, whole.by_size)):
+        if len(numbers) > m:
+            least = tuple(min(q, np.partition(numbers, m)[m]) if i == j else q for j, q in enumerate(least))
+    kept = (whole.by_weight < least[0]) | (whole.by_size < least[1])
+    return whole.chosen(kept)._replace(least=least)
+
+
+def as_sample(drawn):
+    """Return the drawn rows and their weights in the sample, whose sums estimate those over all rows without bias."""
+    v, (of_weight, of_size) = drawn.weights, drawn.least
+    ratio = np.divide(drawn.by_weight, drawn.by_size, out=np.zeros(len(v)), where=drawn.by_size > 0)  # the size
+    with np.errstate(invalid="ignore"):
+        p = np.minimum(1.0, np.fmax(v * of_weight, np.nan_to_num(v * ratio * of_size, nan=0.0, posinf=np.inf)))
+    return drawn.rows, v / p
+
+
+def _uniform(numbers):
+    """Return a random number in (0, 1] for every whole number, always the same one (the mixer of splitmix64)."""
+    with np.errstate(over="ignore"):
+        z = (numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return ((z >> np.uint64(11)).astype(np.float64) + 1) / 2.0**53

@@ -108,6 +108,14 @@ class Fit:
     history: np.ndarray
     kkt_residual: float
 
+    @classmethod
+    def of(cls, run, U, sums, H, e, precise):
+        """Return the Fit of a settled descent in units of 4^e, for scores U that are not."""
+        history = np.maximum.accumulate(run.history[::-1])[::-1]  # only rounding makes it rise
+        history, value = (in_units(q, 2 * e * run.loss.degree) for q in (history, run.objective))
+        H, sums = np.ldexp(H, e), np.ldexp(sums, e)
+        return cls(U, sums, H, float(value), precise, run.n_iter, run.converged, history, run.kkt_residual)
+
 
 def fit_loadings(
     problem,
@@ -130,14 +138,7 @@ def fit_loadings(
     """
     weights, missing, loss, unit = problem.weights, problem.missing, problem.loss, problem.unit
     n, p = problem.X.shape
-    k, rng = n_components, check_random_state(random_state)
-    if not isinstance(init, str):
-        init = check_array(init, dtype=np.float64, input_name="init", ensure_min_samples=0)
-        if init.shape != (k, p) or init.min(initial=0.0) < 0:
-            raise ValueError(
-                f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
-                f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
-            )
+    k, rng, init = n_components, check_random_state(random_state), checked_init(init, n_components, p)
     X, e, strengths = in_safe_units(problem)
     if k == 0:
         nothing = np.zeros((n, 0), X.dtype), np.zeros((0, p))
@@ -145,9 +146,8 @@ def fit_loadings(
         value = float(in_units(value, 2 * e * loss.degree))
         W, H, history = np.zeros((n, 0), X.dtype), np.zeros((0, p)), np.array([value])
         return Fit(W, np.zeros(0), H, value, True, 0, True, history, 0.0)
-    limit = None
-    if n_nonzero_loadings is not None and n_nonzero_loadings * problem.width < p:
-        limit = Limit(int(n_nonzero_loadings), problem.width)
+    limit = Limit.of(n_nonzero_loadings, problem.width, p)
+    if limit is not None:
         limit.check(k, column_means(X, weights, missing) > 0, loss)
     # Row weights, and exact scores with missing cells, belong to rows: such tables are not transposed. Small tables
     # gain nothing by it, and for other losses rows and columns are treated alike. A limit belongs to columns.
@@ -163,38 +163,82 @@ def fit_loadings(
         init = np.ldexp(init, -e)
         if wide:  # the loop starts from the other factor
             init = exact_scores(as_given, init, strengths.l1_H, strengths.l2_H, n_jobs)[order].T.astype(np.float64)
-    if learning_rate is not None:
-        learning_rate = np.ldexp(learning_rate, 2 * e)  # in units of X
 
+    search = Search.of(
+        loss, strengths, unit, missing, e, solver=solver, learning_rate=learning_rate, init=init, n_init=n_init,
+        rng=rng, max_iter=max_iter, tol=tol, limit=limit, watch=watch,
+        single=_fits_single(X.dtype, np.ldexp(problem.top, -2 * e), strengths),
+    )  # fmt: skip
     with workers(n_jobs, len(row_blocks(X, k))) as each:
-        search = Search(
-            loss, strengths, unit, solver_maker(solver, loss, missing, learning_rate), init, n_init, rng, max_iter, tol,
-            races=isinstance(init, str) and init == "auto" and is_default(solver, loss, missing),
-            samples=learning_rate is None,  # a learning rate suits one number of rows
-            single=_fits_single(X, np.ldexp(problem.top, -2 * e), strengths),
-            limit=limit,
-            watch=watch,
-        )  # fmt: skip
         best = search.run(MemoryTable(X, weights, missing, k, search.solver().per_row(k), each, n_jobs))
     U, sums, H = best.table.exact, best.table.sums, best.H
     if wide:
         H = (U / sums).T.astype(np.float64)
         U, sums, H = scores_of_used(as_given, H, _swap(strengths), n_jobs)
-    history = np.maximum.accumulate(best.history[::-1])[::-1]  # only rounding makes it rise
-    history, value = in_units(history, 2 * e * loss.degree), float(in_units(best.objective, 2 * e * loss.degree))
-    U = np.ldexp(U, 2 * e) if e else U
     precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
-    n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
-    return Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
+    return Fit.of(best, np.ldexp(U, 2 * e) if e else U, sums, H, e, precise)
+
+
+def fit_table(
+    problem,
+    table_of,
+    n_components,
+    *,
+    solver,
+    learning_rate,
+    init,
+    n_init,
+    max_iter,
+    tol,
+    random_state,
+    n_nonzero_loadings=None,
+    watch=None,
+):
+    """Fit loadings to a table whose rows are not in memory; return the Fit, without scores, and the table with them.
+
+    ``table_of(k, per_row)`` makes the table for a problem without rows of its own, in units of 4^``problem.e``.
+    """
+    k, loss, missing, e = n_components, problem.loss, problem.missing, problem.e
+    strengths = shrunk(problem.strengths, e, loss, problem.dtype)
+    init = checked_init(init, k, problem.p)
+    search = Search.of(
+        loss, strengths, problem.unit, missing, e, solver=solver, learning_rate=learning_rate,
+        init=init if isinstance(init, str) else np.ldexp(init, -e), n_init=n_init, rng=check_random_state(random_state),
+        max_iter=max_iter, tol=tol, limit=Limit.of(n_nonzero_loadings, problem.width, problem.p), watch=watch,
+        single=_fits_single(problem.dtype, np.ldexp(problem.top, -2 * e), strengths),
+    )  # fmt: skip
+    table = table_of(k, search.solver().per_row(k))
+    if search.limit is not None:
+        search.limit.check(k, table.summary().column_sums > 0, loss)
+    best = search.run(table)
+    return Fit.of(best, None, best.table.sums, best.H, e, False), best.table
+
+
+def checked_init(init, k, p):
+    """Return a start: its name, or loadings as an array."""
+    if isinstance(init, str):
+        return init
+    init = check_array(init, dtype=np.float64, input_name="init", ensure_min_samples=0)
+    if init.shape != (k, p) or init.min(initial=0.0) < 0:
+        raise ValueError(
+            f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
+            f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
+        )
+    return init
 
 
 def in_safe_units(problem):
     """Return X in units of 4^e, in which nothing overflows, e, and the strengths there; W and H are in units of 2^e."""
     X, e = safe_scale(problem.X, problem.top, problem.loss)
+    return X, e, shrunk(problem.strengths, e, problem.loss, X.dtype)
+
+
+def shrunk(strengths, e, loss, dtype):
+    """Return the strengths in units of 4^e."""
     with np.errstate(over="ignore"):
-        most = 1e150 if X.dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
-        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * problem.loss.degree), most)
-        return X, e, Strengths(*np.minimum(np.multiply(problem.strengths, shrink), 1e300).tolist())
+        most = 1e150 if dtype == np.float64 else 1e15  # finite, so that 0 stays 0 and sums over p stay finite
+        shrink = np.minimum(np.exp2(np.array([e, e, 2 * e, 2 * e]) - 2 * e * loss.degree), most)
+        return Strengths(*np.minimum(np.multiply(strengths, shrink), 1e300).tolist())
 
 
 @dataclass(frozen=True)
@@ -219,6 +263,18 @@ class Search:
     single: bool = True
     limit: Limit | None = None
     watch: Callable | None = None
+
+    @classmethod
+    def of(cls, loss, strengths, unit, missing, e, *, solver, learning_rate, init, **others):
+        """Return the search for a named solver, and a learning rate, if any, for data that are now in units of 4^e."""
+        if learning_rate is not None:
+            learning_rate = np.ldexp(learning_rate, 2 * e)
+        return cls(
+            loss, strengths, unit, solver_maker(solver, loss, missing, learning_rate), init,
+            races=isinstance(init, str) and init == "auto" and is_default(solver, loss, missing),
+            samples=learning_rate is None,  # a learning rate suits one number of rows
+            **others,
+        )  # fmt: skip
 
     def run(self, table):
         """Return the settled descent with the lowest objective; its table holds exact scores.
@@ -343,9 +399,9 @@ def _distinct(loadings):
     return kept
 
 
-def _fits_single(X, top, strengths):
-    """Whether X can be fitted in single precision: no sum of squares, nor any penalty, overflows or vanishes there."""
-    return X.dtype != SINGLE and 1e-10 < top < 1e10 and max(strengths) < 1e30
+def _fits_single(dtype, top, strengths):
+    """Whether rows can be fitted in single precision: no sum of squares, nor any penalty, overflows or vanishes."""
+    return dtype != SINGLE and 1e-10 < top < 1e10 and max(strengths) < 1e30
 
 
 def _swap(strengths):

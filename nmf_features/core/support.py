@@ -43,6 +43,11 @@ class Limit(NamedTuple):
     most: int
     width: int = 1
 
+    @classmethod
+    def of(cls, most, width, p):
+        """Return the limit for p columns, None if it is none."""
+        return None if most is None or most * width >= p else cls(int(most), width)
+
     def check(self, k, filled, loss):
         """Refuse a limit that leaves columns without a component, if the loss needs one for every ``filled`` column."""
         columns = int(self.columns(filled[None])[0])

@@ -40,18 +40,22 @@ def column_tops(X):
     return tops
 
 
+def exponent_of(top, dtype, loss=None):
+    """Return e, for which no square of cells up to ``top`` overflows or vanishes in units of 4^e: usually 0."""
+    exponent = int(np.frexp(top)[1]) if top > 0 else 0
+    if abs(exponent) <= np.finfo(dtype).maxexp // 8 or (loss is not None and not loss.homogeneous):
+        return 0
+    return exponent // 2
+
+
 def safe_scale(X, top=None, loss=None):
     """Return X / 4^e and e, chosen so that no square overflows or vanishes: for ordinary data 0, and X itself.
 
     ``top`` is the largest cell, if known. If the ``loss`` depends on the units of X, X stays as it is.
     """
-    if loss is not None and not loss.homogeneous:
+    half = exponent_of(largest(X) if top is None else top, X.dtype, loss)
+    if half == 0:
         return X, 0
-    top = largest(X) if top is None else top
-    exponent = int(np.frexp(top)[1]) if top > 0 else 0
-    if abs(exponent) <= np.finfo(X.dtype).maxexp // 8:
-        return X, 0
-    half = exponent // 2
     if not sparse.issparse(X):
         return np.ldexp(X, -2 * half), half
     X = X.copy()

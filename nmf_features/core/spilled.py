@@ -1,0 +1,142 @@
+"""A table larger than memory: rows and scores lie on disk, and a few blocks at a time are in memory."""
+
+from copy import copy
+
+import numpy as np
+
+from .blocks import block_of, row_blocks
+from .missing import observed_shares
+from .projection import unit_scores
+from .spill import Spill
+from .tables import Table
+
+SCORES = 1 << 22  # so many exact scores are in memory at once
+
+
+class SpilledTable(Table):
+    """Rows in a :class:`Spill`, and their scores in others.
+
+    ``drawn`` is a table in memory of some of the rows (samples.py). Where cells can be missing, ``observed`` holds the
+    observed share of each column, and ``means`` what is imputed at first.
+    """
+
+    is_sparse = False
+
+    def __init__(self, rows, n, drawn, weights=None, missing=None, observed=None, means=None, each=map, n_jobs=1):
+        self.spill, self.drawn, self.each, self.n_jobs = rows, drawn, each, n_jobs
+        self.weights, self.missing, self.observed, self.means = weights, missing, observed, means
+        self.shape, self.dtype, self.k, self.per_row = (n, rows.width), rows.dtype, drawn.k, drawn.per_row
+        self.n_cells, self.precision = n * rows.width, rows.dtype
+        self.rows = row_blocks(_Shape(self.shape), self.k, self.per_row)
+        self.n_blocks = len(self.rows)
+        self.scores = {}
+
+    def pool(self):
+        """Return the rows from which samples and starts are made."""
+        return self.drawn
+
+    def in_memory(self):
+        """Return rows to make starts from, and their weights."""
+        return self.drawn.in_memory()
+
+    def fresh(self):
+        """Return a table of the same rows that will have its own scores."""
+        other = copy(self)
+        other.scores, other.precision = {}, self.dtype
+        return other
+
+    def start(self, dtype, remembers):
+        """Set all scores to zero; ``remembers`` says whether the scores of the previous pass are kept as well."""
+        self.precision = dtype
+        self.scores = {kind: Spill(self.k, dtype) for kind in ("now", "before") if remembers or kind == "now"}
+
+    def round_to(self, dtype):
+        """Switch to another precision."""
+        self.precision = dtype
+        for kind, old in self.scores.items():
+            if old.dtype != dtype:
+                self.scores[kind] = self._copied(old, dtype)
+
+    def map(self, function, *arguments):
+        """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place."""
+
+        def of_block(rows):
+            block = self._block(rows).rounded(self.precision)
+            scores = {kind: self._scores(kind, rows) for kind in ("now", "before") if kind in self.scores}
+            block.before = scores.get("before")
+            result = function(block, scores.get("now"), *arguments)
+            for kind, Wt in scores.items():
+                self._put(kind, rows, Wt)
+            return result
+
+        return self.each(of_block, self.rows)
+
+    def score_exactly(self, H, strengths, loss):
+        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+        while True:
+            self.scores, used, sums = {"now": Spill(self.k, self.dtype)}, np.zeros(self.k, dtype=bool), 1.0
+            step = -(-max(1, SCORES // self.k) // self.rows[0].stop)  # blocks at a time
+            for i in range(0, self.n_blocks, step):
+                blocks = self.rows[i : i + step]
+                part = _Part(self.spill, blocks[0].start, blocks[-1].stop)
+                U, sums = unit_scores(part, H, strengths.l1_W, strengths.l2_W, self.n_jobs, self.missing, loss=loss)
+                used |= U.any(axis=0)
+                for rows in blocks:
+                    Wt = (U[rows.start - part.start : rows.stop - part.start] / sums.astype(self.dtype)).T
+                    self._put("now", rows, Wt)
+            idle = H.any(axis=1) & ~used
+            if not idle.any():
+                self.sums = sums
+                return H
+            H = np.where(idle[:, None], 0.0, H)
+
+    def resume(self):
+        """Continue from the exact scores, which are in place."""
+
+    def keep(self):
+        """Save the scores."""
+        self.scores["kept"] = self._copied(self.scores["now"], self.precision)
+
+    def take_back(self):
+        """Restore the saved scores."""
+        self.scores["now"] = self._copied(self.scores["kept"], self.precision)
+
+    def _block(self, rows):
+        X, shares, holes = self.spill.rows(rows), None, None
+        if self.missing is not None:
+            holes, shares = np.isnan(X), observed_shares(X, self.missing)[0]
+        block = block_of(X, None if self.weights is None else self.weights.rows(rows)[:, 0], holes, shares)
+        block.rows = rows
+        if holes is not None:
+            block.fill_with(self.means)
+        return block
+
+    def _scores(self, kind, rows):
+        return self.scores[kind].rows(rows).reshape(self.k, -1)
+
+    def _put(self, kind, rows, Wt):
+        self.scores[kind].put(rows.start, Wt.reshape(-1, self.k))
+
+    def _copied(self, old, dtype):
+        new = Spill(self.k, dtype)
+        for rows in self.rows:
+            new.put(rows.start, old.rows(rows))
+        return new
+
+
+class _Part:
+    """Some rows of a spill, which are read a slice at a time."""
+
+    def __init__(self, spill, start, stop):
+        self.spill, self.start, self.shape, self.dtype = spill, start, (stop - start, spill.width), spill.dtype
+
+    def __getitem__(self, rows):
+        first, last, _ = rows.indices(self.shape[0])
+        return self.spill.rows(slice(self.start + first, self.start + last))
+
+
+class _Shape:
+    """What :func:`row_blocks` asks of a matrix."""
+
+    def __init__(self, shape):
+        self.shape = shape
