@@ -170,21 +170,33 @@ def scaled(columns, pieces, budget):
     same = width == pieces.rows.width
     rows, weights = pieces.rows if same else Spill(width, pieces.rows.dtype), pieces.weights
     m = max(1 << 12, budget // (POOL_SHARE * 8 * width))
-    drawn, n, parts = None, 0, []
+    drawn, n, parts = [], 0, []
     power, least = columns.loss.power, [(np.inf, np.inf)]
     for Z, v, facts, part in pieces.map(_scaled_piece, columns, power, m, least):
         rows.put(n, Z)  # behind what has been read
         if v is not None:
             weights.put(n, v[:, None])
-        drawn = part if drawn is None else merge_drawn([drawn, part], m)
-        least[0], n = drawn.least, n + len(Z)
+        drawn.append(part)
+        if sum(len(part.rows) for part in drawn) > 4 * m:
+            drawn = [merge_drawn(drawn, m)]
+            least[0] = drawn[0].least
+        n += len(Z)
         parts.append(facts)
     weight, sums_, counts, tops, holes = zip(*parts, strict=True)
     if n == 0:
         raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
     tops = np.max(tops, axis=0)
     return Scaled(
-        rows, weights, n, sum(weight), float(tops.max()), sum(sums_), sum(counts), tops, any(holes), as_sample(drawn)
+        rows,
+        weights,
+        n,
+        sum(weight),
+        float(tops.max()),
+        sum(sums_),
+        sum(counts),
+        tops,
+        any(holes),
+        as_sample(merge_drawn(drawn, m)),
     )
 
 
