@@ -15,7 +15,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from . import files, frames, sources
+from . import dask_tables, files, frames, sources
 from ._warn import numpy_defaults, warn_user
 from .aligning import Loadings, aligned
 from .columns import Columns, listed
@@ -342,6 +342,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         frame or array of shape (n_samples, n_features_out)
         """
         learned, W = self._fit(X, y, sample_weight)
+        if dask_tables.is_dask(X):
+            return self.transform(X)
         if self.n_components_ and W is None:
             return self.transform(learned.table)
         if self.n_components_ and self.projection == "linear":
@@ -366,6 +368,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()
+        if dask_tables.is_dask(X):
+            return dask_tables.transformed(self, X)
         columns = self.columns_
         table = columns.checked(X)
         return columns.result(table, scores_of_table(columns, table) if self.n_components_ else None)
@@ -519,6 +523,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         if files.is_source(X):
             learned, y = sources.learn(self, files.opened(X), y, sample_weight)
             X = y
+        elif dask_tables.is_dask(X):
+            learned, X, y = dask_tables.learn(self, X, y, sample_weight), None, None
         else:
             X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
             learned = Columns.learn(self, X, sample_weight)
