@@ -34,6 +34,7 @@ from .support import Limit, SupportSearch
 from .tables import MemoryTable
 from .threads import workers
 from .units import in_units, largest, safe_scale
+from .watch import Watch
 
 SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first (race.py has its own)
 # The best loadings for a sample are not the best for all rows: with m rows about k / m of the objective is fitted
@@ -95,7 +96,8 @@ def _rows_to_fit(X, missing, weights):
 class Fit:
     """The result of the loop: loadings H, their sums, and the exact scores U for loadings divided by their sums.
 
-    ``precise`` says whether the objective has all its digits: it comes from sums, which may cancel.
+    ``precise`` says whether the objective has all its digits: it comes from sums, which may cancel. ``stopped`` says
+    whether its watch ended the fit.
     """
 
     U: np.ndarray
@@ -107,6 +109,7 @@ class Fit:
     converged: bool
     history: np.ndarray
     kkt_residual: float
+    stopped: bool = False
 
 
 def fit_loadings(
@@ -126,8 +129,9 @@ def fit_loadings(
 ):
     """Fit loadings from one or more starts; return the best by objective, as a Fit.
 
-    ``watch`` is called before each pass; an exception from it ends the fit.
+    ``watch``, a Watch, is told of each pass and may end the fit early; so does an exception from it.
     """
+    watch = watch or Watch()
     weights, missing, loss, unit = problem.weights, problem.missing, problem.loss, problem.unit
     n, p = problem.X.shape
     k, rng = n_components, check_random_state(random_state)
@@ -166,14 +170,15 @@ def fit_loadings(
     if learning_rate is not None:
         learning_rate = np.ldexp(learning_rate, 2 * e)  # in units of X
 
+    watch.begin(X.shape[0], 2 * e * loss.degree)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         search = Search(
             loss, strengths, unit, solver_maker(solver, loss, missing, learning_rate), init, n_init, rng, max_iter, tol,
             races=isinstance(init, str) and init == "auto" and is_default(solver, loss, missing),
             samples=learning_rate is None,  # a learning rate suits one number of rows
             single=_fits_single(X, np.ldexp(problem.top, -2 * e), strengths),
-            limit=limit,
             watch=watch,
+            limit=limit,
         )  # fmt: skip
         best = search.run(MemoryTable(X, weights, missing, k, search.solver().per_row(k), each, n_jobs))
     U, sums, H = best.table.exact, best.table.sums, best.H
@@ -185,7 +190,9 @@ def fit_loadings(
     U = np.ldexp(U, 2 * e) if e else U
     precise = best.solver.sums_squares and not wide and best.rounding < 1e-10 * best.objective
     n_iter, converged, kkt_residual = best.n_iter, best.converged, best.kkt_residual
-    return Fit(U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual)
+    return Fit(
+        U, np.ldexp(sums, e), np.ldexp(H, e), value, precise, n_iter, converged, history, kkt_residual, watch.stopped
+    )  # fmt: skip
 
 
 def in_safe_units(problem):
@@ -214,11 +221,11 @@ class Search:
     rng: np.random.RandomState
     max_iter: int
     tol: float
+    watch: Watch
     races: bool
     samples: bool = True
     single: bool = True
     limit: Limit | None = None
-    watch: Callable | None = None
 
     def run(self, table):
         """Return the settled descent with the lowest objective; its table holds exact scores.
@@ -227,7 +234,8 @@ class Search:
         starts never end higher.
         """
         if self.races and self.n_init > 1:
-            return min(replace(self, n_init=1).run(table), self._run(table), key=lambda run: run.objective)
+            first = replace(self, n_init=1).run(table)
+            return first if self.watch.stopped else min(first, self._run(table), key=lambda run: run.objective)
         return self._run(table)
 
     def _run(self, table):
@@ -237,7 +245,7 @@ class Search:
         by_content = Rows(table, self.loss.power) if self.races or len(sizes) > 1 else None
         left, doubtful = None, False
         if self.races:
-            left, doubtful = race(table, by_content, k, self.loss, self.strengths, self.n_init)
+            left, doubtful = race(table, by_content, k, self.loss, self.strengths, self.watch, self.n_init)
         good = left is not None
         judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
         for m in sizes:
@@ -253,14 +261,21 @@ class Search:
                 left = self._named_starts(rows)
             if first and doubtful:  # few rows may miss what more rows show
                 left = [*left, self._start(nndsvda, rows)]
-            if not last:
+            if not last and not self.watch.stopped:
                 left, good = _best_of(descent, left, passes, good), True
+        if self.watch.stopped:
+            left = left[:1]
         if good and len(left) > 1 and self.n_init == 1:
             best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
             return self._limited(best.settle(self.max_iter))
         # If several starts were asked for, all run to the end and are judged there.
-        ends = (self._limited(descent().run(H, passes, good).settle(self.max_iter)) for H in left)
-        return min(ends, key=lambda run: run.objective)
+        best = None
+        for H in left:
+            end = self._limited(descent().run(H, passes, good).settle(self.max_iter))
+            best = end if best is None or end.objective < best.objective else best
+            if self.watch.stopped:
+                break
+        return best
 
     def _limited(self, run):
         """Continue a settled descent with the best columns of each component, where their number is limited."""
@@ -276,7 +291,7 @@ class Search:
             rows, weights = table.in_memory()
             known = list(islice(starts(rows, table.k, weights), 2))
         found = SupportSearch(trial, self.limit).best(run.H, known)
-        if few:
+        if few and not self.watch.stopped:
             found = SupportSearch(run.restart(), self.limit).exchanged(found)
         run.restart().restrict(found.support)
         run.run(found.H, self.max_iter, True).settle(self.max_iter)
@@ -308,6 +323,8 @@ def _best_of(descent, left, passes, good):
     for H in left:
         run = descent().run(H, passes, good)
         met.append((run.value, run.H))
+        if run.watch.stopped:
+            break
     met.sort(key=lambda pair: pair[0])
     near = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]]
     return _distinct(near or [met[0][1]])
@@ -325,6 +342,8 @@ def _judged(run, left, passes, most):
         if run.value <= least + SAME * abs(least):
             best = run.H
         least = min(least, run.value)
+        if run.watch.stopped:
+            break
     best = left[0] if best is None else best  # nothing could be computed
     if run.H is not best:
         run.restart().run(best, passes, True)
