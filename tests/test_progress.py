@@ -328,8 +328,9 @@ def test_without_any_handler_lines_go_to_stderr(capsys, monkeypatch):
 def test_an_older_scikit_learn_takes_callbacks_with_a_warning():
     code = """
 import sys, warnings
-import sklearn.callback, sklearn.linear_model, sklearn.pipeline
-del sklearn.callback.CallbackSupportMixin
+import sklearn.linear_model, sklearn.pipeline
+if "sklearn.callback" in sys.modules:
+    del sys.modules["sklearn.callback"].CallbackSupportMixin
 from nmf_features import NMFFeatures
 import numpy as np
 nmf = NMFFeatures(2)

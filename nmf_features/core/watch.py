@@ -23,7 +23,7 @@ class Progress(NamedTuple):
     ``start`` counts the starts that were tried, and is 0 in other stages. ``passes`` counts the passes from the present
     loadings: over a sample and over all rows, and from each start, they are counted anew. ``objective`` is the lowest
     so far in this count (NaN while starts are tried), ``share_of_rows`` what a pass reads of the rows (of a wide table,
-    which is transposed, of its columns). ``residual`` is called for the KKT residual, during the call only.
+    which is transposed, of its columns). ``residual`` is called for the KKT residual, during the call of ``tell`` only.
     """
 
     stage: str
@@ -57,7 +57,8 @@ class Watch:
         """Tell of a pass over so many rows, or of a start; return whether the fit has to stop."""
         share = rows / (self.n_rows or rows)
         objective = float(in_units(objective, self.exponent)) if self.exponent else float(objective)
-        self.last = Progress(stage, start, passes, objective, share, residual)
+        progress = Progress(stage, start, passes, objective, share, residual)
+        self.last = progress._replace(residual=None)  # which holds all scores
         if self.tell is not None and not self.stopped:
-            self.stopped = bool(self.tell(self.last))
+            self.stopped = bool(self.tell(progress))
         return self.stopped
