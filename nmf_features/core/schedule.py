@@ -268,14 +268,15 @@ class Search:
         if good and len(left) > 1 and self.n_init == 1:
             best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
             return self._limited(best.settle(self.max_iter))
+
+        def ends():
+            for H in left:
+                yield self._limited(descent().run(H, passes, good).settle(self.max_iter))
+                if self.watch.stopped:
+                    return
+
         # If several starts were asked for, all run to the end and are judged there.
-        best = None
-        for H in left:
-            end = self._limited(descent().run(H, passes, good).settle(self.max_iter))
-            best = end if best is None or end.objective < best.objective else best
-            if self.watch.stopped:
-                break
-        return best
+        return min(ends(), key=lambda run: run.objective)
 
     def _limited(self, run):
         """Continue a settled descent with the best columns of each component, where their number is limited."""
