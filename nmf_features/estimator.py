@@ -31,6 +31,7 @@ from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
 from .memory import budget_of
 from .nearest import offer, some
 from .pieces import Pieces, fit_pieces
+from .progress import CallbackSupportMixin, Called, followed, unchanged_by_errors
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
 from .state import restored, saved
@@ -38,7 +39,7 @@ from .targets import PARAMETERS as TARGET_PARAMETERS
 from .targets import Targets
 
 
-class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
+class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator):
     """Replace numeric columns by a few non-negative, additive components.
 
     The columns X, shifted and scaled to be non-negative, are factorised as X ~ W H with W, H >= 0. The scores W
@@ -135,6 +136,9 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     memory_budget : int, optional
         Memory, in bytes, that the fit to a table in files may use. If the columns need more, they and the scores lie
         in a temporary file, and ``fit`` reads them from there. None: a quarter of the memory that is free.
+    verbose : int, default 0
+        1: log what the fit is doing, about once a second; 2: every pass. See :func:`factorize`, and, for progress bars
+        and for stopping early, ``set_callbacks``.
 
     Attributes
     ----------
@@ -173,7 +177,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     kkt_residual_ : float
         How far the loadings are from stationary; see :class:`Factorization`.
     converged_ : bool
-        Whether ``tol`` was met within ``max_iter``.
+        Whether ``tol`` was met within ``max_iter``, and before a callback stopped the fit.
     scaling_ : dict
         What shift and scale learned; as in :class:`NonNegativeScaler`.
     column_means_ : ndarray
@@ -273,6 +277,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         beta_loss: str | float | Loss | None = None,
         n_nonzero_loadings: int | None = None,
         memory_budget: int | None = None,
+        verbose: int | bool = 0,
     ) -> None:
         self.n_components = n_components
         self.variables = variables
@@ -302,6 +307,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.beta_loss = beta_loss
         self.n_nonzero_loadings = n_nonzero_loadings
         self.memory_budget = memory_budget
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn the components.
@@ -324,6 +330,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self._fit(X, y, sample_weight)
         return self
 
+    @unchanged_by_errors
     @numpy_defaults
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does.
@@ -515,10 +522,17 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         where = self._labels, self._fitted_on_frame, self._positions
         return Columns(self, *where, self.n_components_, scaling, self.components_)
 
+    @unchanged_by_errors
     @_fit_context(prefer_skip_nested_validation=True)
     @numpy_defaults
     def _fit(self, X, y, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
+        context = self._init_callback_context(max_subtasks=None)  # how many passes there will be is not known
+        with followed(type(self).__name__, self.verbose, Called(self, context, X, y, sample_weight)) as watch:
+            return self._learn(X, y, sample_weight, watch)
+
+    def _learn(self, X, y, sample_weight, watch):
+        """Set what is learned; ``watch`` follows the passes."""
         earlier = None if self.align_to is None else Loadings.of(self.align_to)
         if files.is_source(X):
             learned, y = sources.learn(self, files.opened(X), y, sample_weight)
@@ -541,12 +555,15 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.scaling_ = vars(columns.scaling)
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         if isinstance(learned.X, Pieces):
-            fit, found, self.column_means_ = fit_pieces(columns, learned.X, budget_of(self.memory_budget), arrange)
+            fit, found, self.column_means_ = fit_pieces(
+                columns, learned.X, budget_of(self.memory_budget), arrange, watch
+            )
         else:
             problem = problem_of(columns, learned.X, learned.weights)
             self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
-            fit = solve(self, problem, self.n_components_, targets, init=columns.init)
+            fit = solve(self, problem, self.n_components_, targets, init=columns.init, watch=watch)
             found = canonical(fit, problem, columns.n_counted, arrange)
+        watch.fit = fit
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
@@ -563,13 +580,16 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         return learned, found.W if found.W is not None and learned.rows is None and problem.used.all() else None
 
     def __getstate__(self):
-        return saved(super().__getstate__())
+        state = super().__getstate__()
+        if "components_" in state:  # who loads a fitted model need not have, or trust, the callbacks of its fit
+            state = {name: value for name, value in state.items() if name != "_skl_callbacks"}
+        return saved(state)
 
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
-        newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto"}
+        newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto", "verbose": 0}
         newer |= {"memory_budget": None}
         super().__setstate__(restored(state, newer))
 
