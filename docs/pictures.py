@@ -124,10 +124,11 @@ def kinds_of_columns():
         ("percentages", "PERHISP"): schools.filter(regex="^(LOWINC|PER[ABHM]|PCT)"),
     }
     figure, axes = plt.subplots(len(rows), len(SETTINGS), figsize=(15, 8.4), layout="constrained")
+    for ax, title in zip(axes[0], SETTINGS, strict=True):
+        ax.set_title(title, weight="bold", fontsize="large", pad=10)
     for line, ((kind, name), X) in zip(axes, rows.items(), strict=True):
-        for ax, (title, setting) in zip(line, SETTINGS.items(), strict=True):
+        for ax, setting in zip(line, SETTINGS.values(), strict=True):
             draw_scaled(ax, X, name, setting)
-            ax.set_title(title if line is axes[0] else "", weight="bold", fontsize="medium", pad=10)
         line[0].set_ylabel(f"{kind}\n{name}", fontsize="medium")
     return figure
 
