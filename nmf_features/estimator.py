@@ -224,6 +224,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     ['NNMF1', 'NNMF2', 'NNMF3']
     """
 
+    feature_names_in_: np.ndarray  # scikit-learn sets it, and says so to no type checker
+
     _parameter_constraints: ClassVar[dict] = {
         "variables": [str, Real, "array-like", callable, HasMethods("expand"), HasMethods(["over", "alias"]), None],
         "projection": [StrOptions({"nnls", "linear"})],

@@ -39,7 +39,7 @@ loaded: NMFFeatures = load_tidy(nmf.tidy(), center={"a": 1.0, "b": 0.0})
 k: int = select_components(df, range(1, 3), progress=False).n_components
 table, model = nnmf(df, n=1, return_transformer=True)
 path, runs = penalty_path(df, 1).table, stability(df, 1, n_runs=3).runs
-LoadingsDisplay.from_estimator(nmf, n_top=3).plot(kind="bars")
+LoadingsDisplay.from_estimator(nmf, n_top=3).plot(kind="bars").figure_.savefig("loadings.png")
 """
 
 WRONG = {
@@ -50,6 +50,8 @@ WRONG = {
     "x: str = NMFFeatures().score(df)": "assignment",
     "factorize(df, 2, tol='small')": "arg-type",
     "nmf.sql('t')": "call-arg",
+    "n: str = nmf.feature_names_in_": "assignment",
+    "z: str = NonNegativeScaler().fit(df).feature_names_in_": "assignment",
 }
 
 
