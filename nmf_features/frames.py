@@ -16,7 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from . import cells
 from .core.checks import without_duplicates
-from .nearest import some
+from .nearest import MOST, some
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
 ARROW_FLOATS = {"float32": "float[pyarrow]", "float64": "double[pyarrow]"}  # pandas' names of Arrow's floats
@@ -100,6 +100,33 @@ def numeric_positions(X):
         return labels(X)
     columns = [_column(X, j) for j in range(len(labels(X)))]
     return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
+
+
+def nearly_numeric(X, positions):
+    """Return a warning about those of some columns that are words because some cells are; an empty text if none is.
+
+    A column is judged by about a thousand cells. Categories are meant to be such.
+    """
+    names, found, of_pandas = labels(X), {}, nw.dependencies.is_pandas_dataframe(X)
+    for j in positions:
+        column = _column(X, j)
+        if not _may_hold_numbers(column):
+            continue
+        step = -(-len(column) // cells.SLICE)
+        if cells.mean_numbers(_objects(column.iloc[::step] if of_pandas else column[::step])):
+            values = _objects(column)
+            at = cells.first_word(values)
+            if at is not None:
+                found[names[j]] = _cell(column, values, at)
+    if not found:
+        return ""
+    convert = 'pd.to_numeric(..., errors="coerce")' if of_pandas else "a cast that makes words missing"
+    more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
+    return (
+        "X has columns that are left out as words, although most of their cells are numbers: "
+        f"{dict(list(found.items())[:MOST])}{more}. Convert them first, as with {convert}. If they are meant as words, "
+        "name the others in variables, or make categories of them."
+    )
 
 
 def chosen_by_rule(X, rule):
@@ -234,14 +261,19 @@ def _refuse_words(columns, names):
         values = _objects(column)
         _, at = cells.to_floats(values)
         if at is not None:
-            label = column.index[at : at + 1].tolist()[0] if isinstance(column, pd.Series) else at
-            where = f"row {at}" if label == at else f"row {at}, index {label!r}"
-            strange[name] = f"{column.dtype}, with {reprlib.repr(values[at])} in {where}"
+            strange[name] = _cell(column, values, at)
     if strange:
         raise ValueError(
             f"X has chosen columns that are not numeric: {strange}. Wanted numbers, or None, NaN or NA where one is "
             "missing. Encode words first, or leave their columns out."
         )
+
+
+def _cell(column, values, at):
+    """Say what stands in a cell of a column of objects, and where it is."""
+    label = column.index[at : at + 1].tolist()[0] if isinstance(column, pd.Series) else at
+    where = f"row {at}" if label == at else f"row {at}, index {label!r}"
+    return f"{column.dtype}, with {reprlib.repr(values[at])} in {where}"
 
 
 def _refuse_nonfinite(matrix, names, missing_values):

@@ -288,6 +288,17 @@ def test_warnings_are_one_line_each(here, table, capsys):
         assert convergence.startswith("nmf-features: warning: NMF stopped at max_iter=1 passes")
 
 
+def test_warning_of_words_among_numbers(here, table, capsys):
+    table["g"] = table["g"].map("{:.2f}".format).where(table.index != 7, "?")
+    save(table, "t.csv")
+    for command in ("fit t.csv --model m", "fit t.csv --target price --out o.csv", "select t.csv --most 2"):
+        run(*command.split())
+        line, *_ = capsys.readouterr().err.splitlines()
+        assert line.startswith("nmf-features: warning: X has columns that are left out as words")
+        assert "'g': \"" in line
+        assert "with '?' in row 7" in line
+
+
 def test_warning_of_values_out_of_range(here, table, capsys):
     run("fit", "train.csv", "--target", "price", "--out-of-range", "warn", "--model", "m")
     save(table.assign(d=-1.0), "low.csv")
