@@ -20,6 +20,7 @@ from .nearest import MOST, some
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
 ARROW_FLOATS = {"float32": "float[pyarrow]", "float64": "double[pyarrow]"}  # pandas' names of Arrow's floats
+KINDS = {"i": nw.Int64, "f": nw.Float64, "O": nw.String}  # of columns that are made here
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
 
 
@@ -34,7 +35,12 @@ def is_frame(X):
 
 
 def as_table(X):
-    """Return an Arrow stream (of DuckDB, say), which may be read only once, as a table of pyarrow; else X itself."""
+    """Return X in a form whose rows can be read, more than once; most are so already.
+
+    An Arrow stream (of DuckDB, say) becomes a table of pyarrow, and a sparse matrix one of compressed rows.
+    """
+    if sparse.issparse(X):
+        return X.tocsr()
     known = isinstance(X, np.ndarray) or nw.dependencies.is_into_dataframe(X) or nw.dependencies.is_into_series(X)
     if known or not hasattr(X, "__arrow_c_stream__"):
         return X
@@ -450,13 +456,20 @@ def make(matrix, names, like):
 def long(columns, like, rows=()):
     """Return a frame of the kind of ``like`` (pandas for an array) with these columns; each line is about one of rows.
 
-    A pandas frame has their labels as its index.
+    A pandas frame has their labels as its index. Columns are arrays, or come from :func:`named`.
     """
     if not is_frame(like):
         return pd.DataFrame(columns)
     if nw.dependencies.is_pandas_dataframe(like):
         return pd.DataFrame(columns, index=like.index[np.asarray(rows, dtype=np.intp)])
-    return nw.to_native(nw.from_dict(columns, backend=nw.get_native_namespace(like)))
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    schema = {name: KINDS[array.dtype.kind] for name, array in arrays.items()}  # there may be no line to tell it from
+    return nw.to_native(nw.from_dict(arrays, schema, backend=nw.get_native_namespace(like)))
+
+
+def named(names, at):
+    """Return names at positions as a column for :func:`long`, of the same dtype for any positions, or none."""
+    return pd.Series(objects(names)).array[at]
 
 
 def objects(names):
