@@ -2,6 +2,7 @@
 
 import os
 import signal
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,13 @@ dd = pytest.importorskip("dask.dataframe")
 da = pytest.importorskip("dask.array")
 
 # distributed leaves sockets and loops to the garbage collector when a cluster closes
-pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.xdist_group("dask")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),  # on purpose
+]
+
+
+CALLBACKS = pytest.mark.skipif(find_spec("sklearn.callback") is None, reason="scikit-learn has no callbacks before 1.9")
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +52,7 @@ def in_parts(table, *ends):
 
 def settled(**parameters):
     """Return a model that runs from one start until little changes."""
-    return NMFFeatures(3, max_iter=5000, tol=1e-9, **parameters)
+    return NMFFeatures(3, max_iter=5000, **{"tol": 1e-9, **parameters})
 
 
 def same(found, wanted, tolerance=5e-5):
@@ -67,7 +74,7 @@ SETTINGS = {
     "robust": {"scale": "robust", "clip": 0.02},
     "split": {"shift": "split", "scale": "mean", "init": np.tile(START, 2)},
     "mode": {"shift": "mode", "scale": "max", "penalty": 0.01, "l1_ratio": 0.5},
-    "counts": {"loss": "kullback-leibler", "shift": None},
+    "counts": {"loss": "kullback-leibler", "shift": None, "tol": 1e-6},
     "few": {"n_nonzero_loadings": 5},
 }
 
@@ -139,7 +146,7 @@ def test_n_0_n_1_and_huge_units(table):
         huge = X * unit
         found = settled(shift=None, scale=None, penalty=0).set_params(n_components=2).fit(in_parts(huge, 100))
         wanted = settled(shift=None, scale=None, penalty=0).set_params(n_components=2).fit(huge)
-        assert_allclose(found.components_, wanted.components_, atol=1e-5)
+        assert_allclose(found.components_, wanted.components_, atol=1e-4)
 
 
 def test_mistakes(table):
@@ -211,11 +218,10 @@ def test_workers_give_the_same(table, on_cluster):
     assert_array_equal(found.transform(lazy).compute(), wanted.transform(X))
 
 
+@CALLBACKS
 def test_a_worker_that_dies_in_the_fit_changes_nothing(table, on_cluster):
     lazy = dd.from_pandas(table.drop(columns=["w", "kind"]), npartitions=5)
     wanted, killed = NMFFeatures(3, init=START, tol=1e-9).fit(lazy), []
-    if not hasattr(wanted, "set_callbacks"):
-        pytest.skip("scikit-learn has no callbacks before 1.9")
 
     def kill():
         killed.append(next(iter(on_cluster.run(os.getpid).values())))
@@ -228,17 +234,18 @@ def test_a_worker_that_dies_in_the_fit_changes_nothing(table, on_cluster):
     assert_array_equal(found.history_, wanted.history_)
 
 
+@CALLBACKS
 def test_a_lost_scheduler_is_a_clear_error_and_leaves_the_model_as_it_was(table):
     distributed = pytest.importorskip("distributed")
     lazy = dd.from_pandas(table.drop(columns=["w", "kind"]), npartitions=3)
     model = NMFFeatures(3, init=START).fit(table.drop(columns=["w", "kind"]).iloc[:200])
-    if not hasattr(model, "set_callbacks"):
-        pytest.skip("scikit-learn has no callbacks before 1.9")
     before = model.components_.copy()
-    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as doomed:
-        client = distributed.Client(doomed, timeout=3)
-        with dask.config.set(scheduler="dask.distributed"):
-            model.set_callbacks(AfterPass(client.close))
-            with pytest.raises(RuntimeError, match="Dask's scheduler or workers were lost in the fit"):
-                model.fit(lazy)
+    with (
+        dask.config.set({"scheduler": "dask.distributed", "distributed.comm.timeouts.connect": "2s"}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as doomed,
+        distributed.Client(doomed),
+    ):
+        model.set_callbacks(AfterPass(doomed.close))
+        with pytest.raises(RuntimeError, match="Dask's scheduler or workers were lost in the fit"):
+            model.fit(lazy)
     assert_array_equal(model.components_, before)
