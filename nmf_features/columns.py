@@ -212,8 +212,9 @@ class Columns:
             return stack([table[:, self.kept], W]) if len(self.kept) else W
         if self.n_components == 0:
             return frames.as_configured(self.model, frames.copy(table))
-        components = frames.make(W, self.component_names, like=table)
-        return frames.as_configured(self.model, frames.beside(frames.select(table, self.kept.tolist()), components))
+        components, kept = frames.make(W, self.component_names, like=table), self.kept.tolist()
+        both = frames.beside(frames.select(table, kept), components) if kept else components
+        return frames.as_configured(self.model, both)
 
     def locate(self, X):
         """Return where X, a result of ``transform``, has the components, and the others by position in ``fit``.

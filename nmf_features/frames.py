@@ -21,6 +21,7 @@ from .nearest import MOST, some
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
 ARROW_FLOATS = {"float32": "float[pyarrow]", "float64": "double[pyarrow]"}  # pandas' names of Arrow's floats
 KINDS = {"i": nw.Int64, "f": nw.Float64, "O": nw.String}  # of columns that are made here
+PLAIN = ("Float", "Int", "UInt")  # what the names of polars' ordinary numbers begin with
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
 
 
@@ -104,6 +105,8 @@ def numeric_positions(X):
     """
     if not is_frame(X):
         return labels(X)
+    if _plain_dtype(X, slice(None)) is not None:
+        return list(range(len(labels(X))))
     columns = [_column(X, j) for j in range(len(labels(X)))]
     return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
 
@@ -186,6 +189,33 @@ def _is_single(column):
     return any(name in dtype for name in ("float32", "float[pyarrow]"))
 
 
+def _plain_dtype(X, positions):
+    """Return the dtype of the matrix of some columns, if all hold ordinary numbers and can be read at once; else None.
+
+    Asked of all columns together: frames take long to hand out one column after the other.
+    """
+    if nw.dependencies.is_pandas_dataframe(X):
+        dtypes = set(X.dtypes.to_numpy()[positions])
+        if not all(isinstance(dtype, np.dtype) and dtype.kind in "fiu" for dtype in dtypes):
+            return None
+    elif nw.dependencies.is_polars_dataframe(X):
+        dtypes = set(np.array([str(dtype) for dtype in X.dtypes], dtype=object)[positions])
+        if not all(dtype.startswith(PLAIN) for dtype in dtypes):
+            return None
+    else:
+        return None
+    return np.dtype(np.float32 if {str(dtype).lower() for dtype in dtypes} == {"float32"} else np.float64)
+
+
+def _plain_numbers(X, positions, rows):
+    """Return a slice of the rows of such columns."""
+    whole = list(positions) == list(range(X.shape[1]))
+    if nw.dependencies.is_pandas_dataframe(X):
+        return (X.iloc[rows] if whole else X.iloc[rows, positions]).to_numpy()
+    part = X[rows]
+    return (part if whole else part.select([X.columns[j] for j in positions])).to_numpy()
+
+
 def to_matrix(X, positions, missing_values=None):
     """Return the columns at ``positions`` as a float matrix, and whether it is a copy that may be changed.
 
@@ -245,9 +275,11 @@ class Rows:
 
 
 def readable_by_rows(X, positions):
-    """Whether :class:`Rows` can read the columns: not if they are sparse, or in an array that is not of floats."""
+    """Whether :class:`Rows` should read the columns: not few rows, sparse columns, or arrays that are not of floats."""
+    if np.shape(X)[0] <= CHUNK_ROWS:
+        return False
     if is_frame(X):
-        return not _all_sparse([_column(X, int(j)) for j in positions])
+        return _plain_dtype(X, positions) is not None or not _all_sparse([_column(X, int(j)) for j in positions])
     return not sparse.issparse(X) and X.dtype in (np.float32, np.float64)
 
 
@@ -318,6 +350,12 @@ def _read(X, positions):
 
     Sparse columns that are zero where nothing is stored become a CSR matrix.
     """
+    if (dtype := _plain_dtype(X, positions)) is not None:
+        matrix = np.empty((len(X), len(positions)), dtype)
+        for start in range(0, len(X), CHUNK_ROWS):
+            rows = slice(start, start + CHUNK_ROWS)
+            matrix[rows] = _plain_numbers(X, positions, rows)
+        return matrix
     names = labels(X)
     columns = [_column(X, j) for j in positions]
     _refuse_words(columns, [names[j] for j in positions])
@@ -444,7 +482,7 @@ def make(matrix, names, like):
             columns = pd.Index(list(names), tupleize_cols=False, name=columns.name if columns.nlevels == 1 else None)
         frame = pd.DataFrame(matrix, columns=columns, index=like.index)
         numbers = {
-            type(d) for d in like.dtypes if pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d)
+            type(d) for d in set(like.dtypes) if pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d)
         }
         if numbers == {pd.ArrowDtype}:
             frame = frame.astype(ARROW_FLOATS[np.asarray(matrix).dtype.name])

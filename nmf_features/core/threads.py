@@ -23,7 +23,7 @@ def n_threads(n_jobs):
 @contextmanager
 def workers(n_jobs, n_tasks):
     """Provide a ``map``, in order, over ``n_tasks`` pieces of work on at most ``n_jobs`` threads."""
-    threads = min(n_threads(n_jobs), n_tasks)
+    threads = 1 if n_tasks <= 1 else min(n_threads(n_jobs), n_tasks)
     if threads <= 1:
         yield map
         return
