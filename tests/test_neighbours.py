@@ -248,7 +248,7 @@ def test_nothing_goes_before_fit(table, method):
 @pytest.mark.parametrize("not_a_table", ["words", [1, 2, "words"], pd.Series([-2.0, 1.5, 9.0], name="c1")])
 def test_what_is_no_table(table, not_a_table):
     nmf = NMFFeatures(2)
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises((TypeError, ValueError, FileNotFoundError)):  # text is a path
         nmf.fit(not_a_table)
     nmf.fit(table)
     with pytest.raises((TypeError, ValueError)):
