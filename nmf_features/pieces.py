@@ -22,6 +22,7 @@ from .core.tables import MemoryTable
 from .core.threads import workers
 from .core.units import exponent_of
 from .fitting import OPTIONS, facts_of, in_canonical_form
+from .streams import sums_of_table
 
 CHUNK_CELLS = 1 << 19  # of a piece: a few copies of it are in memory for each thread
 DIGITS, BITS = 6, 11  # a quantile is found in so many reads, so many bits of it in each
@@ -202,7 +203,7 @@ def _scaled_piece(X, v, first, columns, power, m, least):
 
 
 def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
-    """Fit the model of these columns; return the Fit, its Components, and the means of the scaled columns."""
+    """Fit the model of these columns; return the Fit, its Components, means of the scaled columns, and its Sums."""
     model, loss = columns.model, columns.loss
     Z = scaled(columns, pieces, budget)
     missing = Missing(columns.n_counted) if Z.holes else None
@@ -229,8 +230,10 @@ def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
         fit, table = fit_table(terms, table_of, columns.n_components, **options, watch=watch)
         unit_H = fit.H / fit.sums[:, None]
         facts = table.sum_over(_facts_of_block, unit_H, np.ldexp(fit.sums, -e), missing, loss)
-    _, found = in_canonical_form(facts, e, fit.H, fit.sums, terms, observed, columns.n_counted, arrange)
-    return fit, found, means
+        order, found = in_canonical_form(facts, e, fit.H, fit.sums, terms, observed, columns.n_counted, arrange)
+        factor = fit.sums[order] / found.scales
+        sums_ = None if e else sums_of_table(columns, table, found, observed, order, factor)
+    return fit, found, means, sums_
 
 
 def _to_units(Z, e):
