@@ -10,10 +10,12 @@ import matplotlib
 matplotlib.use("Agg")  # files only, no window
 
 import matplotlib.pyplot as plt
+import numpy as np
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_wine
+from statsmodels import datasets
 
-from nmf_features import NMFFeatures, penalty_path, select_components, stability
+from nmf_features import NMFFeatures, NonNegativeScaler, penalty_path, select_components, stability
 from nmf_features.plots import (
     ComponentSelectionDisplay,
     LoadingsDisplay,
@@ -48,6 +50,8 @@ def main():
         save(target(), FOLDER / "target.png")
         save(row(), FOLDER / "row.png")
         save(unexplained(), FOLDER / "unexplained.png")
+        save(kinds_of_columns(), FOLDER / "scaling.png")
+        save(nearly_constant(), FOLDER / "nearly_constant.png")
 
 
 def components():
@@ -97,6 +101,68 @@ def unexplained():
     """Which wines four components do not explain."""
     X = load_wine(as_frame=True).data
     return UnexplainedDisplay.from_estimator(NMFFeatures(n_components=4).fit(X), X).figure_
+
+
+SETTINGS = {
+    "the default": {},
+    'scale="max"': {"scale": "max"},
+    'scale="robust"': {"scale": "robust"},
+    "clip=0.01": {"clip": 0.01},
+    'shift="mode"': {"shift": "mode"},
+    'shift="split"': {"shift": "split"},
+}
+
+
+def kinds_of_columns():
+    """What shift and scale make of a column with a heavy tail, a nearly constant one, codes, and percentages."""
+    cancer, wine = load_breast_cancer(as_frame=True).data, with_kitchens()
+    election, schools = datasets.anes96.load_pandas().data, datasets.star98.load_pandas().data
+    rows = {
+        ("heavy tail", "area error"): cancer,
+        ("nearly constant", "kitchens"): wine,
+        ("codes 1 to 7", "DoleLR"): election.drop(columns=["popul", "logpopul", "vote"]),
+        ("percentages", "PERHISP"): schools.filter(regex="^(LOWINC|PER[ABHM]|PCT)"),
+    }
+    figure, axes = plt.subplots(len(rows), len(SETTINGS), figsize=(15, 8.4), layout="constrained")
+    for ax, title in zip(axes[0], SETTINGS, strict=True):
+        ax.set_title(title, weight="bold", fontsize="large", pad=10)
+    for line, ((kind, name), X) in zip(axes, rows.items(), strict=True):
+        for ax, setting in zip(line, SETTINGS.values(), strict=True):
+            draw_scaled(ax, X, name, setting)
+        line[0].set_ylabel(f"{kind}\n{name}", fontsize="medium")
+    return figure
+
+
+def draw_scaled(ax, X, name, setting):
+    """Draw a histogram of a shifted and scaled column, and its share of the sum of squares of the table."""
+    Z = NonNegativeScaler(**setting).fit_transform(X)
+    halves = [name + sign for sign in "+-"] if setting.get("shift") == "split" else [name]
+    share = np.square(Z[halves]).to_numpy().sum() / np.square(Z).to_numpy().sum()
+    top = Z[halves].to_numpy().max()
+    for half, colour in zip(halves, (BENIGN, MALIGNANT), strict=False):
+        ax.hist(Z[half], np.linspace(0, top, 25), color=colour, alpha=0.8 if len(halves) == 1 else 0.6)
+    ax.text(0.97, 0.95, f"{share:.0%}", transform=ax.transAxes, ha="right", va="top", fontsize="large", weight="bold")
+    ax.set(yticks=[], xlim=(0, top), ylim=(0, 1.3 * ax.get_ylim()[1]))
+    ax.tick_params(length=0, labelcolor=QUIET, labelsize="small")
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.spines["bottom"].set_color(LINE)
+
+
+def nearly_constant():
+    """What components are made of, if a column is 1 in nearly all rows."""
+    X = with_kitchens()
+    settings = {"the default": {}, 'scale="max"': {"scale": "max"}, 'shift="mode"': {"shift": "mode"}}
+    figure, axes = plt.subplots(1, 3, figsize=(15, 5.2), layout="constrained")
+    for ax, (title, setting) in zip(axes, settings.items(), strict=True):
+        nmf = NMFFeatures(n_components=4, **setting).fit(X)
+        LoadingsDisplay.from_estimator(nmf, ax=ax).ax_.set_title(title, loc="left", weight="bold", fontsize="large")
+    return figure
+
+
+def with_kitchens():
+    """The wine table, and a column that is 1 in 95 % of the rows, as the number of kitchens is in tables of houses."""
+    X = load_wine(as_frame=True).data
+    return X.assign(kitchens=np.random.default_rng(0).choice([0, 1, 2], len(X), p=[0.01, 0.95, 0.04]))
 
 
 def draw_table(W, ax):

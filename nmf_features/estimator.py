@@ -15,7 +15,7 @@ from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
-from . import files, frames, sources
+from . import dask_tables, files, frames, sources
 from ._warn import numpy_defaults, warn_user
 from .aligning import Loadings, aligned
 from .columns import Columns, listed
@@ -31,6 +31,7 @@ from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
 from .memory import budget_of
 from .nearest import offer, some
 from .pieces import Pieces, fit_pieces
+from .progress import CallbackSupportMixin, Called, followed, unchanged_by_errors
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
 from .state import restored, saved
@@ -39,7 +40,7 @@ from .targets import PARAMETERS as TARGET_PARAMETERS
 from .targets import Targets
 
 
-class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
+class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseEstimator):
     """Replace numeric columns by a few non-negative, additive components.
 
     The columns X, shifted and scaled to be non-negative, are factorised as X ~ W H with W, H >= 0. The scores W
@@ -136,6 +137,9 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     memory_budget : int, optional
         Memory, in bytes, that the fit to a table in files may use. If the columns need more, they and the scores lie
         in a temporary file, and ``fit`` reads them from there. None: a quarter of the memory that is free.
+    verbose : int, default 0
+        1: log what the fit is doing, about once a second; 2: every pass. See :func:`factorize`, and, for progress bars
+        and for stopping early, ``set_callbacks``.
     forget_factor : float, default 0.7
         What earlier batches count in :meth:`partial_fit` once another comes, relative to it; with batches of n rows the
         components follow about the last n / (1 - forget_factor) rows. 1 forgets nothing, 0 all.
@@ -177,7 +181,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
     kkt_residual_ : float
         How far the loadings are from stationary; see :class:`Factorization`.
     converged_ : bool
-        Whether ``tol`` was met within ``max_iter``.
+        Whether ``tol`` was met within ``max_iter``, and before a callback stopped the fit.
     scaling_ : dict
         What shift and scale learned; as in :class:`NonNegativeScaler`.
     column_means_ : ndarray
@@ -278,6 +282,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         beta_loss: str | float | Loss | None = None,
         n_nonzero_loadings: int | None = None,
         memory_budget: int | None = None,
+        verbose: int | bool = 0,
         forget_factor: float = 0.7,
     ) -> None:
         self.n_components = n_components
@@ -308,6 +313,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.beta_loss = beta_loss
         self.n_nonzero_loadings = n_nonzero_loadings
         self.memory_budget = memory_budget
+        self.verbose = verbose
         self.forget_factor = forget_factor
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
@@ -331,6 +337,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self._fit(X, y, sample_weight)
         return self
 
+    @unchanged_by_errors
     @numpy_defaults
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Learn the components and return X with them, exactly as ``fit(X).transform(X)`` does.
@@ -349,6 +356,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         frame or array of shape (n_samples, n_features_out)
         """
         learned, W = self._fit(X, y, sample_weight)
+        if dask_tables.is_dask(X):
+            return self.transform(X)
         if self.n_components_ and W is None:
             return self.transform(learned.table)
         if self.n_components_ and self.projection == "linear":
@@ -430,7 +439,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.components_, self.component_scales_ = found.components, found.component_scales
         self.explained_, self.column_explained_ = found.explained, found.column_explained
         self.objective_, self.column_means_ = found.objective, found.column_means
-        self.impute_penalties_, self._sums = found.impute_penalties, found.sums._asdict()
+        self.impute_penalties_, self._sums = found.impute_penalties, vars(found.sums)
         return self
 
     @numpy_defaults
@@ -451,6 +460,8 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         self._validate_params()
+        if dask_tables.is_dask(X):
+            return dask_tables.transformed(self, X)
         columns = self.columns_
         table = columns.checked(X)
         return columns.result(table, scores_of_table(columns, table) if self.n_components_ else None)
@@ -596,14 +607,23 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         where = self._labels, self._fitted_on_frame, self._positions
         return Columns(self, *where, self.n_components_, scaling, self.components_)
 
+    @unchanged_by_errors
     @_fit_context(prefer_skip_nested_validation=True)
     @numpy_defaults
     def _fit(self, X, y, sample_weight):
         """Fit; return what was learned about the columns, and the scores (None if rows were left out of the fit)."""
+        context = self._init_callback_context(max_subtasks=None)  # how many passes there will be is not known
+        with followed(type(self).__name__, self.verbose, Called(self, context, X, y, sample_weight)) as watch:
+            return self._learn(X, y, sample_weight, watch)
+
+    def _learn(self, X, y, sample_weight, watch):
+        """Set what is learned; ``watch`` follows the passes."""
         earlier = None if self.align_to is None else Loadings.of(self.align_to)
         if files.is_source(X):
             learned, y = sources.learn(self, files.opened(X), y, sample_weight)
             X = y
+        elif dask_tables.is_dask(X):
+            learned, X, y = dask_tables.learn(self, X, y, sample_weight), None, None
         else:
             X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
             learned = Columns.learn(self, X, sample_weight)
@@ -620,15 +640,16 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         self.scaling_ = vars(columns.scaling)
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         if isinstance(learned.X, Pieces):
-            found = fit_pieces(columns, learned.X, budget_of(self.memory_budget), arrange)
-            fit, found, self.column_means_, sums = found
+            fit, found, self.column_means_, sums = fit_pieces(
+                columns, learned.X, budget_of(self.memory_budget), arrange, watch
+            )
         else:
             problem = problem_of(columns, learned.X, learned.weights)
             self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
-            fit = solve(self, problem, self.n_components_, targets, init=columns.init)
+            fit = solve(self, problem, self.n_components_, targets, init=columns.init, watch=watch)
             found = canonical(fit, problem, columns.n_counted, arrange)
             sums = sums_of_fit(columns, problem, found)
-        self._sums = None if sums is None else sums._asdict()
+        watch.fit, self._sums = fit, None if sums is None else vars(sums)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
@@ -645,13 +666,16 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         return learned, found.W if found.W is not None and learned.rows is None and problem.used.all() else None
 
     def __getstate__(self):
-        return saved(super().__getstate__())
+        state = super().__getstate__()
+        if "components_" in state:  # who loads a fitted model need not have, or trust, the callbacks of its fit
+            state = {name: value for name, value in state.items() if name != "_skl_callbacks"}
+        return saved(state)
 
     def __setstate__(self, state):
         if "loss" not in state:  # a model from before beta_loss was renamed to loss
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
-        newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto"}
+        newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto", "verbose": 0}
         newer |= {"memory_budget": None, "forget_factor": 0.7}
         super().__setstate__(restored(state, newer))
 

@@ -30,6 +30,7 @@ from .core.schedule import Problem, fit_loadings
 from .core.solvers import DIVERGENCE_SOLVERS, SOLVERS, solvers_of
 from .core.starts import STARTS
 from .core.units import extremes, largest
+from .progress import followed
 
 
 class Count(Interval):
@@ -58,6 +59,7 @@ PARAMETERS = {
     "missing_values": [StrOptions({"raise", "ignore", "unstored"})],
     "random_state": ["random_state"],
     "n_jobs": [Interval(Integral, 1, None, closed="left"), Interval(Integral, None, -1, closed="right"), None],
+    "verbose": ["verbose"],
 }
 
 Function = TypeVar("Function", bound=Callable)
@@ -126,6 +128,7 @@ def factorize(
     sample_weight: Any = None,
     beta_loss: str | float | Loss | None = None,
     n_nonzero_loadings: int | None = None,
+    verbose: int | bool = 0,
 ) -> Factorization:
     """Factorise a non-negative matrix, X ~ W H with W, H >= 0.
 
@@ -188,6 +191,9 @@ def factorize(
         Most columns that a component is made of: each row of H has at most so many positive loadings. They are chosen
         in the fit, starting from the one without limit, and fitted again. Nothing is random, but the choice among so
         many sets of columns is not certain to be the best. None, or as many as there are columns: no limit.
+    verbose : int, default 0
+        1: log what the fit is doing, about once a second; 2: every pass. The lines go to the logger "nmf_features", at
+        level INFO, or to stderr if logging is not set up.
 
     Returns
     -------
@@ -264,19 +270,22 @@ def factorize(
     check_domain(X, loss, missing)
     weights = check_weights(sample_weight, X)
     problem = Problem.of(X, top, weights, missing, X.shape[1], loss=loss, penalty=penalty, l1_ratio=l1_ratio)
-    fit = fit_loadings(
-        problem,
-        n_components,
-        solver=solver,
-        learning_rate=learning_rate,
-        init=init,
-        n_init=n_init,
-        max_iter=max_iter,
-        tol=tol,
-        random_state=random_state,
-        n_jobs=n_jobs,
-        n_nonzero_loadings=n_nonzero_loadings,
-    )
+    with followed("factorize", verbose) as watch:
+        fit = fit_loadings(
+            problem,
+            n_components,
+            solver=solver,
+            learning_rate=learning_rate,
+            init=init,
+            n_init=n_init,
+            max_iter=max_iter,
+            tol=tol,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            n_nonzero_loadings=n_nonzero_loadings,
+            watch=watch,
+        )
+        watch.fit = fit
     c = free_scale(fit, problem)
     U, q, whole = fit.U, problem.strengths, problem.used.all()
     if not whole:
@@ -320,15 +329,19 @@ def free_scale(fit, problem):
 
 
 def warn_of_outcome(fit, objective, alive, penalty, max_iter, tol, names):
-    """Warn if a fit did not converge, if the model is empty, or if components stayed zero."""
-    if not fit.converged and fit.n_iter < max_iter:
+    """Warn if a fit did not converge, if the model is empty, or if components stayed zero.
+
+    A callback that stopped the fit did so on purpose: then it says nothing of convergence.
+    """
+    unfinished = not (fit.converged or fit.stopped)
+    if unfinished and fit.n_iter < max_iter:
         warn_user(
             f"NMF stopped after {fit.n_iter} passes, since the objective rose; the best loadings met are kept, at "
             f"objective {objective:.6g} and KKT residual {fit.kkt_residual:.2g}. Lower learning_rate, or pass another "
             "solver.",
             ConvergenceWarning,
         )
-    elif not fit.converged:
+    elif unfinished:
         warn_user(
             f"NMF stopped at max_iter={max_iter} passes, at objective {objective:.6g}, before it met tol={tol:g}: "
             "raise max_iter (or tol, if a rougher fit will do).",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-BATCH_CELLS = 1 << 19
+BATCH_CELLS, BUFFER = 1 << 19, 1 << 18  # cells of a batch; bytes of a column that are read at once
 HEAD_ROWS = 1000  # by which columns are chosen
 KINDS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv", ".feather": "feather"}
 
@@ -72,11 +72,12 @@ class Source:
 
     def head(self):
         """Return the first rows."""
-        return self.dataset.head(HEAD_ROWS)
+        width = max(1, len(self.schema.names))
+        return next((batch for batch, _ in self.batches(cells=HEAD_ROWS * width)), self.schema.empty_table())
 
     def count_rows(self):
         """Return the number of rows if the files say so, else None."""
-        if getattr(self.dataset, "format", None) is None or self.dataset.format.default_extname != "parquet":
+        if not _is_parquet(self.dataset):
             return None
         with _named(self._where()):
             return self.dataset.count_rows()
@@ -91,9 +92,7 @@ class Source:
             where = getattr(fragment, "path", None) or "X"
             with _named(where):
                 self._check_schema(fragment, columns, where)
-                found = fragment.to_batches(
-                    schema=self.schema, columns=columns, batch_size=rows, batch_readahead=2, fragment_readahead=1
-                )
+                found = _read(fragment, self.schema, columns, rows)
             first = 0
             while True:
                 with _named(f"{where}, {_place(fragment, first)}"):
@@ -134,6 +133,21 @@ class Source:
         if filesystem is None:
             return []
         return [(info.path, info.size, info.mtime_ns) for info in filesystem.get_file_info(files)]
+
+
+def _read(fragment, schema, columns, rows):
+    """Yield the batches of a file. Parquet is read as a stream: ahead of it would be whole groups of rows."""
+    import pyarrow.parquet
+
+    plain = not _is_parquet(fragment) or set(columns) - set(fragment.physical_schema.names)  # of a partition
+    if plain:
+        return fragment.to_batches(schema=schema, columns=columns, batch_size=rows, batch_readahead=2)
+    file = pyarrow.parquet.ParquetFile(fragment.open(), pre_buffer=False, buffer_size=BUFFER)
+    return file.iter_batches(rows, [group.id for group in fragment.row_groups], columns)
+
+
+def _is_parquet(what):
+    return getattr(getattr(what, "format", None), "default_extname", None) == "parquet"
 
 
 def _place(fragment, first):

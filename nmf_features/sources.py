@@ -4,10 +4,10 @@ import numpy as np
 
 from . import frames
 from .columns import Columns, Learned
+from .disk import PiecesOnDisk
 from .files import column_of
 from .memory import budget_of
 from .nearest import offer
-from .pieces import Pieces
 from .scaling import Scaling
 
 COPIES = 3  # of the columns, which a fit in memory needs room for
@@ -43,7 +43,7 @@ def learn(model, source, y=None, sample_weight=None):
             "target_weight is above 0, and X is larger than memory_budget: a target needs all rows in memory. Raise "
             "memory_budget, or fit a sample of the rows."
         )
-    pieces = Pieces(p, dtype, sample_weight is not None, model.n_jobs)
+    pieces = PiecesOnDisk(p, dtype, sample_weight is not None, model.n_jobs)
     for matrix, weights, _ in _batches(columns, source, None, sample_weight):
         pieces.append(matrix.astype(dtype, copy=False), weights)
     if pieces.n == 0:

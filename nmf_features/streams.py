@@ -18,6 +18,7 @@ the Itakura-Saito divergence, for the majoriser; MiniBatchNMF of scikit-learn.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -42,7 +43,8 @@ FLOOR = 1e-6  # zeros would stay zeros in them; what does not rise above this sh
 Method = TypeVar("Method", bound=Callable)
 
 
-class Sums(NamedTuple):
+@dataclass(frozen=True)
+class Sums:
     """Sums over rows, with row weights; W and H are the balanced pair, and what was fitted is what W H was then."""
 
     counts: np.ndarray  # [sum of the rows by their observed shares, sum of the rows]
@@ -66,7 +68,17 @@ class Sums(NamedTuple):
 
     def after(self, earlier, forget_factor):
         """Return the sums of these rows and earlier ones, which count less."""
-        return Sums(*(forget_factor * old + new for old, new in zip(earlier, self, strict=True)))
+        return Sums(**{name: forget_factor * vars(earlier)[name] + new for name, new in vars(self).items()})
+
+    def rescaled(self, c, solver):
+        """Return the sums for W * c and H / c."""
+        above, below = self.above * c[:, None], self.below * c[:, None]
+        if solver.sums_squares:
+            below = below * c
+        else:
+            above = above / c[:, None] ** _power(solver.loss)
+        W_sums, W_squares, amounts = self.W_sums * c, self.W_squares * c**2, self.amounts * c
+        return replace(self, above=above, below=below, W_sums=W_sums, W_squares=W_squares, amounts=amounts)
 
     @property
     def shares(self):
@@ -146,12 +158,15 @@ def follow(columns, table, sums, sample_weight=None):
             new = _improved(new, total, strengths, solver)
     if not solver.sums_squares:
         new = np.where(new > FLOOR * H.max(initial=0.0), new, 0.0)
-    asleep = ~new.any(axis=1)  # what no recent row has: it would never come back
+    asleep = ~(U.any(axis=0) & new.any(axis=1))  # what the batch does not have stays: it would not come back
     new[asleep] = H[asleep]
-    total, new = _balanced(total, new, unit, solver, asleep)
+    c = np.where(asleep, 1.0, balance(total.W_sums, total.W_squares, new, unit, total.shares))
+    total, new = total.rescaled(c, solver), new / c[:, None]
     scales = np.where(new.any(axis=1), new.sum(axis=1), 1.0)
     means = problem.loss.best_constants(X, weights, missing)
-    old = np.divide(model.forget_factor * sums.columns, total.columns, out=np.zeros(len(means)), where=total.columns > 0)
+    old = np.divide(
+        model.forget_factor * sums.columns, total.columns, out=np.zeros(len(means)), where=total.columns > 0
+    )
     return Followed(
         new / scales[:, None],
         scales,
@@ -212,19 +227,6 @@ def _improved(H, sums, strengths, solver):
         if (np.abs(step) <= 1e-12 * h).all():
             break
     return h
-
-
-def _balanced(sums, H, unit, solver, asleep):
-    """Share the scale between the scores and loadings of each component, as a fit does; return the sums, and H."""
-    c = np.where(asleep, 1.0, balance(sums.W_sums, sums.W_squares, H, unit, sums.shares))
-    above, below = sums.above * c[:, None], sums.below * c[:, None]
-    if solver.sums_squares:
-        below = below * c
-    else:
-        above = above / c[:, None] ** _power(solver.loss)
-    W_sums, W_squares, amounts = sums.W_sums * c, sums.W_squares * c**2, sums.amounts * c
-    changed = {"above": above, "below": below, "W_sums": W_sums, "W_squares": W_squares, "amounts": amounts}
-    return sums._replace(**changed), H / c[:, None]
 
 
 def _power(loss):

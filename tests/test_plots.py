@@ -29,6 +29,7 @@ from nmf_features.plots import (
     UnexplainedDisplay,
     reconstruction_shares,
 )
+from nmf_features.plots.inks import Inks, contrast, text_on
 from nmf_features.selection import ComponentSelection, PenaltyPath, Stability
 
 
@@ -184,6 +185,96 @@ def test_message_without_matplotlib(make, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "nmf-features\[plot\]"'):
         make(nmf, X)
+
+
+# Styles.
+
+MORE_MAKERS = MAKERS | {
+    "target": lambda nmf, X, ax=None: LoadingsDisplay(frame(k=2, n=3), frame(n=3, p=2) - 1).plot(ax=ax),
+    "amounts": lambda nmf, X, ax=None: ScoresDisplay.from_estimator(
+        nmf, X, y=X["c0"].where(np.arange(80) % 5 > 0), ax=ax
+    ),
+    "many categories": lambda nmf, X, ax=None: ScoresDisplay.from_estimator(
+        nmf, X, y=[None, *"abcdefgh"] * 8 + [None] * 8, ax=ax
+    ),
+    "several": lambda nmf, X, ax=None: ConvergenceDisplay.from_histories(
+        {c: [9, 5 + i] for i, c in enumerate("abcdefg")}, ax=ax
+    ),
+    "signed": lambda nmf, X, ax=None: RowDisplay.from_estimator(nmf, X, kind="signed", ax=ax),
+    "far below": lambda nmf, X, ax=None: ReconstructionDisplay(pd.Series({"a": 0.5, "b": -0.2, "c": -3}), 0.4).plot(
+        ax=ax
+    ),
+}
+
+
+def ground(text):
+    """Return the colour on which a text stands: that of a cell, of the axes, or of the figure around them."""
+    ax, figure = text.axes, text.get_figure()
+    box = text.get_window_extent()
+    if ax is None or not ax.bbox.contains(*box.get_points().mean(axis=0)):
+        return figure.get_facecolor()
+    for mesh in [m for m in ax.collections if isinstance(m, matplotlib.collections.QuadMesh)]:
+        column, row = (int(at) for at in text.get_position())
+        return mesh.to_rgba(mesh.get_array())[row, column]
+    return ax.get_facecolor()
+
+
+def marks(ax):
+    """Return the colours of lines, bars and points; spines, grids and histograms may be faint."""
+    legend = ax.get_legend()
+    lines = [*ax.lines, *(legend.get_lines() if legend else [])]
+    yield from (line.get_color() for line in lines if line.get_marker() != "<")  # that one is a notch in a bar
+    yield from (bar.get_facecolor() for bar in ax.patches if bar.get_facecolor()[3] == 1)
+    for points in ax.collections:
+        if isinstance(points, matplotlib.collections.PathCollection):
+            filled = points.get_facecolor()
+            yield from filled if len(filled) else points.get_edgecolor()
+
+
+@pytest.mark.parametrize("style", ["dark_background", "axes made in a dark style"])
+@pytest.mark.parametrize("make", MORE_MAKERS.values(), ids=MORE_MAKERS)
+def test_everything_can_be_seen(make, style):
+    X, ax = frame(), None
+    nmf = NMFFeatures(3).fit(X)
+    if style.startswith("axes"):
+        with plt.style.context("dark_background"):
+            ax = plt.figure(figsize=(12, 12), layout="constrained").add_subplot()
+        style = "default"
+    with plt.style.context(style):
+        figure = make(nmf, X, ax).figure_
+        figure.draw_without_rendering()
+    for text in figure.findobj(matplotlib.text.Text):
+        if text.get_visible() and text.get_text():
+            assert contrast(text.get_color(), ground(text)) > 3, text
+    for panel in figure.axes:
+        for colour in marks(panel):
+            assert contrast(colour, panel.get_facecolor()) > 2.4, colour
+    plt.close(figure)
+
+
+def test_largest_loading_stands_out_most():
+    for style, paper in (("default", "white"), ("dark_background", "black")):
+        with plt.style.context(style):
+            for kind in ("heatmap", "tiles"):
+                display = LoadingsDisplay.from_components(np.eye(2), kind=kind, image_shape=(1, 2))
+                drawn = (display.ax_.collections or display.ax_.images)[0]
+                none, half, all_of_it = (contrast(drawn.cmap(share), paper) for share in (0.0, 0.5, 1.0))
+                assert none < 1.3 < 2 < half < 10 < all_of_it
+            assert ("white: the largest" in said(display)) == (paper == "black")
+
+
+def test_inks():
+    assert contrast("black", "white") == pytest.approx(21)
+    assert contrast("#777777", "white") == pytest.approx(4.48, abs=0.01)  # as by WCAG
+    assert text_on("navy") == "white"
+    assert text_on("yellow") == "black"
+    _, ax = plt.subplots(facecolor="none")
+    ax.set(facecolor="none", title="x")
+    assert not Inks(ax).dark  # black text on nothing: a light page
+    ax.title.set_color("white")
+    assert Inks(ax).dark
+    ax.set_facecolor("#808080")
+    assert contrast(Inks(ax).blue, "#808080") > 1.9
 
 
 # Loadings.

@@ -1,4 +1,4 @@
-"""partial_fit: the first batch is a fit, later ones move the loadings to the minimum that the decayed sums stand for."""
+"""partial_fit: the first batch is a fit; later ones move the loadings to the minimum that decayed sums stand for."""
 
 import pickle
 
@@ -102,16 +102,18 @@ def test_the_objective_of_a_batch_falls(loss, l1_ratio):
     """With forget_factor=0 only the batch counts: its surrogate is an upper bound, equal to it before."""
     X, Z = rows(), rows(100, seed=1)[:, ::-1].copy()
     nmf = model(loss=loss, l1_ratio=l1_ratio, forget_factor=0.0).fit(X)
-    last = value(nmf, Z)
+    first = last = value(nmf, Z)
     for _ in range(10):
         nmf.partial_fit(Z)
         assert_allclose(nmf.objective_, last, rtol=1e-6)  # by the loadings from before
         now = value(nmf, Z)
         assert now <= last * (1 + 1e-5)
         last = now
-    assert last < 1.1 * model(loss=loss, l1_ratio=l1_ratio).fit(Z).objective_
+    best = model(loss=loss, l1_ratio=l1_ratio).fit(Z).objective_
+    assert last - best < 0.5 * (first - best)  # multiplicative steps are slow
 
 
+@pytest.mark.filterwarnings("ignore:Constant columns:UserWarning")
 @pytest.mark.parametrize(("data", "k", "most"), [(load_wine, 4, 1.04), (load_digits, 10, 1.03)])
 def test_batches_of_a_table_come_near_its_fit(data, k, most):
     X = np.random.default_rng(0).permutation(data().data)
@@ -132,18 +134,17 @@ def test_batches_of_a_table_come_near_its_fit(data, k, most):
 
 def test_drift_is_followed_as_fast_as_is_forgotten():
     rng, lag = np.random.default_rng(0), {}
-    start = np.kron(np.eye(3), np.ones(4)) + 0.02
-    end = start[:, [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7]].copy()  # two components change places, slowly
+    blocks = np.kron(np.eye(4), np.ones(4)) + 0.02
     for forget_factor in (1.0, 0.5):
         nmf = model(forget_factor=forget_factor, penalty=1e-4)
-        for b in range(40):
-            H = start + (end - start) * min(b / 30, 0.45)
-            nmf.partial_fit(rng.gamma(0.5, 1, (100, 3)) @ H)
+        for b in range(41):
+            H = np.array([*blocks[:2], blocks[2] + (blocks[3] - blocks[2]) * b / 40])  # one becomes another
+            nmf.partial_fit(rng.gamma(0.5, 1, (100, 3)) @ H + 0.1 * rng.uniform(size=(100, 16)))
             if b == 0:
                 order = [int(np.argmax(cosines(nmf.components_, np.tile(h, (3, 1))))) for h in H]
         lag[forget_factor] = 1 - cosines(nmf.components_[order], H).min()
     assert lag[0.5] < 0.01
-    assert lag[1.0] > 3 * lag[0.5]
+    assert lag[1.0] > 5 * lag[0.5]
 
 
 def test_numbers_stay():
@@ -208,16 +209,12 @@ def test_sparse_batches_are_like_dense_ones(loss, missing_values):
     X = np.where(np.random.default_rng(0).uniform(size=(150, 8)) < 0.5, 0, rows())
     if loss == "itakura-saito":
         X = rows()
-    if missing_values == "unstored":
-        dense = np.where(X == 0, np.nan, X)
-    else:
-        dense = X
-    found = [
-        model(loss=loss, missing_values=missing_values, init=np.eye(3, 8) + 0.3).fit(A[:90]).partial_fit(A[90:])
-        for A in (dense, sparse.csr_array(X))
-    ]
+    first = model(loss=loss, missing_values=missing_values).fit(sparse.csr_array(X[:90]))
+    batches = sparse.csr_array(X[90:]), np.where((X == 0) & (missing_values == "unstored"), np.nan, X)[90:]
+    found = [pickle.loads(pickle.dumps(first)).partial_fit(batch) for batch in batches]
     for name in ("components_", "explained_", "column_explained_", "column_means_"):
-        assert_allclose(getattr(found[1], name), getattr(found[0], name), rtol=1e-3, atol=1e-4, err_msg=name)
+        assert_allclose(getattr(found[0], name), getattr(found[1], name), rtol=1e-6, atol=1e-9, err_msg=name)
+    assert np.abs(found[0].components_ - first.components_).max() > 1e-3
 
 
 def test_missing_cells_are_left_out():
@@ -323,11 +320,11 @@ def test_refusals():
         guided.partial_fit(X)
     assert "target_weight=0 for partial_fit" in str(error.value.__cause__)
     nmf = model().fit(X)
-    with pytest.raises(ValueError, match="feature names"):
+    with pytest.raises(ValueError, match=r"[fF]eature names"):
         nmf.partial_fit(X.rename(columns={"a": "z"}))
     with pytest.raises(ValueError, match="forget_factor"):
         model(forget_factor=1.1).partial_fit(X)
-    with pytest.raises(ValueError, match="zero for all"):
+    with pytest.raises(ValueError, match="zero"):
         nmf.partial_fit(X, sample_weight=np.zeros(len(X)))
     with pytest.raises(ValueError, match="NaN"):
         nmf.partial_fit(X.mask(X > 2))

@@ -7,6 +7,7 @@ import pandas as pd
 import polars as pl
 import polars.selectors as cs
 import pytest
+import skrub.selectors as s
 from numpy.testing import assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn.base import clone
@@ -103,7 +104,6 @@ def test_selectors_of_polars(table):
 
 
 def test_selectors_of_skrub(table):
-    s = pytest.importorskip("skrub.selectors")
     frame = pl.from_pandas(table.reset_index(drop=True))
     for X in (table, frame):
         assert NMFFeatures(2, variables=s.numeric() - "c0").fit(X).variables_ == NUMERIC[1:]

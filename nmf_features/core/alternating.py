@@ -166,14 +166,11 @@ class HALS(Alternating):
 
     rough = True
 
-    def __init__(self):
-        self.coordinate_descent = compiled(coordinate_descent)
-
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
         if not np.isscalar(l1) or l1:
             B = B - l1
-        self.coordinate_descent(F, A, B, weights, sweeps, enough)
+        compiled(coordinate_descent)(F, A, B, weights, sweeps, enough)
 
 
 class Multiplicative(Alternating):

@@ -13,10 +13,13 @@ References: A. Cichocki and A.-H. Phan (2009), HALS; A. M. S. Ang and N. Gillis 
 matrix factorization algorithms using extrapolation.
 """
 
+from functools import partial
+
 import numpy as np
 
 from .penalties import Strengths, balance
 from .products import inner, product
+from .watch import ALL_ROWS, COLUMNS, SAMPLE, Watch
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X: usually, and at the start and the end
 MORE_ROUNDS = 5  # most rounds of passes after exact scores, where these may always differ from the loop's
@@ -29,14 +32,14 @@ class Descent:
     """The loop on one table, from given loadings to stationary ones; see the top of this file.
 
     Passes start in precision ``dtype``. Once its rounding would matter they continue in the precision of the table, in
-    which convergence is always judged. The fall of the objective is judged over ``window`` passes. ``watch``, if given,
-    is called before each pass. The results are ``H``, ``objective``, ``history``, ``n_iter`` and ``converged``; the
-    scores are in the table.
+    which convergence is always judged. The fall of the objective is judged over ``window`` passes. ``watch``, a Watch
+    or None, is told of each pass, and may end the passes. The results are ``H``, ``objective``, ``history``, ``n_iter``
+    and ``converged``; the scores are in the table.
     """
 
     def __init__(self, table, dtype, *, loss, strengths, unit, solver, tol, window, watch):
         self.table, self.loss, self.strengths, self.unit = table, loss, strengths, unit
-        self.solver, self.tol, self.window, self.watch = solver, tol, window, watch
+        self.solver, self.tol, self.window, self.watch = solver, tol, window, watch or Watch()
         self.penalised, self.k = any(strengths), table.k
         summary = table.summary()
         self.total = float(summary.column_sums.sum())
@@ -54,6 +57,7 @@ class Descent:
         self.table.start(self.rough, remembers=self.table.missing is not None and self.solver.sums_squares)
         self.objective, self.history, self.n_iter, self.converged = np.inf, [], 0, False
         self.first = 0  # first entry of the history in the current precision
+        self.untold = None  # loadings and statistics of the last pass, until the watch is told of it
         self._set_precision(self.rough)
         self._lift()
         return self
@@ -66,7 +70,8 @@ class Descent:
     def run(self, H, max_iter, good=False):
         """Make passes from loadings H and the table's scores until nothing is gained, or ``max_iter`` are made.
 
-        If H is ``good`` (near a minimum), its scores are found first, before it is changed.
+        None are made if the fit was asked to stop. If H is ``good`` (near a minimum), its scores are found first,
+        before it is changed.
         """
         if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
@@ -80,11 +85,10 @@ class Descent:
         for _ in range(GOOD_PASSES if good else 0):
             self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
         careful = True  # poor scores would give poor first loadings, and spoil a good start
-        while self.n_iter < max_iter and not self.converged:
-            if self.watch:
-                self.watch()
+        while not self._told_to_stop() and self.n_iter < max_iter and not self.converged:
             self.n_iter += 1
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2, share)
+            self.untold = H, stats
             H_new = self._improve_components(H, stats)
             value = self._evaluate(H_new, stats)
             rose = not value <= self.objective + 4 * self.rounding  # or is NaN
@@ -189,6 +193,15 @@ class Descent:
             self.converged = False
             if self.n_iter < max_iter:
                 self.run(self.H, max_iter)
+
+    def _told_to_stop(self):
+        """Tell the watch of the pass that was just made, if one was; return whether the fit has to stop."""
+        if self.untold is None:
+            return self.watch.stopped
+        rows, residual, self.untold = self.table.shape[0], partial(self._residual, *self.untold), None
+        whole = rows == (self.watch.n_rows or rows)
+        stage = COLUMNS if self.support is not None else ALL_ROWS if whole else SAMPLE
+        return self.watch(stage, rows, passes=self.n_iter, objective=self.value, residual=residual)
 
     def _accept(self):
         self.solver.accepted()

@@ -21,6 +21,7 @@ Transactions on Pattern Analysis and Machine Intelligence 34, for the slopes; R.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ from .support import Limit
 from .tables import MemoryTable
 from .threads import workers
 from .units import column_tops, in_units, without_last_bits
+from .watch import TARGET, Watch
 
 WINDOW = 10  # steps in which the objective has to fall by the share ``tol``: progress comes in jumps, at kinks
 NARROWER, NARROW_STEPS = 0.7, 10  # under a limit: the share of columns kept from one width to the next, steps at each
@@ -66,6 +68,7 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
     rows are NaN where the target is not known.
     """
     loss, missing, weights = problem.loss, problem.missing, problem.weights
+    watch = options["watch"] = options.get("watch") or Watch()
     # Rows and columns in an order that depends on what they hold: a descent with kinks enlarges any difference.
     columns = _order_of_columns(problem)
     X = problem.X[:, columns]
@@ -75,18 +78,20 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
     if not isinstance(options["init"], str) and np.shape(options["init"])[-1:] == columns.shape:
         options["init"] = np.asarray(options["init"])[..., columns]
     fit = fit_loadings(ordered, n_components, **options)
-    starts = [(fit.H, None if options["n_nonzero_loadings"] is None else fit.H > 0)]
-    if not fit.H.any(axis=1).all():  # components that the penalty emptied may be worth it for the target
+    limited = options["n_nonzero_loadings"] is not None
+    starts = [(fit.H, fit.H > 0 if limited else None)]
+    emptied = not fit.H.any(axis=1).all()  # by the penalty; such components may be worth it for the target
+    if emptied and not watch.stopped:
         free = replace(ordered, strengths=Strengths(0.0, 0.0, 0.0, 0.0))
         starts.append((fit_loadings(free, n_components, **options).H, starts[0][1]))
     X, e, strengths = in_safe_units(ordered)
     with workers(options["n_jobs"], len(row_blocks(X, n_components))) as each:
         table = MemoryTable(X, ordered.weights, missing, n_components, 0, each, options["n_jobs"])
         models = [kind(Y[rows], ordered.weights) for kind, Y in targets]
-        descent = GuidedDescent(table, loss, strengths, models, weight, options.get("watch"))
+        descent = GuidedDescent(table, loss, strengths, models, weight, watch, 2 * e * loss.degree)
         passes = options["max_iter"], options["tol"]
         ends = [descent.run(np.ldexp(H, -e), support, *passes) for H, support in starts if H.any()]
-        if options["n_nonzero_loadings"] is not None and ends:  # columns that only the target asks for
+        if limited and ends and not watch.stopped:  # columns that only the target asks for
             unlimited = fit_loadings(ordered, n_components, **{**options, "n_nonzero_loadings": None}).H
             limit = Limit(options["n_nonzero_loadings"], problem.width)
             ends.append(descent.narrowed(np.ldexp(unlimited, -e), limit, *passes))
@@ -96,7 +101,7 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
             history = in_units(np.array(end.history) * descent.spread * (1 + weight), 2 * e * loss.degree)
         fit = replace(
             fit, H=np.ldexp(end.H, e), objective=float(history[-1]), precise=False, n_iter=end.n_iter,
-            converged=end.converged, history=history, kkt_residual=end.kkt_residual,
+            converged=end.converged, history=history, kkt_residual=end.kkt_residual, stopped=watch.stopped,
         )  # fmt: skip
     H, (X, e, strengths) = fit.H, in_safe_units(problem)
     U, sums, H = scores_of_used(X, np.ldexp(H[:, np.argsort(columns)], -e), strengths, options["n_jobs"], missing, loss)
@@ -137,11 +142,11 @@ class End(NamedTuple):
 
 
 class GuidedDescent:
-    """Descents on one table, for the same targets."""
+    """Descents on one table, for the same targets; ``watch`` is told of each step, in units of 2^``exponent``."""
 
-    def __init__(self, table, loss, strengths, models, weight, watch):
+    def __init__(self, table, loss, strengths, models, weight, watch=None, exponent=0):
         self.table, self.loss, self.strengths = table, loss, strengths
-        self.models, self.watch = models, watch
+        self.models, self.watch, self.exponent = models, watch or Watch(), exponent
         summary = table.summary()
         self.least_fit = loss.least_fit(summary.mean, summary.least)
         means = loss.best_constants(table.X, table.weights, table.missing)
@@ -151,18 +156,32 @@ class GuidedDescent:
     def run(self, H, support, max_iter, tol):
         """Descend from loadings H until little is gained, or ``max_iter`` steps are made; return the End.
 
-        ``support`` says where loadings may be positive (None: everywhere).
+        ``support`` says where loadings may be positive (None: everywhere). No step is made if the fit was asked to
+        stop.
         """
-        shape, scale, history = H.shape, H.mean(), []
+        if self.watch.stopped:
+            value, slopes = self.evaluate(H)
+            return End(H, [value], 0, False, self._residual(H, value, slopes, support))
+        shape, scale, history, last = H.shape, H.mean(), [], [None]
+        self.watch.begin(self.table.shape[0], self.exponent)
 
         def evaluate(h):
             value, slopes = self.evaluate(h.reshape(shape) * scale)
             if not history:
                 history.append(value)
+            last[0] = slopes
             return value, slopes.ravel() * scale
 
         def accepted(intermediate_result):
-            history.append(intermediate_result.fun)
+            value, H = intermediate_result.fun, intermediate_result.x.reshape(shape) * scale
+            history.append(value)
+            told = {
+                "passes": len(history) - 1,
+                "objective": value * self.spread * (1 + self.weight),
+                "residual": partial(self._residual, H, value, last[0], support),  # of an accepted step the last slopes
+            }
+            if self.watch(TARGET, self.table.shape[0], **told):
+                raise StopIteration
             if len(history) > WINDOW and history[-1 - WINDOW] - history[-1] <= tol * history[-1]:
                 raise StopIteration
 
@@ -174,11 +193,15 @@ class GuidedDescent:
         )  # fmt: skip
         H = found.x.reshape(shape) * scale
         history[-1], slopes = self.evaluate(H)
-        slopes, top = slopes if support is None else np.where(support, slopes, 0.0), H.max()
-        step = slopes * (top / history[-1] * top) if history[-1] > 0 else slopes
-        residual = float(np.abs(np.minimum(H, step)).max() / top) if top > 0 else 0.0
         # Status 1: the steps were used up. Otherwise rounding may have ended it.
-        return End(H, history, found.nit, found.status != 1, residual)
+        converged = found.status != 1 and not self.watch.stopped
+        return End(H, history, found.nit, converged, self._residual(H, history[-1], slopes, support))
+
+    def _residual(self, H, value, slopes, support):
+        """Return how far loadings are from stationary, given the objective and its slopes."""
+        slopes, top = slopes if support is None else np.where(support, slopes, 0.0), H.max()
+        step = slopes * (top / value * top) if value > 0 else slopes
+        return float(np.abs(np.minimum(H, step)).max() / top) if top > 0 else 0.0
 
     def narrowed(self, H, limit, max_iter, tol):
         """Descend without a limit, then with fewer and fewer columns for each component, down to the limit."""
@@ -193,8 +216,6 @@ class GuidedDescent:
 
     def evaluate(self, H):
         """Return the objective and its slopes in the loadings, both over D(X, m) * (1 + weight): of any weight."""
-        if self.watch:
-            self.watch()
         q, observed = self.strengths, self.table.observed
         self.table.score_exactly(H, q, self.loss)
         self.table.resume()

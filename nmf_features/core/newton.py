@@ -302,7 +302,6 @@ class Newton(DivergenceSolver):
         super().__init__(loss, unstored)
         self.floor, self.rough = 0.0 if loss.squares else self.floor, self.convex
         self.cautious, self.patience = 0, 1
-        self.descent = compiled(own_grams_descent)
 
     @property
     def multiplies(self):
@@ -321,7 +320,8 @@ class Newton(DivergenceSolver):
         if self.floor:
             np.multiply(F, self.floor, out=least, where=1e-3 * F.max(axis=0) < F)
         slopes, grams = (q.astype(F.dtype, copy=False) for q in (slopes, grams))
-        self.descent(F, slopes, grams, least, weights.astype(F.dtype, copy=False), sweeps, enough)
+        v = weights.astype(F.dtype, copy=False)
+        compiled(own_grams_descent)(F, slopes, grams, least, v, sweeps, enough)
 
     def accepted(self):
         """Count down the multiplicative passes."""

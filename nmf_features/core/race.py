@@ -22,6 +22,7 @@ from scipy import sparse
 from .kernels import compiled, descend_counts, descend_squares
 from .missing import column_means, leaves_out_unstored
 from .starts import starts
+from .watch import STARTS
 
 MOST_STARTS = 60  # most starts tried
 FIRST = 4  # starts before every second one is the best minimum with one component replaced
@@ -46,11 +47,12 @@ class Field:
     def __init__(self, descend, dtype, hits):
         self.descend, self.dtype, self.hits = descend, dtype, hits
 
-    def run(self, X, weights, strengths, candidates, first, hits, most):
+    def run(self, X, weights, strengths, candidates, first, hits, most, watch):
         """Return the distinct minima found, best first, as pairs of objective and loadings.
 
-        At most ``most`` candidates are tried, until the best minimum has been reached ``hits`` times. After the
-        ``first``, every second one only gives a component. Objectives are in units of the mean cell and mean weight.
+        At most ``most`` candidates are tried, until the best minimum has been reached ``hits`` times, or the watch,
+        which is told of each, asks to stop. After the ``first``, every second one only gives a component. Objectives
+        are in units of the mean cell and mean weight.
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
         half, mean_weight, strengths = mean_units(X, weights, strengths)
@@ -63,6 +65,8 @@ class Field:
             H, value = descend(X, weights, start, strengths, PASSES, TOL, known, best[0])
             met.append((value, H.astype(np.float64, copy=False)))
             best = min(best, met[-1], key=lambda pair: pair[0])
+            if watch(STARTS, len(X), start=turn + 1):
+                break
             if sum(value <= best[0] * (1 + SAME) for value, _ in met) >= hits:
                 break
         different, left = [], [(value, np.ldexp(H, half)) for value, H in met]
@@ -98,7 +102,7 @@ SQUARES = Field(descend_squares, np.float64, lambda k: min(k // 2 + 2, 6))
 COUNTS = Field(descend_counts, np.float32, lambda k: min(2 * k + 1, 14))
 
 
-def race(table, rows, k, loss, strengths, effort=1):
+def race(table, rows, k, loss, strengths, watch, effort=1):
     """Return the loadings to continue from (None if there is no race), best first, and whether the choice is doubtful.
 
     ``rows`` are those of the table, ordered by content. Missing cells are imputed with column means here. If that, few
@@ -119,20 +123,20 @@ def race(table, rows, k, loss, strengths, effort=1):
     def hits(field):
         return times * (FEW_HITS if not_all else field.hits(k))
 
-    left = SQUARES.run(few, v, strengths, starts(few, k, v), FIRST, hits(SQUARES), most)
+    left = SQUARES.run(few, v, strengths, starts(few, k, v), FIRST, hits(SQUARES), most, watch)
     if loss.counts:
         if max(mean_units(few, v, strengths)[2]) > MOST_STRENGTH:
             return [H for _, H in left[:effort]], not_all
         of_squares = [H for _, H in left[: effort * MOST_LEFT]]
         candidates = chain(of_squares, starts(few, k, v))
-        left = COUNTS.run(few, v, strengths, candidates, FIRST + len(of_squares), hits(COUNTS), most)
+        left = COUNTS.run(few, v, strengths, candidates, FIRST + len(of_squares), hits(COUNTS), most, watch)
     if not_all:
         m = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
         more, v = _drawn(table, rows, m)
         near = _near(left, NEAR, effort * MOST_NEAR)
         candidates, first = chain(near, starts(more, k, v)), len(near) + 2
         times_met = effort * field.hits(k) + len(near) - 1  # minima of few rows that lead there are weak evidence
-        left = field.run(more, v, strengths, candidates, first, times_met, most)
+        left = field.run(more, v, strengths, candidates, first, times_met, most, watch)
     doubtful = n > m or missing is not None or not (loss.squares or loss.counts)
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
     return near if len(near) > effort else [H for _, H in left[:effort]], doubtful

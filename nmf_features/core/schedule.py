@@ -34,6 +34,7 @@ from .support import Limit, SupportSearch
 from .tables import MemoryTable
 from .threads import workers
 from .units import in_units, largest, safe_scale
+from .watch import Watch
 
 SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first (race.py has its own)
 # The best loadings for a sample are not the best for all rows: with m rows about k / m of the objective is fitted
@@ -95,7 +96,8 @@ def _rows_to_fit(X, missing, weights):
 class Fit:
     """The result of the loop: loadings H, their sums, and the exact scores U for loadings divided by their sums.
 
-    ``precise`` says whether the objective has all its digits: it comes from sums, which may cancel.
+    ``precise`` says whether the objective has all its digits: it comes from sums, which may cancel. ``stopped`` says
+    whether its watch ended the fit.
     """
 
     U: np.ndarray
@@ -107,6 +109,7 @@ class Fit:
     converged: bool
     history: np.ndarray
     kkt_residual: float
+    stopped: bool = False
 
     @classmethod
     def of(cls, run, U, sums, H, e, precise):
@@ -114,7 +117,10 @@ class Fit:
         history = np.maximum.accumulate(run.history[::-1])[::-1]  # only rounding makes it rise
         history, value = (in_units(q, 2 * e * run.loss.degree) for q in (history, run.objective))
         H, sums = np.ldexp(H, e), np.ldexp(sums, e)
-        return cls(U, sums, H, float(value), precise, run.n_iter, run.converged, history, run.kkt_residual)
+        stopped = run.watch.stopped
+        return cls(
+            U, sums, H, float(value), precise, run.n_iter, run.converged, history, run.kkt_residual, stopped
+        )  # fmt: skip
 
 
 def fit_loadings(
@@ -134,8 +140,9 @@ def fit_loadings(
 ):
     """Fit loadings from one or more starts; return the best by objective, as a Fit.
 
-    ``watch`` is called before each pass; an exception from it ends the fit.
+    ``watch``, a Watch, is told of each pass and may end the fit early; so does an exception from it.
     """
+    watch = watch or Watch()
     weights, missing, loss, unit = problem.weights, problem.missing, problem.loss, problem.unit
     n, p = problem.X.shape
     k, rng, init = n_components, check_random_state(random_state), checked_init(init, n_components, p)
@@ -169,6 +176,7 @@ def fit_loadings(
         rng=rng, max_iter=max_iter, tol=tol, limit=limit, watch=watch,
         single=_fits_single(X.dtype, np.ldexp(problem.top, -2 * e), strengths),
     )  # fmt: skip
+    watch.begin(X.shape[0], 2 * e * loss.degree)
     with workers(n_jobs, len(row_blocks(X, k))) as each:
         best = search.run(MemoryTable(X, weights, missing, k, search.solver().per_row(k), each, n_jobs))
     U, sums, H = best.table.exact, best.table.sums, best.H
@@ -198,7 +206,7 @@ def fit_table(
 
     ``table_of(k, per_row)`` makes the table for a problem without rows of its own, in units of 4^``problem.e``.
     """
-    k, loss, missing, e = n_components, problem.loss, problem.missing, problem.e
+    k, loss, missing, e, watch = n_components, problem.loss, problem.missing, problem.e, watch or Watch()
     strengths = shrunk(problem.strengths, e, loss, problem.dtype)
     init = checked_init(init, k, problem.p)
     search = Search.of(
@@ -208,6 +216,7 @@ def fit_table(
         single=_fits_single(problem.dtype, np.ldexp(problem.top, -2 * e), strengths),
     )  # fmt: skip
     table = table_of(k, search.solver().per_row(k))
+    watch.begin(table.shape[0], 2 * e * loss.degree)
     if search.limit is not None:
         search.limit.check(k, table.summary().column_sums > 0, loss)
     best = search.run(table)
@@ -258,11 +267,11 @@ class Search:
     rng: np.random.RandomState
     max_iter: int
     tol: float
+    watch: Watch
     races: bool
     samples: bool = True
     single: bool = True
     limit: Limit | None = None
-    watch: Callable | None = None
 
     @classmethod
     def of(cls, loss, strengths, unit, missing, e, *, solver, learning_rate, init, **others):
@@ -283,7 +292,8 @@ class Search:
         starts never end higher.
         """
         if self.races and self.n_init > 1:
-            return min(replace(self, n_init=1).run(table), self._run(table), key=lambda run: run.objective)
+            first = replace(self, n_init=1).run(table)
+            return first if self.watch.stopped else min(first, self._run(table), key=lambda run: run.objective)
         return self._run(table)
 
     def _run(self, table):
@@ -295,7 +305,7 @@ class Search:
         by_content = Rows(pool, self.loss.power) if self.races or len(sizes) > 1 else None
         left, doubtful = None, False
         if self.races:
-            left, doubtful = race(pool, by_content, table.k, self.loss, self.strengths, self.n_init)
+            left, doubtful = race(pool, by_content, table.k, self.loss, self.strengths, self.watch, self.n_init)
             doubtful |= pool is not table
         good = left is not None
         judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
@@ -312,14 +322,22 @@ class Search:
                 left = self._named_starts(rows)
             if first and doubtful:  # few rows may miss what more rows show
                 left = [*left, self._start(nndsvda, rows)]
-            if not last:
+            if not last and not self.watch.stopped:
                 left, good = _best_of(descent, left, passes, good), True
+        if self.watch.stopped:
+            left = left[:1]
         if good and len(left) > 1 and self.n_init == 1:
             best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
             return self._limited(best.settle(self.max_iter))
+
+        def ends():
+            for H in left:
+                yield self._limited(descent().run(H, passes, good).settle(self.max_iter))
+                if self.watch.stopped:
+                    return
+
         # If several starts were asked for, all run to the end and are judged there.
-        ends = (self._limited(descent().run(H, passes, good).settle(self.max_iter)) for H in left)
-        return min(ends, key=lambda run: run.objective)
+        return min(ends(), key=lambda run: run.objective)
 
     def _limited(self, run):
         """Continue a settled descent with the best columns of each component, where their number is limited."""
@@ -335,7 +353,7 @@ class Search:
             rows, weights = table.in_memory()
             known = list(islice(starts(rows, table.k, weights), 2))
         found = SupportSearch(trial, self.limit).best(run.H, known)
-        if table is not run.table:
+        if table is not run.table and not self.watch.stopped:
             found = SupportSearch(run.restart(), self.limit).exchanged(found)
         run.restart().restrict(found.support)
         run.run(found.H, self.max_iter, True).settle(self.max_iter)
@@ -367,6 +385,8 @@ def _best_of(descent, left, passes, good):
     for H in left:
         run = descent().run(H, passes, good)
         met.append((run.value, run.H))
+        if run.watch.stopped:
+            break
     met.sort(key=lambda pair: pair[0])
     near = [H for value, H in met if value <= (1 + SAMPLE_MARGIN) * met[0][0]]
     return _distinct(near or [met[0][1]])
@@ -384,6 +404,8 @@ def _judged(run, left, passes, most):
         if run.value <= least + SAME * abs(least):
             best = run.H
         least = min(least, run.value)
+        if run.watch.stopped:
+            break
     best = left[0] if best is None else best  # nothing could be computed
     if run.H is not best:
         run.restart().run(best, passes, True)

@@ -118,6 +118,8 @@ class SupportSearch:
         for start, share in [(H, SLOWLY), *((start, 0.0) for start in (H, *others))]:
             found = self.replaced(self.exchanged(self.narrowed(start, share)))
             best = found if best is None or found.better_than(best) else best
+            if self.run.watch.stopped:
+                break
         return best
 
     def narrowed(self, H, share):
@@ -133,6 +135,8 @@ class SupportSearch:
         """Return what exchanges of columns lead to, the other components as they are."""
         found = self.on(found.H, found.support, PASSES)
         for _ in range(EXCHANGES):
+            if self.run.watch.stopped:
+                return found
             slope, curvature = self.run.derivatives()
             step = np.divide(slope, curvature, out=np.zeros(slope.shape), where=curvature > 0)
             u = np.maximum(self.run.H - step, 0)
@@ -175,7 +179,7 @@ class SupportSearch:
                 new = self.on(self.run.H, support, PASSES)
             new = self.exchanged(new)
             found, since = (new, 0) if new.better_than(found) else (found, since)
-            if since == k:
+            if since == k or self.run.watch.stopped:
                 break
         return found
 

@@ -13,7 +13,8 @@ samples in columns the two change places.
                                                                 StabilityDisplay
 
 As in scikit-learn, ``from_...`` makes a display and draws it, and ``plot`` draws it again. If columns, components or
-rows are left out, the line below the title says how many. matplotlib is imported when something is drawn.
+rows are left out, the line below the title says how many. matplotlib is imported when something is drawn. Colours suit
+the paper: on the dark background of a style or of given axes texts are light, and the largest of a heat map is white.
 """
 
 from .fit import ConvergenceDisplay, ReconstructionDisplay, reconstruction_shares

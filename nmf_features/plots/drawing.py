@@ -1,4 +1,4 @@
-"""What the plots have in common: colours, names and numbers, axes and titles.
+"""What the plots have in common: names and numbers, axes and titles.
 
 Nothing here knows an estimator, nor changes a setting of matplotlib, which is imported when something is drawn.
 """
@@ -6,13 +6,8 @@ Nothing here knows an estimator, nor changes a setting of matplotlib, which is i
 import numpy as np
 import pandas as pd
 
-QUIET, LINE, FAINT = "#59636e", "#d9dee3", "#eef1f4"
-# The colours of Okabe and Ito, which the colour-blind can tell apart too, and markers for prints without colours.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
-COLOURS, MARKERS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY), ("o", "D", "s", "^", "v", "P")
-DASHES = ("-", "--", ":", "-.")
-REST = "#8c959f"  # other categories, missing values
-PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}  # behind text that may cross a line
+from .inks import Inks
+
 LONGEST_NAME = 28
 
 
@@ -82,7 +77,11 @@ def panels(ax, rows, columns, *, sharex=False, heights=None, space=(None, None))
         box = ax.get_position()
         grid = ax.figure.add_gridspec(rows, columns, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1, **spacing)
     ax.set_axis_off()
-    return grid.subplots(squeeze=False, sharex=sharex)
+    axes = grid.subplots(squeeze=False, sharex=sharex)
+    for panel in axes.flat:  # in the style in which the axes were made
+        panel.set_facecolor(ax.get_facecolor())
+        panel.title.set_color(ax.title.get_color())
+    return axes
 
 
 def used(axes, k):
@@ -94,20 +93,23 @@ def used(axes, k):
 
 def tidy(ax, grid=None):
     """Keep the left and bottom spines and quiet ticks, with grid lines behind the data if asked for."""
+    inks = Inks(ax)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(LINE)
-    ax.tick_params(length=0, labelcolor=QUIET, labelsize="small")
+    ax.spines[["left", "bottom"]].set_color(inks.line)
+    ax.tick_params(which="both", length=0, labelcolor=inks.quiet, labelsize="small")
     ax.set_axisbelow(True)
+    ax.grid(False)  # that of the style
     if grid:
-        ax.grid(axis=grid, color=FAINT, linewidth=1)
+        ax.grid(axis=grid, color=inks.faint, linewidth=1, linestyle="-")
 
 
 def title(ax, text, note="", above=6):
     """Write a title with a smaller note below it."""
     lines = note.count("\n") + 1 if note else 0
-    ax.set_title(text + "\n" * lines, loc="left", weight="bold", fontsize="large", pad=above)
+    inks = Inks(ax)
+    ax.set_title(text + "\n" * lines, loc="left", weight="bold", fontsize="large", pad=above, color=inks.text)
     if note:  # the centre title, moved to the left: both titles keep clear of tick labels
-        ax.set_title(note, loc="center", x=0, ha="left", color=QUIET, fontsize="small", pad=above)
+        ax.set_title(note, loc="center", x=0, ha="left", color=inks.quiet, fontsize="small", pad=above)
 
 
 def heading(ax, text, note="", above=22):
@@ -117,19 +119,20 @@ def heading(ax, text, note="", above=22):
 
 def write(ax, text, xy, offset, **how):
     """Write small text beside a point, ``offset`` in points."""
-    ax.annotate(text, xy, offset, textcoords="offset points", **({"fontsize": "small"} | how))
+    ax.annotate(text, xy, offset, textcoords="offset points", **({"fontsize": "small", "color": Inks(ax).text} | how))
 
 
 def small_title(ax, name):
     """Write the name of a component over its panel."""
-    ax.set_title(shown(name), loc="center", x=0, ha="left", fontsize="medium", pad=4)
+    ax.set_title(shown(name), loc="center", x=0, ha="left", fontsize="medium", pad=4, color=Inks(ax).text)
 
 
 def tidy_bar(bar, label):
     """Remove the outline of a colour bar, make its ticks quiet and name it."""
+    quiet = Inks(bar.mappable.axes).quiet
     bar.outline.set_visible(False)
-    bar.ax.tick_params(length=0, labelcolor=QUIET, labelsize="small")
-    bar.set_label(label, color=QUIET, fontsize="small")
+    bar.ax.tick_params(length=0, labelcolor=quiet, labelsize="small")
+    bar.set_label(label, color=quiet, fontsize="small")
 
 
 def every(ax, n, axis):
@@ -143,13 +146,13 @@ def every(ax, n, axis):
 
 def name_rows(ax, at, names):
     """Name rows at the left; only every second or third, and say so, where there is no room for all."""
-    step = every(ax, len(names), "y")
+    step, inks = every(ax, len(names), "y"), Inks(ax)
     ax.set_yticks(np.asarray(at)[::step], [shown(name) for name in names[::step]])
-    ax.tick_params(axis="y", labelcolor="black")
+    ax.tick_params(axis="y", labelcolor=inks.text)
     if step > 1:
-        ax.set_ylabel(f"one name in {step} is written", color=QUIET, fontsize="small")
+        ax.set_ylabel(f"one name in {step} is written", color=inks.quiet, fontsize="small")
     elif not any(isinstance(name, str) for name in names):
-        ax.set_ylabel("column", color=QUIET)
+        ax.set_ylabel("column", color=inks.quiet)
 
 
 def name_cells(ax, rows, columns):
@@ -161,6 +164,6 @@ def name_cells(ax, rows, columns):
     upright = max(map(len, texts)) * 5.5 > room
     ax.set_xticks(np.arange(len(columns)) + 0.5, texts, rotation=90 if upright else 0)
     ax.xaxis.tick_top()
-    ax.tick_params(length=0, labelsize="small", labelcolor="black")
+    ax.tick_params(length=0, labelsize="small", labelcolor=Inks(ax).text)
     ax.set_ylim(len(rows), 0)
     ax.spines[:].set_visible(False)

@@ -12,7 +12,9 @@ from ..explaining import dense
 from ..fitting import scores_of
 from . import drawing
 from .arguments import check_fitted, check_whole
-from .drawing import BLUE, COLOURS, DASHES, QUIET, VERMILLION
+from .inks import Inks
+
+DASHES = ("-", "--", ":", "-.")
 
 
 class ReconstructionDisplay:
@@ -105,15 +107,15 @@ class ReconstructionDisplay:
         shown = pd.concat([shares.iloc[:best], shares.iloc[p - worst :]])
         at = np.arange(len(shown)) + np.where(np.arange(len(shown)) < best, 0, 1.6)
         self.figure_, self.ax_ = drawing.canvas(ax, (7, 0.24 * (at[-1] + 1) + 1.5))
-        ax = self.ax_
+        ax, quiet = self.ax_, Inks(self.ax_).quiet
         low = min(0.0, max(-0.5, 1.1 * shown.min()))
         _draw_shares(ax, at, shown.to_numpy(), low)
         drawing.name_rows(ax, at, shown.index)
         if best < p:
-            ax.text(0.01, best + 0.3, f"{p - best - worst} columns between", color=QUIET, fontsize="small", va="center")
+            ax.text(0.01, best + 0.3, f"{p - best - worst} columns between", color=quiet, fontsize="small", va="center")
         self._mark_score(ax, low)
         ax.set(xlim=(low, 1), ylim=(at[-1] + 0.7, -0.7))
-        ax.set_xlabel("share explained: 0 is the training mean, 1 is exact", color=QUIET)
+        ax.set_xlabel("share explained: 0 is the training mean, 1 is exact", color=quiet)
         notes = [f"the best {best} and the worst {worst} of {p} columns"] if best < p else []
         if self.left_out:
             notes.append(f"constant, left out: {drawing.listed(self.left_out)}")
@@ -125,7 +127,7 @@ class ReconstructionDisplay:
         if not np.isfinite(self.score):
             return
         if self.score >= low:
-            ax.axvline(self.score, color="black", linewidth=1, zorder=3)
+            ax.axvline(self.score, color=Inks(ax).text, linewidth=1, zorder=3)
         x = max(self.score, low)
         where = (x - low) / (1 - low)
         side = "right" if where > 0.7 else "left" if where < 0.3 else "center"
@@ -187,14 +189,15 @@ def _share(error, spread):
 
 def _draw_shares(ax, at, shares, low):
     """Draw a bar for each share; one that is cut off at ``low`` has its number beside it."""
+    inks = Inks(ax)
     drawing.tidy(ax, grid="x")
-    colours = np.where(shares >= 0, BLUE, VERMILLION)
+    colours = [inks.blue if share >= 0 else inks.vermillion for share in shares]
     ax.barh(at, np.maximum(shares, low), height=0.7, color=colours)
     for y in np.flatnonzero(shares < low):
-        ax.plot(low, at[y], "<", color="white", markersize=4, clip_on=False, zorder=4)
-        drawing.write(ax, drawing.decimal(shares[y]), (0, at[y]), (4, 0), va="center", color=VERMILLION)
+        ax.plot(low, at[y], "<", color=inks.paper, markersize=4, clip_on=False, zorder=4)
+        drawing.write(ax, drawing.decimal(shares[y]), (0, at[y]), (4, 0), va="center", color=inks.vermillion)
     if low < 0:
-        ax.axvline(0, color=QUIET, linewidth=0.8)
+        ax.axvline(0, color=inks.quiet, linewidth=0.8)
 
 
 class ConvergenceDisplay:
@@ -311,7 +314,7 @@ class ConvergenceDisplay:
         self
         """
         self.figure_, self.ax_ = drawing.canvas(ax, (7, 4.2))
-        ax = self.ax_
+        ax, inks = self.ax_, Inks(self.ax_)
         finite = {name: np.where(np.isfinite(h), h, np.nan) for name, h in self.histories.items()}
         everything = np.concatenate([h[~np.isnan(h)] for h in finite.values()])
         best = everything.min(initial=np.inf)
@@ -321,7 +324,8 @@ class ConvergenceDisplay:
             passes, values = np.arange(1, len(h) + 1), h
             if logarithmic:
                 values = np.where(h > best, h - best, np.nan) / (best or above.max())
-            style = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
+            again, colour = divmod(i, len(inks.series))
+            style = {"color": inks.series[colour], "linestyle": DASHES[again % len(DASHES)]}
             ax.plot(passes, values, **style, linewidth=1.8, marker="o" if len(h) <= 40 else "", markersize=4)
             ax.lines[-1].set_label(f"{drawing.shown(name)}: {self._outcome(name)}")
         drawing.tidy(ax, grid="both")
@@ -329,11 +333,11 @@ class ConvergenceDisplay:
             ax.set_yscale("log")
             ax.minorticks_off()
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.set_xlabel("passes over the data", color=QUIET)
-        ax.set_ylabel("above the best objective (share of it)" if logarithmic else "objective", color=QUIET)
+        ax.set_xlabel("passes over the data", color=inks.quiet)
+        ax.set_ylabel("above the best objective (share of it)" if logarithmic else "objective", color=inks.quiet)
         several = len(finite) > 1
         if several:
-            ax.legend(frameon=False, loc="best", fontsize="small")
+            ax.legend(frameon=False, loc="best", fontsize="small", labelcolor=inks.text)
         drawing.title(ax, "Objective after each pass", "" if several else self._outcome(next(iter(finite))))
         return self
 

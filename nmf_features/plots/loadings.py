@@ -9,7 +9,7 @@ import pandas as pd
 from ..columns import component_names
 from . import drawing
 from .arguments import check_fitted, check_length, check_whole, choice
-from .drawing import BLUE, LINE, QUIET
+from .inks import Inks, text_on
 
 TALLEST = 15  # inches, of a heat map
 
@@ -83,7 +83,7 @@ class LoadingsDisplay:
         image_shape : (int, int), optional
             Height and width of the images, for ``kind="tiles"``.
         cmap : str or matplotlib Colormap, optional
-            Colours of heat map and tiles; default "Blues" and "Greys".
+            Colours of heat map and tiles; default "Blues" and "Greys", reversed on dark paper.
         ax : matplotlib Axes, optional
             Where to draw; divided, where several are needed. None makes a figure.
 
@@ -213,13 +213,15 @@ class LoadingsDisplay:
         scale = 1.7 / max(height, width)
         size = max(wide * (width * scale + 0.15), 5.4), tall * (height * scale + 0.35) + 0.7
         self.figure_, ax = drawing.canvas(ax, size)
+        inks = Inks(ax)
         self.axes_ = drawing.used(drawing.panels(ax, tall, wide, space=(0.3, 0.1)), k)
         for panel, (name, image) in zip(self.axes_, to_largest(self.components).iterrows(), strict=True):
-            panel.imshow(image.to_numpy().reshape(height, width), cmap=cmap or "Greys", vmin=0, vmax=1)
+            panel.imshow(image.to_numpy().reshape(height, width), cmap=cmap or inks.amounts("Greys"), vmin=0, vmax=1)
             panel.set(xticks=[], yticks=[])
-            panel.spines[:].set(visible=True, color=LINE)
-            panel.set_title(drawing.shown(name), fontsize="medium", pad=3)
-        note = "dark: the largest loading of the component; white: none"
+            panel.spines[:].set(visible=True, color=inks.line, linewidth=0.8)
+            panel.set_title(drawing.shown(name), fontsize="medium", pad=3, color=inks.text)
+        note = f"{'white' if inks.dark else 'dark'}: the largest loading of the component; "
+        note += f"{'black' if inks.dark else 'white'}: none"
         drawing.heading(ax, "What each component is made of (loadings H)", note)
 
 
@@ -284,14 +286,14 @@ def heatmap_size(k, rows):
 
 def draw_loadings(ax, components, max_columns, cmap):
     """Draw a heat map of H', a row for each column of X; return it, and a note on columns that were left out."""
-    H = to_largest(components)
+    H, inks = to_largest(components), Inks(ax)
     order = ordered_columns(H.to_numpy(), max_columns)
     mesh = ax.pcolormesh(
         H.to_numpy()[:, order].T,
-        cmap=cmap or "Blues",
+        cmap=cmap or inks.amounts("Blues"),
         vmin=0,
         vmax=1,
-        edgecolor="white",
+        edgecolor=inks.paper,
         linewidth=1.2 if len(order) <= 80 else 0,
     )
     drawing.name_cells(ax, H.columns[order], H.index)
@@ -304,13 +306,13 @@ def draw_targets(ax, target):
     values = target.to_numpy().T
     top = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
     share = np.divide(values, top, out=np.zeros(values.shape), where=top > 0)
-    ax.pcolormesh(
-        share, cmap="RdBu_r", vmin=-1.6, vmax=1.6, edgecolor="white", linewidth=1.2
-    )  # pale: numbers stay legible
+    limits = {"vmin": -1.6, "vmax": 1.6}  # pale: numbers stay legible
+    mesh = ax.pcolormesh(share, cmap="RdBu_r", **limits, edgecolor=Inks(ax).paper, linewidth=1.2)
     if values.shape[1] <= 12:
         for (j, t), value in np.ndenumerate(values):
             text = f"{value:+.2g}".replace("-", "\u2212")
-            ax.text(t + 0.5, j + 0.5, text, ha="center", va="center", fontsize="small")
+            colour = text_on(mesh.to_rgba(share[j, t]))
+            ax.text(t + 0.5, j + 0.5, text, ha="center", va="center", fontsize="small", color=colour)
     drawing.tidy(ax)
     drawing.name_rows(ax, np.arange(len(values)) + 0.5, target.columns)
     ax.set(xticks=[], ylim=(len(values), 0))
@@ -336,23 +338,23 @@ def loadings_bar(mesh, axes, shrink=0.8):
 def draw_top(ax, loadings, m):
     """Draw the m largest loadings of a component, and the share of the component that they make up."""
     top = loadings.sort_values(ascending=False, kind="stable").head(m)
-    top = top[top > 0]
+    top, inks = top[top > 0], Inks(ax)
     drawing.tidy(ax)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
     if not len(top):
         ax.set_yticks([])
-        ax.text(0.02, 0.5, "all loadings are zero", transform=ax.transAxes, color=QUIET, fontsize="small")
+        ax.text(0.02, 0.5, "all loadings are zero", transform=ax.transAxes, color=inks.quiet, fontsize="small")
         return
-    bars = ax.barh(np.arange(len(top)), top, height=0.7, color=BLUE)
+    bars = ax.barh(np.arange(len(top)), top, height=0.7, color=inks.blue)
     ax.bar_label(
         bars,
         [f"{value:#.2g}" if value < 10 else drawing.number(value) for value in top],
         padding=3,
-        color=QUIET,
+        color=inks.quiet,
         fontsize="small",
     )
     drawing.name_rows(ax, np.arange(len(top)), top.index)
     share = top.sum() / loadings.sum()
     if share < 0.995:
-        ax.set_title(f"{share:.0%}", loc="right", color=QUIET, fontsize="small", pad=4)
+        ax.set_title(f"{share:.0%}", loc="right", color=inks.quiet, fontsize="small", pad=4)

@@ -3,7 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from .drawing import BLUE, COLOURS, LINE, MARKERS, REST, shown, tidy, tidy_bar
+from .drawing import shown, tidy, tidy_bar
+from .inks import Inks
+
+MARKERS = ("o", "D", "s", "^", "v", "P")  # for prints without colours
 
 
 def correlation(W):
@@ -15,15 +18,17 @@ def correlation(W):
     return np.clip(D.T @ D, -1, 1)
 
 
-def colouring(y, scored, cmap):
+def colouring(y, scored, cmap, inks):
     """Return how points are coloured: all alike, by category, or by amount."""
     if y is None:
-        return Categories(["rows"], np.zeros(scored.sum(), dtype=int), [BLUE], ["o"], None)
+        return Categories(["rows"], np.zeros(scored.sum(), dtype=int), [inks.blue], ["o"], None, inks)
     values = pd.Series(y.array if isinstance(y, pd.Series) else y if isinstance(y, pd.Categorical) else np.asarray(y))
     values, name = values[scored], getattr(y, "name", None) or "y"
     if are_amounts(values):
-        return Amounts(values.to_numpy(dtype=np.float64, na_value=np.nan), shown(name), cmap or "cividis")
-    return Categories.of(pd.Categorical(values), shown(name))
+        return Amounts(
+            values.to_numpy(dtype=np.float64, na_value=np.nan), shown(name), cmap or inks.scale("cividis"), inks
+        )
+    return Categories.of(pd.Categorical(values), shown(name), inks)
 
 
 def are_amounts(values):
@@ -38,27 +43,28 @@ def are_amounts(values):
 class Categories:
     """Points with a colour and a marker for each category."""
 
-    def __init__(self, labels, codes, colours, markers, name):
+    def __init__(self, labels, codes, colours, markers, name, inks):
         self.labels, self.codes, self.colours, self.markers, self.name = labels, codes, colours, markers, name
+        self.inks = inks
 
     @classmethod
-    def of(cls, values, name):
+    def of(cls, values, name, inks):
         """Give the most frequent categories colours of their own; the others, and missing ones, are grey."""
         values = values.remove_unused_categories()
         labels, codes = [shown(label, 18) for label in values.categories], np.array(values.codes, dtype=int)
-        if len(labels) > len(COLOURS):
+        if len(labels) > len(MARKERS):
             counts = np.bincount(codes[codes >= 0], minlength=len(labels))
-            kept = np.sort(np.argsort(-counts, kind="stable")[: len(COLOURS) - 1])
+            kept = np.sort(np.argsort(-counts, kind="stable")[: len(MARKERS) - 1])
             place = np.full(len(labels) + 1, len(kept))
             place[kept], place[-1] = np.arange(len(kept)), -1  # code -1, missing, stays -1
             codes, labels = place[codes], [*(labels[i] for i in kept), f"{len(labels) - len(kept)} others"]
-            colours, markers = [*COLOURS[: len(kept)], REST], [*MARKERS[: len(kept)], "X"]
+            colours, markers = [*inks.series[: len(kept)], inks.rest], [*MARKERS[: len(kept)], "X"]
         else:
-            colours, markers = [*COLOURS[: len(labels)]], [*MARKERS[: len(labels)]]
+            colours, markers = [*inks.series[: len(labels)]], [*MARKERS[: len(labels)]]
         if (codes < 0).any():
             codes = np.where(codes < 0, len(labels), codes)
-            labels, colours, markers = [*labels, "missing"], [*colours, LINE], [*markers, "."]
-        return cls(labels, codes, colours, markers, name)
+            labels, colours, markers = [*labels, "missing"], [*colours, inks.rest], [*markers, "."]
+        return cls(labels, codes, colours, markers, name, inks)
 
     def groups(self):
         """Label, colour and rows of each category."""
@@ -75,7 +81,7 @@ class Categories:
                 colour,
                 marker=self.markers[c],
                 alpha=0.75,
-                edgecolor="white",
+                edgecolor=self.inks.paper,
                 linewidths=0.3,
                 label=self.labels[c],
             )
@@ -88,7 +94,14 @@ class Categories:
 
         handles = [
             Line2D(
-                [], [], linestyle="", marker=marker, color=colour, markeredgecolor="white", markersize=8, label=label
+                [],
+                [],
+                linestyle="",
+                marker=marker,
+                color=colour,
+                markeredgecolor=self.inks.paper,
+                markersize=8,
+                label=label,
             )
             for label, colour, marker in zip(self.labels, self.colours, self.markers, strict=True)
         ]
@@ -97,25 +110,29 @@ class Categories:
             if len(axes) == 1
             else {"loc": "upper left", "bbox_to_anchor": (1.03, 1.03)}
         )
-        legend = axes[0, 0].legend(handles=handles, title=self.name, frameon=False, alignment="left", **place)
+        how = {"frameon": False, "alignment": "left", "labelcolor": self.inks.text} | place
+        legend = axes[0, 0].legend(handles=handles, title=self.name, **how)
+        legend.get_title().set_color(self.inks.text)
         legend.set_in_layout(False)
 
 
 class Amounts:
-    """Points coloured by a number; grey where it is missing."""
+    """Points coloured by a number; hollow where it is missing."""
 
-    def __init__(self, values, name, cmap):
-        self.values, self.name, self.cmap, self.drawn = np.where(np.isinf(values), np.nan, values), name, cmap, None
+    def __init__(self, values, name, cmap, inks):
+        self.values, self.name, self.cmap, self.inks = np.where(np.isinf(values), np.nan, values), name, cmap, inks
+        self.drawn = None
 
     def groups(self):
         """Return a single group, of all rows."""
-        return [(0, REST, np.ones(len(self.values), dtype=bool))]
+        return [(0, self.inks.rest, np.ones(len(self.values), dtype=bool))]
 
     def draw(self, ax, x, y, drawn):
         """Draw the points of one pair."""
         known = ~np.isnan(self.values[drawn])
         size = point_size(len(drawn))
-        ax.scatter(x[drawn[~known]], y[drawn[~known]], size, LINE, linewidths=0)
+        hollow = {"facecolor": "none", "edgecolor": self.inks.rest, "linewidths": 0.8}
+        ax.scatter(x[drawn[~known]], y[drawn[~known]], size, **hollow)
         at = drawn[known]
         low, high = np.nanquantile(self.values, (0.02, 0.98)) if known.any() else (None, None)  # despite a few outliers
         how = {"cmap": self.cmap, "vmin": low, "vmax": high, "alpha": 0.85, "linewidths": 0}
@@ -155,21 +172,20 @@ def tidy_pairs(axes, W, names):
         margin = 0.05 * (np.ptp(W[:, i]) or 1)
         limits = W[:, i].min() - margin, W[:, i].max() + margin
         for j in range(i + 1):
-            panel = axes[i, j]
+            panel, text = axes[i, j], Inks(axes[i, j]).text
             tidy(panel, grid="x" if i == j else "both")
             if j == i:
                 panel.set(xlim=limits, ylim=(0, 1.2 * panel.get_ylim()[1]), yticks=[])  # room for the name
                 panel.spines["left"].set_visible(False)
-                panel.text(
-                    0.97, 0.95, shown(names[i], 16), transform=panel.transAxes, ha="right", va="top", weight="bold"
-                )
+                how = {"transform": panel.transAxes, "ha": "right", "va": "top", "weight": "bold", "color": text}
+                panel.text(0.97, 0.95, shown(names[i], 16), **how)
             elif j:
                 panel.sharey(axes[i, 0])
                 panel.tick_params(labelleft=False)
             else:
                 panel.set_ylim(limits)
-                panel.set_ylabel(shown(names[i], 16))
+                panel.set_ylabel(shown(names[i], 16), color=text)
             if i < k - 1:
                 panel.tick_params(labelbottom=False)
             else:
-                panel.set_xlabel(shown(names[j], 16))
+                panel.set_xlabel(shown(names[j], 16), color=text)

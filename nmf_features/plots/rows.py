@@ -12,7 +12,7 @@ from .. import frames
 from ..explaining import worst_rows
 from . import drawing
 from .arguments import check_fitted, check_whole
-from .drawing import BLUE, LINE, PURPLE, QUIET, REST, VERMILLION
+from .inks import Inks
 
 
 class RowDisplay:
@@ -139,7 +139,7 @@ class RowDisplay:
         return self
 
     def _steps(self, component, score):
-        """Return the bars of one component: where they start and end, their colour and their name."""
+        """Return the bars of one component: where they start and end, their ink and their name."""
         lines = self.lines[self.lines["component"] == component]
         parts, values = lines["contribution"].to_numpy(), lines["value"].to_numpy()
         end = np.cumsum(parts)
@@ -147,25 +147,26 @@ class RowDisplay:
             f"{drawing.shown(term, 22)} = {drawing.number(value)}" if value == value else str(term)
             for term, value in zip(lines["term"], values, strict=True)
         ]
-        colours = np.where(parts < 0, VERMILLION, BLUE).astype(object)
-        colours[-2:] = REST, PURPLE
-        steps = pd.DataFrame({"start": end - parts, "end": end, "part": parts, "colour": colours, "name": names})
+        inks = np.where(parts < 0, "vermillion", "blue").astype(object)
+        inks[-2:] = "rest", "purple"
+        steps = pd.DataFrame({"start": end - parts, "end": end, "part": parts, "ink": inks, "name": names})
         is_rest = np.arange(len(steps)) >= len(steps) - 2
         steps = steps[~is_rest | (steps["part"] != 0)]
-        total = pd.DataFrame({"start": [0.0], "end": [score], "part": [score], "colour": [QUIET], "name": ["score"]})
+        total = pd.DataFrame({"start": [0.0], "end": [score], "part": [score], "ink": ["quiet"], "name": ["score"]})
         return pd.concat([steps, total], ignore_index=True)
 
 
 def _draw_waterfall(ax, steps):
     """Draw bars that start where the one above them ends, with their amounts; the last is the score."""
+    inks = Inks(ax)
     drawing.tidy(ax)
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
     at, width = np.arange(len(steps)), steps["end"] - steps["start"]
-    ax.barh(at, width, left=steps["start"], height=0.7, color=steps["colour"])
+    ax.barh(at, width, left=steps["start"], height=0.7, color=[getattr(inks, name) for name in steps["ink"]])
     for i in at[:-1]:
-        ax.plot([steps["end"][i]] * 2, [i, i + 1], color=LINE, linewidth=1, zorder=0)
-    ax.axvline(0, color=LINE, linewidth=1, zorder=0)
+        ax.plot([steps["end"][i]] * 2, [i, i + 1], color=inks.rest, linewidth=0.8, zorder=0)
+    ax.axvline(0, color=inks.rest, linewidth=0.8, zorder=0)
     for i in at:
         right = steps["part"][i] >= 0
         x = max(steps["start"][i], steps["end"][i]) if right else min(steps["start"][i], steps["end"][i])
@@ -173,9 +174,9 @@ def _draw_waterfall(ax, steps):
         text = drawing.number(steps["part"][i]) if abs(steps["part"][i]) >= 1e3 else f"{steps['part'][i]:.3g}"
         text = text.replace("-", "\u2212")
         side = {"ha": "left" if right else "right", "va": "center"}
-        drawing.write(ax, text, (x, i), (3 if right else -3, 0), color=QUIET, weight=weight, **side)
+        drawing.write(ax, text, (x, i), (3 if right else -3, 0), color=inks.quiet, weight=weight, **side)
     ax.set_yticks(at, steps["name"])
-    ax.tick_params(axis="y", labelcolor="black")
+    ax.tick_params(axis="y", labelcolor=inks.text)
 
 
 class UnexplainedDisplay:
@@ -273,17 +274,18 @@ class UnexplainedDisplay:
         heights = [2, max(height, 1)]
         self.axes_ = drawing.panels(ax, 2, 1, heights=heights, space=(0.9, 0))[:, 0]
         self.ax_, heat = self.axes_
+        inks = Inks(heat)
         self._ranked(self.ax_, losses)
         mesh = heat.pcolormesh(
             np.ma.masked_invalid(self.cells.to_numpy(dtype=float)[:, kept]),
-            cmap="Oranges",
+            cmap=inks.amounts("Oranges"),
             vmin=0,
             vmax=float(np.nanmax(self.cells.to_numpy(dtype=float), initial=0.0)) or 1.0,
-            edgecolor="white",
+            edgecolor=inks.paper,
             linewidth=1,
         )
-        heat.set_facecolor(LINE)
         drawing.name_cells(heat, self.cells.index, self.cells.columns[kept])
+        heat.set_facecolor(inks.line)
         heat.set_ylabel("")
         bar = self.figure_.colorbar(
             mesh, ax=[*self.axes_], shrink=0.5, aspect=30, pad=0.02, anchor=(0, 0), panchor=False
@@ -299,12 +301,12 @@ class UnexplainedDisplay:
 
     def _ranked(self, ax, losses):
         """Draw what is left of every row, the largest first, and mark those of the heat map."""
-        m = len(self.cells)
+        m, inks = len(self.cells), Inks(ax)
         at = np.arange(1, len(losses) + 1)
-        ax.plot(at, losses, color=BLUE, linewidth=1.6)
-        ax.scatter(at[:m], losses[:m], 22, VERMILLION, zorder=3, linewidths=0)
+        ax.plot(at, losses, color=inks.blue, linewidth=1.6)
+        ax.scatter(at[:m], losses[:m], 22, inks.vermillion, zorder=3, linewidths=0)
         drawing.tidy(ax, grid="y")
         ax.set_ylim(0, 1.12 * (losses[0] or 1))
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.set_xlabel("rows, those that fit least first", color=QUIET)
-        ax.set_ylabel("unexplained of a row", color=QUIET)
+        ax.set_xlabel("rows, those that fit least first", color=inks.quiet)
+        ax.set_ylabel("unexplained of a row", color=inks.quiet)

@@ -10,7 +10,7 @@ from .. import frames
 from ..columns import component_names
 from . import drawing, points
 from .arguments import check_fitted, check_length, check_whole, choice
-from .drawing import LINE
+from .inks import Inks, text_on
 
 
 class ScoresDisplay:
@@ -85,7 +85,8 @@ class ScoresDisplay:
         max_points : int, default 2000
             Most points in each pair: rows drawn at random, always the same. The rest is of all rows.
         cmap : str or matplotlib Colormap, optional
-            Colours of amounts and of correlations; default "cividis" and "RdBu_r".
+            Colours of amounts and of correlations; default "cividis", on dark paper without its darkest part, and
+            "RdBu_r".
         ax : matplotlib Axes, optional
             Where to draw; divided for the pairs. None makes a figure.
 
@@ -178,7 +179,7 @@ class ScoresDisplay:
         self.axes_[np.triu_indices(k, 1)] = None
         rng = np.random.default_rng(0)  # the same points every time
         drawn = np.sort(rng.choice(n, max_points, replace=False)) if n > max_points else np.arange(n)
-        colouring = points.colouring(self.y, scored, cmap)
+        colouring = points.colouring(self.y, scored, cmap, Inks(ax))
         for i in range(k):
             points.draw_histogram(self.axes_[i, i], W[:, i], colouring)
             for j in range(i):
@@ -199,22 +200,23 @@ class ScoresDisplay:
         side = max(0.42 * k + 2, 4.4)
         self.figure_, ax = drawing.canvas(ax, (side + 0.7, side))
         self.axes_ = np.array([ax])
+        inks = Inks(ax)
         mesh = ax.pcolormesh(
-            np.ma.masked_invalid(R), cmap=cmap or "RdBu_r", vmin=-1, vmax=1, edgecolor="white", linewidth=1
+            np.ma.masked_invalid(R), cmap=cmap or "RdBu_r", vmin=-1, vmax=1, edgecolor=inks.paper, linewidth=1
         )
-        ax.set_facecolor(LINE)
         drawing.name_cells(ax, names, names)
         ax.set_aspect("equal")
         if k <= 12:
             for i, j in np.ndindex(R.shape):
                 text = "" if np.isnan(R[i, j]) else drawing.decimal(R[i, j])
-                colour = "white" if abs(R[i, j]) > 0.6 else "black"
+                colour = text_on(mesh.to_rgba(R[i, j]))
                 ax.text(j + 0.5, i + 0.5, text, ha="center", va="center", color=colour, fontsize="small")
         bar = self.figure_.colorbar(mesh, ax=ax, shrink=0.7, aspect=25, pad=0.03, ticks=[-1, -0.5, 0, 0.5, 1])
         drawing.tidy_bar(bar, "correlation")
         if np.isnan(R).any():
             notes = ["grey: does not vary", *notes]
         drawing.title(ax, "How the components go together", "; ".join(["correlation of the scores W", *notes]))
+        ax.set_facecolor(inks.line)
 
 
 def _to_array(W, columns):

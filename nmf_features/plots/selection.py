@@ -6,7 +6,7 @@ import numpy as np
 
 from . import drawing, loadings
 from .arguments import check_whole
-from .drawing import BLUE, GREEN, LINE, PAPER, QUIET, VERMILLION
+from .inks import Inks
 
 
 class ComponentSelectionDisplay:
@@ -74,27 +74,27 @@ class ComponentSelectionDisplay:
         k, error = summary["n_components"].to_numpy(), summary["error"].to_numpy(dtype=float)
         bars = summary["standard_error"].to_numpy(dtype=float)  # NaN for one split: no bar
         self.figure_, self.ax_ = drawing.canvas(ax, (7, 4.4))
-        ax = self.ax_
+        ax, inks = self.ax_, Inks(self.ax_)
         splits = self.selection.table.groupby("split")
         for _, split in splits:
             split = split.sort_values("n_components")
-            ax.plot(split["n_components"], split["error"], color=LINE, linewidth=1, zorder=1)
-        ax.axhline(error.min(), color=QUIET, linewidth=0.8, linestyle="--", zorder=1)
-        ax.fill_between(k, error - bars, error + bars, color=BLUE, alpha=0.15, linewidth=0, zorder=2)
-        ax.errorbar(
-            k, error, bars, color=BLUE, linewidth=2, elinewidth=1.4, capsize=0, marker="o", markersize=5, zorder=3
-        )
+            ax.plot(split["n_components"], split["error"], color=inks.rest, linewidth=0.6, zorder=1)
+        ax.axhline(error.min(), color=inks.quiet, linewidth=0.8, linestyle="--", zorder=1)
+        ax.fill_between(k, error - bars, error + bars, color=inks.blue, alpha=0.15, linewidth=0, zorder=2)
+        how = {"linewidth": 2, "elinewidth": 1.4, "capsize": 0, "marker": "o", "markersize": 5, "zorder": 3}
+        ax.errorbar(k, error, bars, color=inks.blue, **how)
         chosen = error[k == choice]
-        ax.plot([choice], chosen, "D", markersize=11, color=VERMILLION, markeredgecolor="white", zorder=4)
-        words = {"color": VERMILLION, "weight": "bold", "fontsize": "medium", "bbox": PAPER}
+        ax.plot([choice], chosen, "D", markersize=11, color=inks.vermillion, markeredgecolor=inks.paper, zorder=4)
+        behind = {"facecolor": inks.paper, "edgecolor": "none", "alpha": 0.8, "pad": 1}  # the text may cross a line
+        words = {"color": inks.vermillion, "weight": "bold", "fontsize": "medium", "bbox": behind}
         drawing.write(ax, f"chosen: {choice}", (choice, chosen[0]), (0, -14), ha="center", va="top", **words)
         self._mark_means(ax, error, k)
         low, high = ax.get_ylim()
         ax.set_ylim(low - 0.08 * (high - low), high)  # room for the label of the choice
         drawing.tidy(ax, grid="y")
         ax.set_xticks(k[:: -(-len(k) // 20)])
-        ax.set_xlabel("number of components", color=QUIET)
-        ax.set_ylabel("error of hidden cells", color=QUIET)
+        ax.set_xlabel("number of components", color=inks.quiet)
+        ax.set_ylabel("error of hidden cells", color=inks.quiet)
         note = (
             f"mean of {len(splits)} splits (grey), with the standard error of its difference to the least error;\n"
             "chosen: the fewest components that come within it of the least (dashed)"
@@ -107,9 +107,10 @@ class ComponentSelectionDisplay:
         everything = [*error, *self.selection.table["error"]]
         low, high = min(everything), max(everything)
         if low - (high - low) / 2 <= 1 <= high + (high - low) / 2:
-            ax.axhline(1, color=QUIET, linewidth=1, zorder=1)
+            quiet = Inks(ax).quiet
+            ax.axhline(1, color=quiet, linewidth=1, zorder=1)
             place = {"xycoords": ("axes fraction", "data"), "ha": "right"}
-            drawing.write(ax, "column means", (1, 1), (0, 3), color=QUIET, **place)
+            drawing.write(ax, "column means", (1, 1), (0, 3), color=quiet, **place)
 
 
 class PenaltyPathDisplay:
@@ -189,37 +190,41 @@ class PenaltyPathDisplay:
             draw(panel, at, table)
             drawing.tidy(panel, grid="both")
         self.axes_[-1].set_xticks(ticks, labels)
-        self.axes_[-1].set_xlabel("penalty", color=QUIET)
+        self.axes_[-1].set_xlabel("penalty", color=Inks(self.axes_[-1]).quiet)
         self.figure_.align_ylabels(self.axes_)
         drawing.heading(ax, "What the penalty does", above=6)
         return self
 
     def _zeros(self, ax, at, table):
+        inks = Inks(ax)
         lines = {"loadings H": table["zero_loadings"], "scores W": table["zero_scores"]}
-        _draw_lines(ax, at, lines, (BLUE, VERMILLION))
+        _draw_lines(ax, at, lines, (inks.blue, inks.vermillion))
         ax.set_ylim(-0.14, 1.06)
-        ax.set_ylabel("share of zeros", color=QUIET)
+        ax.set_ylabel("share of zeros", color=inks.quiet)
 
     def _errors(self, ax, at, table):
+        inks = Inks(ax)
         lines, errors = {"all cells fitted": table["error"]}, {}
         if "held_out_error" in table:  # absent if no cells were hidden
             lines = {"hidden cells": table["held_out_error"]} | lines
             errors = {"hidden cells": table["held_out_standard_error"]}
-        _draw_lines(ax, at, lines, (VERMILLION, BLUE)[2 - len(lines) :], errors)
+        _draw_lines(ax, at, lines, (inks.vermillion, inks.blue)[2 - len(lines) :], errors)
         alive = table[table["n_alive"] > 0] if table["n_alive"].any() else table
         top = max(alive[name].max() for name in ("error", "held_out_error") if name in alive)
         ax.set_ylim(0, 1.25 * top)  # an empty model may be far worse than the column means
-        ax.set_ylabel("error (means: 1)", color=QUIET)
+        ax.set_ylabel("error (means: 1)", color=inks.quiet)
 
     def _score(self, ax, at, table):
-        _draw_lines(ax, at, {"": table["score"]}, (GREEN,), {"": table["score_standard_error"]})
-        ax.set_ylabel({"r2": "R²"}.get(self.path.scoring, self.path.scoring), color=QUIET)
+        inks = Inks(ax)
+        _draw_lines(ax, at, {"": table["score"]}, (inks.green,), {"": table["score_standard_error"]})
+        ax.set_ylabel({"r2": "R²"}.get(self.path.scoring, self.path.scoring), color=inks.quiet)
 
     def _alive(self, ax, at, table):
-        _draw_lines(ax, at, {"": table["n_alive"]}, (QUIET,))
+        inks = Inks(ax)
+        _draw_lines(ax, at, {"": table["n_alive"]}, (inks.quiet,))
         ax.set_ylim(0, 1.15 * table["n_alive"].max() or 1)
         ax.yaxis.get_major_locator().set_params(integer=True, nbins=4)
-        ax.set_ylabel("components", color=QUIET)
+        ax.set_ylabel("components", color=inks.quiet)
 
 
 def _penalty_axis(penalties):
@@ -349,22 +354,21 @@ class StabilityDisplay:
         self.ax_ = strip
         mesh, note = loadings.draw_loadings(heat, self.stability.consensus, max_columns, None)
         loadings.loadings_bar(mesh, [strip, heat], shrink=0.5)
-        heat.set_title(
-            f"mean loadings of the runs{'; ' if note else ''}{note}", loc="left", color=QUIET, fontsize="small"
-        )
+        text = f"mean loadings of the runs{'; ' if note else ''}{note}"
+        heat.set_title(text, loc="left", color=Inks(heat).quiet, fontsize="small")
         self._strip(strip)
-        strip.set_ylabel("similarity", color=QUIET)
+        strip.set_ylabel("similarity", color=Inks(strip).quiet)
         drawing.heading(ax, "Which components come back", "cosine of the loadings of each run with the reference")
         return self
 
     def _strip(self, ax):
         """Draw a point for every run and component, and a bar at the mean."""
         table, names = self.stability.table, self.stability.consensus.index
-        lowest = table["similarity"].min()
+        lowest, inks = table["similarity"].min(), Inks(ax)
         drawing.tidy(ax, grid="y")
         for source, label, side, colour, marker in (
-            ("start", "other starts", -1, BLUE, "o"),
-            ("rows", "other samples of the rows", 1, VERMILLION, "D"),
+            ("start", "other starts", -1, inks.blue, "o"),
+            ("rows", "other samples of the rows", 1, inks.vermillion, "D"),
         ):
             part = table[table["source"] == source]
             rank = part.groupby("component")["run"].rank(method="first") - 1
@@ -374,7 +378,7 @@ class StabilityDisplay:
                 ax.scatter(x, part["similarity"], 16, colour, marker=marker, linewidths=0, alpha=0.7, label=label)
         mean = self.stability.reproducibility.reindex(names)
         ax.hlines(
-            mean, np.arange(len(names)) + 0.1, np.arange(len(names)) + 0.9, color="black", linewidth=1.6, label="mean"
+            mean, np.arange(len(names)) + 0.1, np.arange(len(names)) + 0.9, color=inks.text, linewidth=1.6, label="mean"
         )
         low = 0.0 if lowest < 0.5 else 0.5
         ax.set_ylim(low - 0.03 * (1 - low), 1 + 0.04 * (1 - low))
@@ -384,6 +388,7 @@ class StabilityDisplay:
             bbox_to_anchor=(-0.01, 0.98),
             ncols=3,
             frameon=False,
+            labelcolor=inks.text,
             fontsize="small",
             borderpad=0,
             handletextpad=0.3,

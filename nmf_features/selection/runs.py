@@ -3,7 +3,6 @@
 import threading
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from functools import partial
 from importlib.util import find_spec
 from numbers import Integral
 
@@ -17,6 +16,7 @@ from .. import frames
 from .._warn import warn_user
 from ..columns import Columns
 from ..core.threads import n_threads
+from ..core.watch import Watch
 from ..estimator import NMFFeatures, checked
 from ..fitting import solve
 
@@ -56,7 +56,7 @@ def seeds(rng, n):
 
 def fit(model, problem, k, start, seed, n_jobs, step=None, targets=None):
     """Fit with the parameters of a model; nothing is warned about."""
-    watch = step and partial(step, 0)
+    watch = Watch(lambda _: step(0)) if step else None
     return solve(model, problem, k, targets, init=start, random_state=seed, n_jobs=n_jobs, watch=watch)
 
 

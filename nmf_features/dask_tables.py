@@ -1,0 +1,353 @@
+"""Tables of Dask: partitions stay where they are, and only sums over their rows, and loadings, move.
+
+Every step is a function of a partition that changes nothing in place: the scores of a pass are a new result, made from
+those of the pass before. If a worker is lost, Dask makes its partitions and their scores again from the start, pass by
+pass, and the fit ends with the same result. Whatever scheduler is active does the work.
+"""
+
+from contextlib import contextmanager
+from copy import copy
+
+import numpy as np
+
+from . import frames
+from .columns import Columns, Learned
+from .core.blocks import block_of, row_blocks
+from .core.checks import check_weights
+from .core.missing import observed_shares
+from .core.projection import unit_scores
+from .core.samples import merge_drawn
+from .core.tables import Table, total
+from .nearest import offer
+from .pieces import CHUNK_CELLS, Facts, Pieces, scaled
+from .scaling import Scaling
+
+FAN_IN = 8  # so many results are added at once, on a worker
+
+
+def compute(tasks):
+    """Return the results of tasks."""
+    import dask
+
+    with _lost_is_said():
+        return dask.compute(*tasks)
+
+
+def persist(tasks):
+    """Return tasks whose results stay where they were made."""
+    import dask
+
+    with _lost_is_said():
+        return list(dask.persist(*tasks))
+
+
+@contextmanager
+def _lost_is_said():
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("distributed", "concurrent", "asyncio"):
+            raise
+        raise RuntimeError(
+            f"Dask's scheduler or workers were lost in the fit ({type(error).__name__}: {error}). The model is as it "
+            "was before; start a cluster and fit again."
+        ) from error
+
+
+def is_dask(X):
+    """Whether X is a frame or an array of Dask."""
+    return hasattr(X, "__dask_graph__") and hasattr(X, "to_delayed")
+
+
+def is_array(X):
+    """Whether X is an array of Dask."""
+    return hasattr(X, "chunks")
+
+
+def learn(model, X, y=None, sample_weight=None):
+    """Choose the columns of a table of Dask, and learn their shift and scale; return a Learned with PiecesOfDask."""
+    if model.target_weight:
+        raise ValueError("target_weight is above 0, and X is a table of Dask: a target needs all rows in one place.")
+    array = is_array(X)
+    aside = []
+    for argument, name in () if array else (("y", y), ("sample_weight", sample_weight)):
+        if name is not None and not hasattr(name, "__dask_graph__"):
+            if not (isinstance(name, str) and name in X.columns):
+                raise ValueError(
+                    f"{argument} is {name!r}, and X is a frame of Dask; wanted the name of one of its columns, "
+                    f"{offer([name], list(X.columns))}, or a series of Dask."
+                )
+            aside.append(name)
+    weights = X[sample_weight] if isinstance(sample_weight, str) else sample_weight
+    X = X.drop(columns=aside) if aside else X
+    columns, _ = Columns.chosen(model, sample_of(X))
+    if columns.n_components == 0:
+        return Learned(columns, None, None, None, None)
+    pieces = PiecesOfDask.read(columns, X, weights)
+    if pieces.n == 0:
+        raise ValueError("X has no rows that count: found 0 sample(s) while a minimum of 1 is required.")
+    columns.scaling = Scaling.learn_from(pieces, model.shift, model.scale, columns.variables, model.clip)
+    columns.report_constant(pieces.n)
+    return Learned(columns, None, pieces, None, None)
+
+
+def sample_of(X):
+    """Return a few made-up rows of the kind of X."""
+    return np.ones((2, X.shape[1]), X.dtype) if is_array(X) else X._meta_nonempty
+
+
+def transformed(model, X):
+    """Return what ``model.transform`` makes of X, lazily."""
+    example = model.transform(sample_of(X))
+    if not is_array(X):
+        return X.map_partitions(model.transform, meta=example.iloc[:0])
+    X = X.rechunk({1: -1})
+    return X.map_blocks(model.transform, dtype=example.dtype, chunks=(X.chunks[0], (example.shape[1],)))
+
+
+class PiecesOfDask(Pieces):
+    """Partitions as matrices, each a result that Dask keeps: (rows, weights)."""
+
+    def __init__(self, parts, firsts, n, dtype, ends):
+        self.parts, self.firsts, self.n, self.dtype, self.ends = parts, firsts, n, np.dtype(dtype), ends
+
+    @classmethod
+    def read(cls, columns, X, weights):
+        """Return the chosen columns of the rows of positive weight."""
+        import dask
+
+        X = X.rechunk({1: -1}) if is_array(X) else X
+        rows, v = (None if q is None else np.ravel(q.to_delayed()) for q in (X, weights))
+        if v is not None and len(v) != len(rows):
+            raise ValueError(f"sample_weight has {len(v)} partitions; wanted {len(rows)}, as X has.")
+        read, chosen = dask.delayed(_read, pure=False), dask.delayed(columns, traverse=False)
+        parts = persist([read(part, chosen, None if v is None else v[i]) for i, part in enumerate(rows)])
+        told = compute([dask.delayed(_about)(part) for part in parts])
+        kept = [i for i, about in enumerate(told) if about[0]]
+        if not kept:
+            return cls([], [], 0, np.float64, None)
+        lengths, dtypes, ends = zip(*(told[i] for i in kept), strict=True)
+        ends = np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
+        firsts = np.cumsum([0, *lengths])
+        return cls([parts[i] for i in kept], firsts[:-1].tolist(), int(firsts[-1]), max(dtypes), np.array(ends))
+
+    def sum(self, function, *arguments):
+        """Return the sums of the arrays that a function returns for pieces of all partitions, added on the workers."""
+        import dask
+
+        summed, packed = dask.delayed(_summed, pure=False), dask.delayed((function, arguments), traverse=False)
+        tasks = [summed(part, first, packed) for part, first in zip(self.parts, self.firsts, strict=True)]
+        return compute([_tree(tasks, _added)])[0]
+
+    def scale(self, columns, m, power):
+        """Shift and scale all rows; return Facts of them, and a draw of m rows."""
+        import dask
+
+        scaled_, chosen = dask.delayed(_scaled, pure=False), dask.delayed(columns, traverse=False)
+        done = [scaled_(p, first, chosen, m, power) for p, first in zip(self.parts, self.firsts, strict=True)]
+        item = dask.delayed(_item, pure=False)
+        parts, facts, drawn = ([item(q, i) for q in done] for i in range(3))
+        kept = persist([*parts, *facts, _tree(drawn, merge_drawn, m)])
+        *facts, drawn = compute(kept[len(parts) :])
+        self.parts = [part for part, fact in zip(kept, facts, strict=False) if fact.n]
+        return Facts.joined(facts), drawn
+
+    @contextmanager
+    def workers(self, n):
+        """Provide a map for what is done here."""
+        yield map
+
+    def table(self, n, e, drawn, missing, observed, means):
+        """Return the table of the scaled rows in units of 4^e."""
+        return DaskTable(self.parts, n, self.dtype, e, drawn, missing, observed, means)
+
+
+# Functions of a partition
+
+
+def _read(part, columns, weights):
+    """Return the chosen columns of the rows of positive weight as a matrix, and these weights."""
+    if not frames.is_frame(part):
+        part = np.asarray(part)
+    matrix, fresh = columns.read(part)
+    if weights is not None:
+        weights = check_weights_of_part(np.asarray(weights, dtype=np.float64), matrix)
+        if not weights.all():
+            matrix, weights = matrix[weights > 0], weights[weights > 0]
+    return (matrix if fresh else matrix.copy()), weights
+
+
+def check_weights_of_part(weights, matrix):
+    """Return the weights of a partition, which may all be zero."""
+    return weights if not weights.any() and not np.isnan(weights).any() else check_weights(weights, matrix)
+
+
+def _about(part):
+    X = part[0]
+    if not len(X):
+        return 0, X.dtype, None
+    return len(X), X.dtype, (np.fmin.reduce(X, axis=0), np.fmax.reduce(X, axis=0))
+
+
+def _summed(part, first, packed):
+    """Return the sums of what a function returns for pieces of a partition."""
+    (X, v), (function, arguments) = part, packed
+    step = max(1, CHUNK_CELLS // X.shape[1])
+    pieces = [slice(start, start + step) for start in range(0, len(X), step)]
+    return _added([function(X[r], None if v is None else v[r], first + r.start, *arguments) for r in pieces])
+
+
+def _scaled(part, first, columns, m, power):
+    """Return the scaled rows and their weights, Facts, and a draw of m rows."""
+    X, v = part
+    Z, v, facts, drawn = scaled(X.copy(), v, first, columns, m, power, (np.inf, np.inf))
+    return (Z, v), facts, drawn
+
+
+def _item(results, i):
+    return results[i]
+
+
+def _added(parts):
+    return [sum(terms) for terms in zip(*parts, strict=True)]
+
+
+def _total(parts):
+    first, *others = parts
+    if isinstance(first, tuple):  # a copy, since the others are added to it
+        first = type(first)(*map(np.copy, first)) if hasattr(first, "_fields") else tuple(map(np.copy, first))
+    return total([first, *others])
+
+
+def _tree(tasks, join, *arguments):
+    """Return one task from many: a few at a time are joined on a worker, in order."""
+    import dask
+
+    joined = dask.delayed(join, pure=False)
+    while len(tasks) > 1:
+        tasks = [joined(tasks[i : i + FAN_IN], *arguments) for i in range(0, len(tasks), FAN_IN)]
+    return tasks[0]
+
+
+class DaskTable(Table):
+    """The scaled rows of the partitions, and their scores, which Dask keeps too; see the top of this file."""
+
+    is_sparse = False
+
+    def __init__(self, parts, n, dtype, e, drawn, missing, observed, means):
+        self.parts, self.e, self.drawn, self.weights = parts, e, drawn, None
+        self.missing, self.observed, self.means = missing, observed, means
+        self.shape, self.dtype, self.precision = (n, drawn.shape[1]), dtype, dtype
+        self.k, self.per_row, self.n_cells = drawn.k, drawn.per_row, n * drawn.shape[1]
+        self.n_blocks = max(1, n // row_blocks(drawn.X, self.k, self.per_row)[0].stop)
+        self.states, self.kept = [None] * len(parts), None
+
+    def pool(self):
+        """Return the rows from which samples and starts are made."""
+        return self.drawn
+
+    def in_memory(self):
+        """Return rows to make starts from, and their weights."""
+        return self.drawn.in_memory()
+
+    def fresh(self):
+        """Return a table of the same rows that will have its own scores."""
+        other = copy(self)
+        other.states, other.kept, other.precision = [None] * len(self.parts), None, self.dtype
+        return other
+
+    def start(self, dtype, remembers):
+        """Set all scores to zero; ``remembers`` says whether the scores of the previous pass are kept as well."""
+        self.precision = dtype
+        self.states = [("now", "before") if remembers else ("now",)] * len(self.parts)
+
+    def round_to(self, dtype):
+        """Switch to another precision."""
+        self.precision = dtype
+
+    def map(self, function, *arguments):
+        """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place."""
+        return [result for results in self._run(function, arguments, None) for result in results]
+
+    def sum_over(self, function, *arguments):
+        """Return the sum over all blocks of what a function returns, added on the workers."""
+        return self._run(function, arguments, _total)
+
+    def score_exactly(self, H, strengths, loss):
+        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+        import dask
+
+        exact = dask.delayed(_exact, pure=False)
+        while True:
+            packed = dask.delayed((H, strengths, loss, self._settings()), traverse=False)
+            self.states = persist([exact(part, packed) for part in self.parts])
+            item = dask.delayed(_item, pure=False)
+            used, sums = zip(*compute([item(state, 0) for state in self.states]), strict=True)
+            idle = H.any(axis=1) & ~np.any(used, axis=0)
+            if not idle.any():
+                self.sums = sums[0]
+                return H
+            H = np.where(idle[:, None], 0.0, H)
+
+    def resume(self):
+        """Continue from the exact scores, which are in place."""
+
+    def keep(self):
+        """Save the scores: they never change, so it is enough to remember them."""
+        self.kept = self.states
+
+    def take_back(self):
+        """Restore the saved scores."""
+        self.states = self.kept
+
+    def _run(self, function, arguments, join):
+        import dask
+
+        apply, keeps = dask.delayed(_apply, pure=False), self.states[0] is not None
+        packed = dask.delayed((function, arguments, self._settings(), join), traverse=False)
+        states = [apply(part, state, packed) for part, state in zip(self.parts, self.states, strict=True)]
+        if keeps:
+            self.states = states = persist(states)
+        results = [dask.delayed(_item, pure=False)(state, 0) for state in states]
+        return compute(results) if join is None else compute([_tree(results, join)])[0]
+
+    def _settings(self):
+        return self.k, self.per_row, self.precision, self.missing, self.means, self.e
+
+
+def _apply(part, state, packed):
+    """Return what a function returns for the blocks of a partition, summed by ``join`` if given, and new scores."""
+    (X, v), (function, arguments, (k, per_row, dtype, missing, means, e), join) = part, packed
+    rows, scores, results = row_blocks(X, k, per_row), {}, []
+    if isinstance(state, tuple) and state and isinstance(state[0], str):  # at the start
+        scores = {kind: np.zeros(len(X) * k, dtype) for kind in state}
+    elif state is not None:
+        scores = {kind: Wt.astype(dtype) for kind, Wt in state[1].items()}  # a copy
+    for r in rows:
+        block = _block(X, v, r, missing, means, e).rounded(dtype)
+        Wt = {kind: all_[r.start * k : r.stop * k].reshape(k, -1) for kind, all_ in scores.items()}
+        block.before = Wt.get("before")
+        results.append(function(block, Wt.get("now"), *arguments))
+    return (results if join is None else join(results)), scores
+
+
+def _block(X, v, rows, missing, means, e):
+    x, shares, holes = X[rows], None, None
+    x = np.ldexp(x, -2 * e) if e or missing is not None else x  # a copy where cells are imputed
+    if missing is not None:
+        holes, shares = np.isnan(x), observed_shares(x, missing)[0]
+    block = block_of(x, None if v is None else v[rows], holes, shares)
+    block.rows = rows
+    if holes is not None:
+        block.fill_with(means)
+    return block
+
+
+def _exact(part, packed):
+    """Return which components have a positive score, with the sums of the loadings, and exact scores."""
+    (X, _), (H, strengths, loss, (k, per_row, _, missing, _, e)) = part, packed
+    X = np.ldexp(X, -2 * e) if e else X
+    U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, 1, missing, loss=loss)
+    used = U.any(axis=0)
+    U /= sums.astype(U.dtype)
+    return (used, sums), {"now": np.concatenate([U[r].T.ravel() for r in row_blocks(X, k, per_row)])}
