@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 # A table for the notebooks, downloaded where it is not there.
 export AMES_CSV ?= $(realpath ../shared/data/ames.csv.gz)
 
-.PHONY: help demo test lint notebooks docs bench clean
+.PHONY: help demo test lint notebooks docs wheel bench clean
 
 help:
 	@echo "make demo           see it work on a small data set"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint           check code and formatting with ruff"
 	@echo "make notebooks      run the notebooks, into build/notebooks"
 	@echo "make docs           build the documentation, into build/docs"
+	@echo "make wheel          try the wheel in an empty environment, outside this folder"
 	@echo "make bench          time against other libraries, hours; ARGS=--quick for small data, minutes"
 	@echo "make clean          remove the virtual environment, caches and build output"
 
@@ -33,6 +34,9 @@ notebooks: $(READY)
 docs: $(READY)
 	$(BIN)/python -m pip install --quiet --editable ".[docs,notebooks]"
 	$(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
+
+wheel:
+	PYTHON=$(PYTHON) .ci/wheel
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py $(ARGS)

@@ -5,9 +5,11 @@ if a single row comes from a service with None in it. Their dtype says nothing, 
 
 A number is an int, a float, a Decimal, a Fraction or a scalar of NumPy; it becomes the nearest float64, which is the
 number itself for all floats, and for integers up to 2^53. None, NaN, NA and NaT are missing. Text is no number, not
-even "3".
+even "3". But where nearly all text of a column reads as numbers, numbers were meant: a single "?" in a file makes text
+of them all.
 """
 
+import re
 from decimal import Decimal
 from numbers import Real
 
@@ -17,6 +19,10 @@ import pandas as pd
 SLICE = 1 << 10  # cells that are looked at together
 BOOLEANS = (bool, np.bool_)
 NUMBERS = (Real, Decimal, np.bool_)  # bool is a Real
+PLAIN = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE)  # text that float can read
+GROUPED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d*)?")  # and 1,200
+NAME = re.compile(r"0\d+")  # a postal code, a number of an article
+FEW_WORDS = 0.1  # different ones, as a share of the cells
 
 
 def hold_numbers(values):
@@ -47,6 +53,39 @@ def to_floats(values):
     return found, next(int(i) for i in known if not _is_number(values[i]))
 
 
+def mean_numbers(values):
+    """Whether objects, at least some of a column, are meant as numbers: more than half are, or read as such.
+
+    Where all are text, the others have to be few different words, such as "?" and "n/a": tickets ("113803",
+    "PC 17599") are names. So is text that begins with a zero, as postal codes do.
+    """
+    known = values[~pd.isna(values)]
+    texts = [value.strip() for value in known if isinstance(value, str)]
+    words = [text for text in texts if not (PLAIN.fullmatch(text) or GROUPED.fullmatch(text))]
+    numbers = sum(map(_is_number, known)) - sum(isinstance(value, BOOLEANS) for value in known)
+    if 2 * (numbers + len(texts) - len(words)) <= len(known) or any(map(NAME.fullmatch, texts)):
+        return False
+    return numbers > 0 or len(set(words)) <= max(1, FEW_WORDS * len(known))
+
+
+def first_word(values):
+    """Return the position of the first object that is no number and does not read as one.
+
+    If all do, that of the first text, but None where all text is digits alone: somebody wanted these numbers as names.
+    """
+    names = True
+    for start in range(0, len(values), SLICE):
+        part = values[start : start + SLICE]
+        known = np.flatnonzero(~pd.isna(part))
+        if _are_digits(part[known]):  # quick: numbers of customers are many
+            continue
+        names = False
+        for i in known:
+            if not (_is_number(part[i]) or (isinstance(part[i], str) and PLAIN.fullmatch(part[i].strip()))):
+                return start + int(i)
+    return None if names else next((i for i, value in enumerate(values) if isinstance(value, str)), None)
+
+
 def with_nan(X):
     """Return an array or list with NaN for NA, which NumPy cannot turn into a float; the same object if it has none."""
     values = np.array(X, dtype=object) if isinstance(X, list | tuple) else X
@@ -58,6 +97,10 @@ def with_nan(X):
     values = values.copy()
     values[missing] = np.nan
     return values
+
+
+def _are_digits(values):
+    return set(map(type, values)) <= {str} and all(values) and (not len(values) or "".join(values).isdecimal())
 
 
 def _is_number(value):

@@ -23,6 +23,7 @@ import sys
 import warnings
 import zipfile
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 
@@ -65,7 +66,9 @@ def main(argv=None) -> int:
         warnings.simplefilter("always", UserWarning)  # also the second time in one process
         warnings.showwarning = _print_warning
         try:
-            arguments = _parser().parse_args(argv)
+            arguments, unknown = _parser().parse_known_args(argv)
+            if unknown:
+                raise _Mistake(_about_unknown(unknown[0], arguments.parser))
             arguments.run(arguments)
             sys.stdout.flush()
         except _Mistake as mistake:
@@ -109,8 +112,7 @@ def _fit(arguments):
     if arguments.out:
         _check_table_name(arguments.out)
     table = _read_table(arguments.table)
-    if not arguments.variables:
-        _refuse_row_numbers(table, arguments)
+    _check_columns(table, arguments)
     try:
         result, model = nnmf(
             table,
@@ -149,6 +151,12 @@ def _transform(arguments):
     except (ValueError, MemoryError) as error:
         raise _Mistake(_reason(error)) from error
     fit, _ = comment_of(arguments.model)
+    if fit and mark_of(arguments.table) not in (None, fit):
+        warnings.warn(
+            f"{arguments.table} was written with another fit than {arguments.model}: what it holds of that one passes "
+            "through.",
+            stacklevel=2,
+        )
     _write({arguments.out: _table_writer(result, arguments.out, fit)})
 
 
@@ -197,12 +205,7 @@ def _select(arguments):
     _need_target(arguments)
     _check_files([arguments.table], [])
     table = _read_table(arguments.table)
-    if not arguments.variables:
-        _refuse_row_numbers(table, arguments)
-    if unknown := [name for name in arguments.target or [] if name not in table]:
-        raise _Mistake(
-            f"--target has {some(unknown)}, not found in {arguments.table}; wanted {offer(unknown, table.columns)}."
-        )
+    _check_columns(table, arguments)
     if arguments.most is not None and arguments.most < 1:
         raise _Mistake(f"--most is {arguments.most}; wanted a number of components, 1 or more.")
     try:
@@ -329,8 +332,17 @@ def _need(package, extra=None):
         ) from error
 
 
-def _refuse_row_numbers(table, arguments):
-    """Refuse row numbers that were saved as a column without a name: they are numeric, but no feature."""
+def _check_columns(table, arguments):
+    """Refuse unknown names, and row numbers that were saved as a column without a name: numeric, but no feature."""
+    for option in ("target", "variables"):
+        if unknown := [name for name in getattr(arguments, option) or [] if name not in table]:
+            several = f" To name several, repeat --{option}." if any("," in name for name in unknown) else ""
+            raise _Mistake(
+                f"--{option} has {some(unknown)}, not found in {arguments.table}; wanted "
+                f"{offer(unknown, table.columns)}.{several}"
+            )
+    if arguments.variables:
+        return
     for name in table.select_dtypes("number"):
         if re.fullmatch(r"Unnamed: \d+", name) and name not in (arguments.target or []):
             raise _Mistake(
@@ -491,6 +503,17 @@ class _Parser(argparse.ArgumentParser):
         raise _Mistake(f"{message}; see {self.prog} --help")
 
 
+def _about_unknown(argument, parser):
+    """Say what is wrong with an argument that a command does not know."""
+    options, see = re.findall(r"--[\w-]+", parser.format_usage()), f"see {parser.prog} --help"
+    if not argument.startswith("-"):
+        each = "; each column is named by a --target or --variables of its own" if "--target" in options else ""
+        return f"{argument!r} is one argument too many{each}; {see}"
+    option = argument.partition("=")[0]
+    near = get_close_matches(option.replace("_", "-"), options, n=2)
+    return f"there is no option {option}{'; the nearest: ' if near else ''}{', '.join(near)}; {see}"
+
+
 def _parser():
     look = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = _Parser(
@@ -575,6 +598,8 @@ def _parser():
         select.add_argument_group("parameters, as of nmf_features.NMFFeatures"), {"random_state": 0, "tol": 1e-4}
     )
     select.set_defaults(run=_select)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
     return parser
 
 

@@ -315,6 +315,22 @@ def listed(names, labels, argument):
     return listed
 
 
+def numeric(table, labels, apart=(), required=True):
+    """Return the positions of the numeric columns of a table, but those apart; warn of others that nearly are."""
+    positions = [j for j in frames.numeric_positions(table) if labels[j] not in apart]
+    others = {*range(len(labels))} - {*positions}
+    nearly = frames.nearly_numeric(table, [j for j in sorted(others) if labels[j] not in apart])
+    if not positions and required:
+        why = nearly or (
+            "Booleans count, as 0 and 1, where variables names them; words have to be encoded, and numbers that are "
+            "text converted first."
+        )
+        raise ValueError(f"X has no numeric column to factorise{f' beside the target {apart}' if apart else ''}. {why}")
+    if nearly and required:
+        warn_user(nearly)
+    return positions
+
+
 def _dtype(model):
     """Return the dtypes for an array (None: any). If not all columns are factorised, the others may hold anything."""
     return None if model.variables is not None or model.n_components == 0 else [np.float64, np.float32]
@@ -323,13 +339,7 @@ def _dtype(model):
 def _choose(model, table, labels):
     """Return the positions of the columns to factorise."""
     if model.variables is None:
-        positions = frames.numeric_positions(table)
-        if not positions and model.n_components:
-            raise ValueError(
-                "X has no numeric column to factorise. Booleans count, as 0 and 1, where variables names them; words "
-                "have to be encoded first."
-            )
-        return positions
+        return numeric(table, labels, required=model.n_components > 0)
     by_rule = frames.chosen_by_rule(table, model.variables)
     variables = listed(model.variables if by_rule is None else by_rule, labels, "variables")
     place = {label: j for j, label in enumerate(labels)}

@@ -242,7 +242,8 @@ class DescribingMixin:
             lines about the row. Sorted by ``row`` (its position in X), ``component``, and size, with the columns
 
             - ``term``: the column, as in :meth:`tidy`; columns without a contribution are left out. The last two lines
-              of every score are "others", what all other columns contribute, and "penalty".
+              of every score are "others", what all other columns contribute, and "penalty"; in brackets, as
+              "(others)", where X has a column of that name.
             - ``contribution``: in the units of the score; NaN for a row with nothing observed.
             - ``value``: that of the column in X, in original units, before it is clipped.
             - ``baseline``: the value at which the column would contribute nothing.

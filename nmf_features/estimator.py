@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 from . import dask_tables, files, frames, sources
 from ._warn import numpy_defaults, warn_user
 from .aligning import Loadings, aligned
-from .columns import Columns, listed
+from .columns import Columns, listed, numeric
 from .core.checks import check_weights
 from .core.loss import Loss
 from .core.objective import loss_and_spread
@@ -209,7 +209,8 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
     ConvergenceWarning
         If ``max_iter`` was reached.
     UserWarning
-        For constant columns, more components than columns, components that stay zero.
+        For constant columns, more components than columns, components that stay zero; with ``variables=None`` for
+        columns that are left out because a few of their cells are words.
 
     Notes
     -----
@@ -236,6 +237,8 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
     >>> nmf.transform(X).columns.tolist()
     ['NNMF1', 'NNMF2', 'NNMF3']
     """
+
+    feature_names_in_: np.ndarray  # scikit-learn sets it, and says so to no type checker
 
     _parameter_constraints: ClassVar[dict] = {
         "variables": [str, Real, "array-like", callable, HasMethods("expand"), HasMethods(["over", "alias"]), None],
@@ -742,9 +745,7 @@ def nnmf(df: Any, n: int = 2, *, target: Any = None, return_transformer: bool = 
         if by_rule is not None:
             variables = [v for v in listed(by_rule, labels, "variables") if v not in targets]
         elif variables is None:
-            variables = [labels[j] for j in frames.numeric_positions(df) if labels[j] not in targets]
-            if not variables:
-                raise ValueError(f"X has no numeric column to factorise beside the target {targets}.")
+            variables = [labels[j] for j in numeric(df, labels, targets)]
         elif both := [v for v in listed(variables, labels, "variables") if v in targets]:
             raise ValueError(f"target and variables share {both}; wanted each column in one of them at most.")
         params = {**params, "variables": variables}

@@ -40,22 +40,15 @@ def explain(columns, table, top, kind):
     split = _choice(columns, kind)
     if not isinstance(top, Integral) or isinstance(top, bool) or top < 1:
         raise ValueError(f"top is {top!r}; wanted a whole number of columns to name for each score, 1 or more.")
-    if columns.n_components == 0:
-        return frames.long({field: [] for field in FIELDS}, table)
-    matrix, _ = columns.read(table)
-    Z, offset = columns.scale(matrix), columns.scaling.offset
-    p, doubled = Z.shape[1], Z.shape[1] // len(offset)
-    found = [(np.zeros(0, np.int64), *np.zeros((2, 0), np.int32), *np.zeros((2, 0)))]
-    for rows, parts, penalty in _blocks(columns, Z, split):
-        row, component, term, contribution = _lines(parts, penalty, min(int(top), p))
-        raw = matrix[rows].toarray() if sparse.issparse(matrix) else matrix[rows]
-        value = np.where(term < p, raw[row, np.minimum(term, p - 1) // doubled], np.nan)
-        found.append((row + rows.start, component.astype(np.int32), term.astype(np.int32), contribution, value))
-    row, component, term, contribution, value = map(np.concatenate, zip(*found, strict=True))
-    names = frames.objects(columns.component_names)[component]
-    terms = frames.objects([*columns.terms, OTHERS, PENALTY])[term]
-    baseline = np.append(np.repeat(offset, doubled), [np.nan, np.nan])[term]
-    return frames.long(dict(zip(FIELDS, (row, names, terms, contribution, value, baseline), strict=True)), table, row)
+    k = columns.n_components
+    terms = columns.terms if k else columns.variables
+    found = [(np.zeros(0, np.int64), *np.zeros((2, 0), np.int32), *np.zeros((3, 0)))]
+    if k:
+        found += _all_lines(columns, table, int(top), split)
+    row, component, term, *numbers = map(np.concatenate, zip(*found, strict=True))
+    names = frames.named([*columns.component_names, ""], component)
+    terms = frames.named([*terms, *(_beside(terms, name) for name in (OTHERS, PENALTY))], term)
+    return frames.long(dict(zip(FIELDS, (row, names, terms, *numbers), strict=True)), table, row)
 
 
 def unexplained(columns, table):
@@ -114,6 +107,24 @@ def _blocks(columns, Z, split):
         parts, penalty = split(ScoredRows(x, np.where(empty, 0, w), H, observed * l1, observed * l2, columns.loss))
         parts[empty], penalty[empty] = np.nan, np.nan
         yield rows, parts, penalty
+
+
+def _beside(terms, name):
+    """Return a name that is none of the terms."""
+    return _beside(terms, f"({name})") if name in terms else name
+
+
+def _all_lines(columns, table, top, split):
+    """Yield row, component, term, contribution, value and baseline of the lines of each block of rows."""
+    matrix, _ = columns.read(table)
+    Z, offset = columns.scale(matrix), columns.scaling.offset
+    p, doubled = Z.shape[1], Z.shape[1] // len(offset)
+    baselines = np.append(np.repeat(offset, doubled), [np.nan, np.nan])
+    for rows, parts, penalty in _blocks(columns, Z, split):
+        row, component, term, contribution = _lines(parts, penalty, min(top, p))
+        raw = matrix[rows].toarray() if sparse.issparse(matrix) else matrix[rows]
+        value = np.where(term < p, raw[row, np.minimum(term, p - 1) // doubled], np.nan)
+        yield row + rows.start, component.astype(np.int32), term.astype(np.int32), contribution, value, baselines[term]
 
 
 def _lines(parts, penalty, top):

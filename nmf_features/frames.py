@@ -16,10 +16,11 @@ from sklearn.utils.validation import validate_data
 
 from . import cells
 from .core.checks import without_duplicates
-from .nearest import some
+from .nearest import MOST, some
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
 ARROW_FLOATS = {"float32": "float[pyarrow]", "float64": "double[pyarrow]"}  # pandas' names of Arrow's floats
+KINDS = {"i": nw.Int64, "f": nw.Float64, "O": nw.String}  # of columns that are made here
 LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is no error
 
 
@@ -34,7 +35,12 @@ def is_frame(X):
 
 
 def as_table(X):
-    """Return an Arrow stream (of DuckDB, say), which may be read only once, as a table of pyarrow; else X itself."""
+    """Return X in a form whose rows can be read, more than once; most are so already.
+
+    An Arrow stream (of DuckDB, say) becomes a table of pyarrow, and a sparse matrix one of compressed rows.
+    """
+    if sparse.issparse(X):
+        return X.tocsr()
     known = isinstance(X, np.ndarray) or nw.dependencies.is_into_dataframe(X) or nw.dependencies.is_into_series(X)
     if known or not hasattr(X, "__arrow_c_stream__"):
         return X
@@ -100,6 +106,33 @@ def numeric_positions(X):
         return labels(X)
     columns = [_column(X, j) for j in range(len(labels(X)))]
     return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
+
+
+def nearly_numeric(X, positions):
+    """Return a warning about those of some columns that are words because some cells are; an empty text if none is.
+
+    A column is judged by about a thousand cells. Categories are meant to be such.
+    """
+    names, found, of_pandas = labels(X), {}, nw.dependencies.is_pandas_dataframe(X)
+    for j in positions:
+        column = _column(X, j)
+        if not _may_hold_numbers(column):
+            continue
+        step = -(-len(column) // cells.SLICE)
+        if cells.mean_numbers(_objects(column.iloc[::step] if of_pandas else column[::step])):
+            values = _objects(column)
+            at = cells.first_word(values)
+            if at is not None:
+                found[names[j]] = _cell(column, values, at)
+    if not found:
+        return ""
+    convert = 'pd.to_numeric(..., errors="coerce")' if of_pandas else "a cast that makes words missing"
+    more = f" and {len(found) - MOST} more" if len(found) > MOST else ""
+    return (
+        "X has columns that are left out as words, although most of their cells are numbers: "
+        f"{dict(list(found.items())[:MOST])}{more}. Convert them first, as with {convert}. If they are meant as words, "
+        "name the others in variables, or make categories of them."
+    )
 
 
 def chosen_by_rule(X, rule):
@@ -234,14 +267,19 @@ def _refuse_words(columns, names):
         values = _objects(column)
         _, at = cells.to_floats(values)
         if at is not None:
-            label = column.index[at : at + 1].tolist()[0] if isinstance(column, pd.Series) else at
-            where = f"row {at}" if label == at else f"row {at}, index {label!r}"
-            strange[name] = f"{column.dtype}, with {reprlib.repr(values[at])} in {where}"
+            strange[name] = _cell(column, values, at)
     if strange:
         raise ValueError(
             f"X has chosen columns that are not numeric: {strange}. Wanted numbers, or None, NaN or NA where one is "
             "missing. Encode words first, or leave their columns out."
         )
+
+
+def _cell(column, values, at):
+    """Say what stands in a cell of a column of objects, and where it is."""
+    label = column.index[at : at + 1].tolist()[0] if isinstance(column, pd.Series) else at
+    where = f"row {at}" if label == at else f"row {at}, index {label!r}"
+    return f"{column.dtype}, with {reprlib.repr(values[at])} in {where}"
 
 
 def _refuse_nonfinite(matrix, names, missing_values):
@@ -418,13 +456,20 @@ def make(matrix, names, like):
 def long(columns, like, rows=()):
     """Return a frame of the kind of ``like`` (pandas for an array) with these columns; each line is about one of rows.
 
-    A pandas frame has their labels as its index.
+    A pandas frame has their labels as its index. Columns are arrays, or come from :func:`named`.
     """
     if not is_frame(like):
         return pd.DataFrame(columns)
     if nw.dependencies.is_pandas_dataframe(like):
         return pd.DataFrame(columns, index=like.index[np.asarray(rows, dtype=np.intp)])
-    return nw.to_native(nw.from_dict(columns, backend=nw.get_native_namespace(like)))
+    arrays = {name: np.asarray(column) for name, column in columns.items()}
+    schema = {name: KINDS[array.dtype.kind] for name, array in arrays.items()}  # there may be no line to tell it from
+    return nw.to_native(nw.from_dict(arrays, schema, backend=nw.get_native_namespace(like)))
+
+
+def named(names, at):
+    """Return names at positions as a column for :func:`long`, of the same dtype for any positions, or none."""
+    return pd.Series(objects(names)).array[at]
 
 
 def objects(names):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import _safe_indexing
 
+from . import frames
 from .aligning import match
 from .explaining import worst_rows
 from .fitting import scores_of_table
@@ -105,7 +106,7 @@ class Report:
 
 def report(model, X=None, stability=None, m=5):
     """Return the Report of a fitted model with components."""
-    columns = model.columns_
+    columns, X = model.columns_, frames.as_table(X)
     names, rows = columns.component_names, NO_ROWS
     about = {"label": model.labels(), "explained": model.explained_}
     facts = {

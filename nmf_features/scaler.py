@@ -74,6 +74,8 @@ class NonNegativeScaler(TransformerMixin, BaseEstimator):
     c   1.00    1.0
     """
 
+    feature_names_in_: np.ndarray  # scikit-learn sets it, and says so to no type checker
+
     _parameter_constraints: ClassVar[dict] = PARAMETERS
 
     def __init__(

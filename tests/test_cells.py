@@ -1,7 +1,11 @@
 """Numbers in columns of objects: money, mixed numbers, a row as a service sends it, and what is refused there."""
 
+import pkgutil
+import re
+import warnings
 from decimal import Decimal
 from fractions import Fraction
+from importlib import import_module
 
 import numpy as np
 import pandas as pd
@@ -9,8 +13,10 @@ import polars as pl
 import pytest
 from numpy.testing import assert_array_equal
 from pandas.testing import assert_frame_equal
+from sklearn import datasets
+from statsmodels import datasets as statsmodels_tables
 
-from nmf_features import NMFFeatures, NonNegativeScaler, cells, nnmf
+from nmf_features import NMFFeatures, NonNegativeScaler, cells, frames, nnmf, select_components
 
 
 @pytest.fixture
@@ -140,3 +146,100 @@ def test_floats_are_the_nearest():
     found, at = cells.to_floats(values)
     assert at is None
     assert_array_equal(found, [2.0**53, 0.1, 1 / 3, float(np.float32(0.1)), 1.0, np.nan])
+
+
+# Numbers that a few words make words of
+
+NEARLY = {  # 40 cells, and which of them is named
+    "a mark for missing cells": (["?" if i in (7, 9) else str(100 + i) for i in range(40)], 7),
+    "many marks": (["n/a" if i % 3 == 1 else str(i) for i in range(40)], 1),
+    "thousands": (["1,200", *["950"] * 10, *["13,000.5"] * 29], 0),
+    "decimals as text": (["12.5", *["3", "-1e3"] * 19, "7"], 0),
+    "negative": ([str(20 - i) for i in range(40)], 0),
+    "objects": ([1.5, None, *[2] * 37, "about 3"], 39),
+    "objects, and text that reads as a number": ([Decimal(1), None, *[2] * 37, "3"], 39),
+    "objects, and many words": ([i if i % 5 else f"see note {i}" for i in range(40)], 0),
+}
+NAMES = {
+    "postal codes": [*[f"{1000 * i:05}" for i in range(39)], "K1A 0B1"],
+    "numbers of customers": [*[str(100_000 + i) for i in range(39)], None],
+    "tickets": [str(113_803 + i) if i % 4 else f"PC {17_599 + i}" for i in range(40)],
+    "dates": [f"2024-01-{i % 28 + 1:02}" for i in range(40)],
+    "words": ["a", "b"] * 20,
+    "half of them numbers": ["a", 1.0] * 20,
+    "booleans": [True, None] * 20,
+    "lists": [[1], [2]] * 20,
+    "blanks": [""] * 40,
+}
+
+
+@pytest.mark.parametrize("case", NEARLY)
+def test_a_column_of_numbers_and_a_few_words_is_named(numbers, case):
+    values, at = NEARLY[case]
+    X = numbers.assign(hp=pd.Series(values, dtype=object if "objects" in case else "str"))
+    says = re.escape(f"with {values[at]!r} in row {at}") + ".*pd.to_numeric"
+    with pytest.warns(UserWarning, match=f"left out as words.*'hp'.*{says}") as caught:
+        out = NMFFeatures(2).fit_transform(X)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert out["hp"].equals(X["hp"])
+    with pytest.warns(UserWarning, match=f"row {at}, index '{'abcd'[at % 4]}'"):
+        nnmf(X.set_axis([*"abcd"] * 10), 2, target="c0")
+    with pytest.raises(ValueError, match=f"no numeric column to factorise. X has columns .*{says}"):
+        NMFFeatures(2).fit(X[["hp"]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_frame_equal(NMFFeatures(2, variables=[*numbers]).fit_transform(X), out)
+        nnmf(X, 2, target="hp")
+        NMFFeatures(2).fit(X.assign(hp=X["hp"].astype("category")))
+        NMFFeatures(0).fit(X)
+
+
+def test_it_is_said_once_where_many_models_are_fitted(numbers):
+    X = numbers.assign(hp=NEARLY["many marks"][0])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        select_components(X, range(1, 3), random_state=0, progress=False)
+    assert sum("left out as words" in str(warning.message) for warning in caught) == 1
+
+
+def test_a_rare_word_in_a_long_column_is_found():
+    values = np.array([*map(str, range(100_000, 150_000))], dtype=object)
+    assert frames.nearly_numeric(pd.DataFrame({"id": values}), [0]) == ""
+    values[43_210] = "?"
+    assert "'?' in row 43210" in frames.nearly_numeric(pd.DataFrame({"id": values}), [0])
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame])
+def test_frames_of_every_kind_say_so(kind):
+    X = kind({"a": [1.0, 2, 4, 3], "b": [2.0, 1, 0, 3], "hp": ["130", None, "?", "95"]})
+    with pytest.warns(UserWarning, match=r"'hp'.*with '\?' in row 2.*(to_numeric|a cast)"):
+        NMFFeatures(1).fit(X)
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_names_and_words_are_no_cause_for_alarm(numbers, case):
+    NMFFeatures(2).fit(numbers.assign(name=pd.Series(NAMES[case], dtype=object)))  # warnings are errors
+
+
+def bundled_tables():
+    for name in ("iris", "wine", "diabetes", "breast_cancer", "linnerud"):
+        yield getattr(datasets, f"load_{name}")(as_frame=True).frame
+    for module in pkgutil.iter_modules(statsmodels_tables.__path__):
+        if module.ispkg and module.name not in ("tests", "template_data"):
+            yield import_module(f"statsmodels.datasets.{module.name}").load_pandas().data
+
+
+def test_no_false_alarm_on_real_tables():
+    tables = [pd.DataFrame(table) for table in bundled_tables()]
+    assert len(tables) > 25
+    for table in tables:
+        for frame in (table, table.astype(object)):
+            numeric = frames.numeric_positions(frame)
+            assert frames.nearly_numeric(frame, [j for j in range(frame.shape[1]) if j not in numeric]) == ""
+
+
+def test_no_false_alarm_on_ames(ames):
+    words = [j for j in range(ames.shape[1]) if j not in frames.numeric_positions(ames)]
+    assert len(words) > 30
+    assert frames.nearly_numeric(ames, words) == ""

@@ -103,6 +103,27 @@ def test_what_select_refuses(here, capsys, arguments, what):
     assert what in refused(capsys, "select", "train.csv", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        ("fit train.csv --n_components 3 --out o.csv", "no option --n_components; the nearest: --n-components; see"),
+        ("fit train.csv --component=3 --out o.csv", "no option --component; the nearest: --n-components"),
+        ("fit train.csv -o o.csv", "there is no option -o; see nmf-features fit --help"),
+        ("demo --k 3", "there is no option --k; see nmf-features demo --help"),
+        (
+            "fit train.csv --variables a d --out o.csv",
+            "'d' is one argument too many; each column is named by a --target",
+        ),
+        ("demo train.csv", "'train.csv' is one argument too many; see nmf-features demo --help"),
+        ("fit train.csv --target a,d --out o.csv", "['a,d'], not found in train.csv; wanted names of columns among"),
+        ("fit train.csv --target a,d --out o.csv", "To name several, repeat --target."),
+        ("fit train.csv --variables A --out o.csv", "--variables has ['A'], not found in train.csv"),
+    ],
+)
+def test_wrong_options_and_names(here, capsys, arguments, what):
+    assert what in refused(capsys, *arguments.split())
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_fit_is_transform_is_python(here, table, suffix):
     save(table, f"t{suffix}")
@@ -288,6 +309,17 @@ def test_warnings_are_one_line_each(here, table, capsys):
         assert convergence.startswith("nmf-features: warning: NMF stopped at max_iter=1 passes")
 
 
+def test_warning_of_words_among_numbers(here, table, capsys):
+    table["g"] = table["g"].map("{:.2f}".format).where(table.index != 7, "?")
+    save(table, "t.csv")
+    for command in ("fit t.csv --model m", "fit t.csv --target price --out o.csv", "select t.csv --most 2"):
+        run(*command.split())
+        line, *_ = capsys.readouterr().err.splitlines()
+        assert line.startswith("nmf-features: warning: X has columns that are left out as words")
+        assert "'g': \"" in line
+        assert "with '?' in row 7" in line
+
+
 def test_warning_of_values_out_of_range(here, table, capsys):
     run("fit", "train.csv", "--target", "price", "--out-of-range", "warn", "--model", "m")
     save(table.assign(d=-1.0), "low.csv")
@@ -308,7 +340,7 @@ def test_warning_of_values_out_of_range(here, table, capsys):
         (["fly"], "fly"),
         (["fit", "--out", "o.csv"], "TABLE"),
         (["fit", "train.csv"], "pass --model FILE, --out TABLE, or both"),
-        (["fit", "train.csv", "--out", "o.csv", "--mod", "m"], "--mod m"),
+        (["fit", "train.csv", "--out", "o.csv", "--mod", "m"], "no option --mod; the nearest: --model"),
         (["transform", "train.csv", "--out", "o.csv"], "--model"),
         (["transform", "train.csv", "--model", "train.csv"], "--out"),
         *[

@@ -3,6 +3,7 @@
 import re
 import warnings
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -14,7 +15,7 @@ from sklearn.datasets import load_breast_cancer
 from nmf_features import NegativeBinomial, NMFFeatures, explaining
 from nmf_features.core.losses import LOSSES
 from nmf_features.core.objective import divergence
-from nmf_features.plots import reconstruction_shares
+from nmf_features.plots import RowDisplay, UnexplainedDisplay, reconstruction_shares
 
 RAW = {"shift": None, "scale": None}
 PENALTIES = [dict(penalty=0), dict(penalty=0.01), dict(penalty=0.01, l1_ratio=0.4), dict(penalty=0.01, l1_ratio=0)]
@@ -387,6 +388,29 @@ def test_columns_may_have_any_names(table):
     X.columns = pd.Index(X.columns, tupleize_cols=False)
     lines = NMFFeatures(1).fit(X).explain(X)
     assert set(lines["term"]) == {("a", 1), ("a", 2), ("b", 1), "others", "penalty"}
-    named = table[["c0", "c1"]].set_axis(["others", "penalty"], axis=1)  # then the last two lines are not columns
+    named = table[["c0", "c1", "c2"]].set_axis(["others", "penalty", "(others)"], axis=1)
     lines = NMFFeatures(1).fit(named).explain(named)
-    assert lines.groupby("row").tail(2)["value"].isna().all()
+    assert set(lines["term"]) == {*named, "((others))", "(penalty)"}
+    assert lines["value"].isna().equals(lines["term"].isin(["((others))", "(penalty)"]))
+
+
+def test_no_lines_have_the_dtypes_of_lines(table, to_frame):
+    X = to_frame(table[["c0", "c1", "c2"]])
+
+    def dtypes(nmf, X):
+        lines = nmf.explain(X)
+        return [str(getattr(lines[name], "dtype", None) or lines[name].type) for name in explaining.FIELDS]
+
+    nmf = NMFFeatures(2).fit(X)
+    assert dtypes(nmf, X) == dtypes(nmf, X[:0]) == dtypes(NMFFeatures(0).fit(X), X)
+
+
+@pytest.mark.parametrize("form", ["coo", "csc", "dia", "bsr", "lil"])
+def test_sparse_rows_of_every_form(form):
+    X = sparse.csr_matrix(sparse.random_array((20, 6), density=0.5, rng=0))
+    nmf, same = NMFFeatures(2, shift=None).fit(X), X.asformat(form)
+    assert nmf.report(same).html == nmf.report(X).html
+    assert_array_equal(nmf.explain(same)["contribution"], nmf.explain(X)["contribution"])
+    for display in (RowDisplay, UnexplainedDisplay):
+        display.from_estimator(nmf, same)
+    plt.close("all")

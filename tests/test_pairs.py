@@ -82,6 +82,19 @@ def test_tables_that_transform_wrote(here, capsys, suffix):
         assert pairs.mark_of("again.parquet") == pairs.comment_of("m3")[0] != pairs.comment_of("m")[0]
 
 
+@pytest.mark.parametrize("suffix", MARKED)
+def test_transform_says_that_a_table_is_of_another_fit(here, capsys, suffix):
+    run("fit", "old.csv", "--model", "m", "--keep-original", "--out", f"o{suffix}")
+    run("fit", "new.csv", "--model", "other", "--keep-original", "--prefix", "P")
+    capsys.readouterr()
+    run("transform", f"o{suffix}", "--model", "other", "--out", "both.csv")
+    says = f"nmf-features: warning: o{suffix} was written with another fit than other: what it holds of that one passes"
+    assert capsys.readouterr().err.startswith(says)
+    assert {"NNMF1", "P1"} <= {*pd.read_csv("both.csv")}
+    run("transform", "old.csv", "--model", "other", "--out", f"p{suffix}")
+    assert capsys.readouterr().err == ""
+
+
 def test_the_id_is_that_of_what_was_found(here):
     X = pd.read_csv("old.csv")
     ids = [pairs.fit_id(NMFFeatures(**p).fit(x)) for p, x in [({}, X), ({}, X), ({"prefix": "P"}, X), ({}, X + 1)]]

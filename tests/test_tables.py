@@ -1,128 +1,71 @@
-"""Tables: the loop needs nothing else from the data, as shown by one that keeps blocks and scores on disk."""
+"""Tables that differ in where rows and scores are: in memory, on disk, or with Dask. The loop needs nothing else."""
 
+import itertools
+import os
+import resource
 import weakref
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 
-from nmf_features.core import schedule
-from nmf_features.core.blocks import block_of
+from nmf_features.core import schedule, spilled
 from nmf_features.core.losses import loss_of
 from nmf_features.core.missing import Missing, observed_shares
 from nmf_features.core.penalties import Strengths
-from nmf_features.core.projection import scores_of_used
+from nmf_features.core.samples import as_sample, draw, merge_drawn
 from nmf_features.core.schedule import Search
 from nmf_features.core.solvers import is_default, solver_maker
-from nmf_features.core.tables import MemoryTable, Table
+from nmf_features.core.spill import Spill
+from nmf_features.core.spilled import SpilledTable
+from nmf_features.core.tables import MemoryTable
+from nmf_features.core.watch import Watch
 
 ROWS = 256  # of a block, as of the strips of a kernel: which rows share their sweeps must not differ here
 
 
-class DiskTable(Table):
-    """Rows in .npy files, a block in each, and scores in others beside them: one block at a time is in memory."""
+def in_memory(X, weights, missing):
+    return MemoryTable(X, weights, missing, k=5, per_row=64)
 
-    is_sparse = False
-    most_alive = 0
 
-    def __init__(self, folder, X, weights=None, missing=None, k=1, rows=ROWS):
-        self.folder, self.weights, self.missing, self.k = folder, weights, missing, k
-        self.shape, self.dtype, self.precision, self.n_cells = X.shape, X.dtype, X.dtype, X.size
-        self.rows = [slice(start, min(start + rows, len(X))) for start in range(0, len(X), rows)]
-        self.n_blocks, self.by_row, self.observed, self.means = len(self.rows), None, None, None
-        if missing is not None:
-            self.by_row, self.observed = observed_shares(X, missing, weights)
-            self.means = np.nanmean(X, axis=0)
-        for i, r in enumerate(self.rows):
-            np.save(folder / f"rows{i}.npy", X[r])
-        self.alive, self.runs, self.kind, self.remembers = weakref.WeakSet(), 0, None, False
+def known_of(X, weights, missing):
+    """Return rows in memory for starts, and what is known of missing cells."""
+    if missing is None:
+        return in_memory(X[::3], None, None), None, None
+    return in_memory(X[::3], None, missing), observed_shares(X, missing, weights)[1], np.nanmean(X, axis=0)
 
-    def fresh(self):
-        other = object.__new__(DiskTable)
-        other.__dict__ = {**vars(self), "kind": None, "precision": self.dtype}
-        self.runs += 1
-        other.folder_of_scores = self.folder / f"scores{self.runs}"
-        other.folder_of_scores.mkdir()
-        return other
 
-    def file(self, kind, i):
-        return self.folder_of_scores / f"{kind}{i}.npy"
+def on_disk(X, weights, missing):
+    rows, of_rows = Spill(X.shape[1], X.dtype), None
+    rows.put(0, X)
+    if weights is not None:
+        of_rows = Spill(1, np.float64)
+        of_rows.put(0, weights[:, None])
+    drawn, *known = known_of(X, weights, missing)
+    table = SpilledTable(rows, len(X), drawn, of_rows, missing, *known)
+    table.rows = [slice(start, min(start + ROWS, len(X))) for start in range(0, len(X), ROWS)]
+    table.n_blocks = len(table.rows)
+    return table
 
-    def start(self, dtype, remembers):
-        self.kind, self.remembers, self.precision = "now", remembers, dtype
-        for i, r in enumerate(self.rows):
-            for kind in ("now", "before"):
-                np.save(self.file(kind, i), np.zeros((self.k, r.stop - r.start), dtype))
 
-    def round_to(self, dtype):
-        self.precision = dtype
+def with_dask(X, weights, missing):
+    dask = pytest.importorskip("dask", reason="the extra dask is not installed")
+    from nmf_features.dask_tables import DaskTable
 
-    def map(self, function, *arguments):
-        for i in range(self.n_blocks):
-            yield self.of_block(i, function, *arguments)
+    dask.config.set(scheduler="sync")
+    ends = [0, ROWS, 4 * ROWS, len(X)]
+    parts = [(X[a:b], None if weights is None else weights[a:b]) for a, b in itertools.pairwise(ends)]
+    drawn, *known = known_of(X, weights, missing)
+    return DaskTable([dask.delayed(part) for part in parts], len(X), X.dtype, 0, drawn, missing, *known)
 
-    def of_block(self, i, function, *arguments):
-        rows = self.rows[i]
-        v, shares = (None if q is None else q[rows] for q in (self.weights, self.by_row))
-        X = np.load(self.folder / f"rows{i}.npy")
-        holes = None if self.missing is None else np.isnan(X)
-        block = block_of(X, v, holes, shares)
-        block.rows = rows
-        self.alive.add(block)
-        DiskTable.most_alive = max(DiskTable.most_alive, len(self.alive))
-        Wt = None if self.kind is None else np.load(self.file(self.kind, i)).astype(self.precision)
-        block.before = np.load(self.file("before", i)).astype(self.precision) if self.remembers else None
-        block.fill_with(self.means)
-        result = function(block.rounded(self.precision), Wt, *arguments)
-        if Wt is not None:
-            np.save(self.file(self.kind, i), Wt)
-        if block.before is not None:
-            np.save(self.file("before", i), block.before)
-        return result
 
-    def score_exactly(self, H, strengths, loss):
-        self.sums = H.sum(axis=1)
-        used = np.zeros(self.k, dtype=bool)
-        for i in range(self.n_blocks):
-            X = np.load(self.folder / f"rows{i}.npy")
-            U, self.sums, _ = scores_of_used(X, H, strengths, 1, self.missing, loss)
-            used |= U.any(axis=0)
-            np.save(self.file("exact", i), np.ascontiguousarray((U / self.sums).T))
-        assert (used | ~H.any(axis=1)).all(), "a component that no row has a score of"
-        self.kind = "exact"
-        return H
-
-    def resume(self):
-        for i in range(self.n_blocks):
-            np.save(self.file("now", i), np.load(self.file("exact", i)))
-        self.kind = "now"
-
-    def keep(self):
-        for i in range(self.n_blocks):
-            np.save(self.file("kept", i), np.load(self.file("now", i)))
-
-    def take_back(self):
-        for i in range(self.n_blocks):
-            np.save(self.file("now", i), np.load(self.file("kept", i)))
-
-    def take(self, positions):
-        return np.array([np.load(self.folder / f"rows{i // ROWS}.npy", mmap_mode="r")[i % ROWS] for i in positions])
-
-    def sample(self, positions, weights):
-        return MemoryTable(self.take(positions), weights, self.missing, self.k)
-
-    def in_memory(self):
-        X = self.take(range(self.shape[0]))
-        return X if self.missing is None else np.where(np.isnan(X), self.means, X), self.weights
-
-    def scores(self):
-        return np.concatenate([np.load(self.file("exact", i)) for i in range(self.n_blocks)], axis=1).T
+TABLES = {"on disk": on_disk, "with Dask": with_dask}
 
 
 def search(loss, solver="auto", missing=None, penalty=1e-3, **settings):
     loss, unit = loss_of(loss), Strengths(64.0, 1797.0, 0.0, 0.0)
-    settings = {"init": "auto", "races": is_default(solver, loss, missing), "tol": 1e-5, **settings}
+    settings = {"init": "auto", "races": is_default(solver, loss, missing), "tol": 1e-5, "watch": Watch(), **settings}
     strengths = Strengths(*(penalty * q for q in unit))
     rng, make = np.random.RandomState(0), solver_maker(solver, loss, missing)
     return Search(loss, strengths, unit, make, n_init=1, rng=rng, max_iter=60 if solver == "mu" else 300, **settings)
@@ -146,32 +89,86 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("where", TABLES)
 @pytest.mark.parametrize(("loss", "solver", "options"), CASES)
-def test_a_table_on_disk_is_fitted_as_one_in_memory(tmp_path, loss, solver, options):
+def test_a_table_elsewhere_is_fitted_as_one_in_memory(loss, solver, options, where):
     """From one start, without samples, in one precision: the same scores and loadings."""
     rng, missing = np.random.default_rng(1), Missing(64) if "missing" in options else None
     X, weights = digits("missing" in options), rng.integers(1, 4, 1797) * 1.0 if "weighted" in options else None
     found = search(loss, solver, missing, init=rng.uniform(size=(5, 64)), races=False, samples=False, single=False)
-    memory, disk = (found.run(table) for table in tables(tmp_path, X, weights, missing))
-    assert memory.n_iter == disk.n_iter
-    assert memory.table.n_blocks != disk.table.n_blocks
-    assert_allclose(disk.objective, memory.objective, rtol=1e-10)
-    assert_allclose(disk.H, memory.H, rtol=0, atol=1e-8 * memory.H.max())
+    memory, other = (found.run(make(X, weights, missing)) for make in (in_memory, TABLES[where]))
+    assert memory.n_iter == other.n_iter
+    assert_allclose(other.objective, memory.objective, rtol=1e-10)
+    assert_allclose(other.H, memory.H, rtol=0, atol=1e-8 * memory.H.max())
     W = memory.table.exact / memory.table.sums
-    assert_allclose(disk.table.scores(), W, rtol=0, atol=1e-8 * W.max())
+    assert_allclose(scores(other.table), W, rtol=0, atol=1e-8 * W.max())
+
+
+def scores(table):
+    return np.concatenate(list(table.map(_copied)), axis=1).T
+
+
+def _copied(block, Wt):
+    return Wt.copy()
 
 
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
-def test_a_table_on_disk_is_fitted_in_little_memory(tmp_path, loss, monkeypatch):
+def test_a_table_on_disk_is_fitted_in_little_memory(loss, monkeypatch):
     """With samples, races and single precision: as low an objective, and never two blocks in memory at once."""
     monkeypatch.setattr(schedule, "LONG_CELLS", 1000)
     monkeypatch.setattr(schedule, "SAMPLE_ROWS", 100)
-    monkeypatch.setattr(DiskTable, "most_alive", 0)
-    memory, disk = (search(loss).run(table) for table in tables(tmp_path, digits()))
+    alive, most, make = weakref.WeakSet(), [0], spilled.block_of
+
+    def counted(*arguments):
+        block = make(*arguments)
+        alive.add(block)
+        most[0] = max(most[0], len(alive))
+        return block
+
+    monkeypatch.setattr(spilled, "block_of", counted)
+    memory, disk = (search(loss).run(make(digits(), None, None)) for make in (in_memory, on_disk))
     assert_allclose(disk.objective, memory.objective, rtol=1e-3)
-    assert disk.table.most_alive == 1
-    assert len(list(disk.table.folder_of_scores.glob("exact*.npy"))) == disk.table.n_blocks
+    assert most == [1]
 
 
-def tables(folder, X, weights=None, missing=None):
-    return MemoryTable(X, weights, missing, k=5, per_row=64), DiskTable(folder, X, weights, missing, k=5)
+def test_a_spill_holds_what_was_written():
+    rng, spill, rows = np.random.default_rng(0), Spill(3, np.float32), np.zeros((50, 3), np.float32)
+    for start, stop in [(10, 30), (0, 5), (25, 26)]:
+        rows[start:stop] = rng.uniform(size=(stop - start, 3))
+        spill.put(start, rows[start:stop])
+    assert_array_equal(spill.rows(slice(0, 50)), rows)
+    assert_array_equal(spill.rows(slice(7, 27)), rows[7:27])
+
+
+def test_a_full_disk_is_a_clear_error():
+    """It says where there is no room and what to do; a limit on the size of files stands for the disk."""
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+        try:
+            Spill(1, np.float64).put(0, np.zeros((1 << 14, 1)))
+        except OSError as error:
+            os._exit(0 if "no room" in str(error) and "TMPDIR" in str(error) else 1)
+        os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_rows_drawn_in_pieces():
+    """The same rows however the table is cut, and sums over them estimate those over all rows without bias."""
+    rng = np.random.default_rng(0)
+    X, v = rng.gamma(0.2, size=(5000, 4)), rng.integers(1, 4, 5000) * 1.0
+    X[7] *= 1000  # one row holds nearly all squares
+    ratios = []
+    for turn in range(40):
+        first = 10_000 * turn
+        pieces = [draw(X[a : a + 777], v[a : a + 777], first + a, 200, 2.0) for a in range(0, 5000, 777)]
+        rows, weights = as_sample(merge_drawn([merge_drawn(pieces[:3], 200), *pieces[3:]], 200))
+        assert_array_equal(rows, draw(X, v, first, 200, 2.0).rows)
+        assert len(rows) <= 400
+        assert (rows == X[7]).all(axis=1).any()
+        ratios.append([weights.sum() / v.sum(), weights @ rows.sum(axis=1) / (v @ X.sum(axis=1))])
+        ratios[-1].append(weights @ np.square(rows).sum(axis=1) / (v @ np.square(X).sum(axis=1)))
+    errors = np.std(ratios, axis=0) / np.sqrt(len(ratios))
+    assert (np.abs(np.mean(ratios, axis=0) - 1) < 4 * errors + 1e-12).all()
+    everything = draw(X, v, 0, 5000, 2.0)
+    assert_array_equal(as_sample(everything)[1], v)

@@ -39,7 +39,7 @@ loaded: NMFFeatures = load_tidy(nmf.tidy(), center={"a": 1.0, "b": 0.0})
 k: int = select_components(df, range(1, 3), progress=False).n_components
 table, model = nnmf(df, n=1, return_transformer=True)
 path, runs = penalty_path(df, 1).table, stability(df, 1, n_runs=3).runs
-LoadingsDisplay.from_estimator(nmf, n_top=3).plot(kind="bars")
+LoadingsDisplay.from_estimator(nmf, n_top=3).plot(kind="bars").figure_.savefig("loadings.png")
 """
 
 WRONG = {
@@ -50,6 +50,8 @@ WRONG = {
     "x: str = NMFFeatures().score(df)": "assignment",
     "factorize(df, 2, tol='small')": "arg-type",
     "nmf.sql('t')": "call-arg",
+    "n: str = nmf.feature_names_in_": "assignment",
+    "z: str = NonNegativeScaler().fit(df).feature_names_in_": "assignment",
 }
 
 
@@ -113,6 +115,25 @@ def test_the_package_says_that_it_has_hints():
     assert "Typing :: Typed" in PROJECT["classifiers"]
 
 
+def test_links_of_readme_lead_to_the_repository_once_it_has_an_address(monkeypatch):
+    pytest.importorskip("hatchling")
+    monkeypatch.syspath_prepend(ROOT)
+    from hatch_build import Readme
+
+    def links(**metadata):
+        metadata |= {"version": "1.2.3"}
+        Readme(str(ROOT), {}).update(metadata)
+        return re.findall(r"\]\(([^)]+)\)", metadata["readme"]["text"])
+
+    for link, before in zip(links(urls={"Source": "https://example.org/us"}), links(), strict=True):
+        if before.startswith("http"):
+            assert link == before
+        else:
+            kind = "raw" if before.endswith(".png") else "blob"
+            assert (ROOT / before).is_file()
+            assert link == f"https://example.org/us/{kind}/v1.2.3/{before}"
+
+
 def test_citation_has_the_version():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     told = dict(re.findall(r"^(\w[\w-]*): (.+)$", citation, flags=re.MULTILINE))
@@ -129,4 +150,5 @@ def test_workflows_run_what_developers_run():
     workflows = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / ".github/workflows").glob("*.yml")}
     assert "- run: .ci/run" in workflows["checks.yml"]
     assert "uses: ./.github/workflows/checks.yml" in workflows["release.yml"]
-    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "run: .ci/wheel dist/*.whl" in workflows["release.yml"]
+    assert all(os.access(ROOT / ".ci" / name, os.X_OK) for name in ("run", "wheel"))

@@ -8,6 +8,7 @@ import errno
 import os
 import tempfile
 import threading
+import weakref
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class Spill:
         self.width, self.dtype = width, np.dtype(dtype)
         self.row_bytes = width * self.dtype.itemsize
         self.file, self.lock = tempfile.TemporaryFile(buffering=0), threading.Lock()  # noqa: SIM115
+        weakref.finalize(self, self.file.close)
 
     def rows(self, rows):
         """Return the rows of a slice, in a new array."""

@@ -3,6 +3,8 @@
 Nothing here knows an estimator, nor changes a setting of matplotlib, which is imported when something is drawn.
 """
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -56,8 +58,11 @@ def pyplot():
     return plt
 
 
-def canvas(ax, size):
-    """Return the figure and the axes to draw in: those given, or new ones."""
+def canvas(ax, size) -> tuple[Any, Any]:
+    """Return the figure and the axes to draw in: those given, or new ones.
+
+    Hints of matplotlib would say SubFigure too, and a type checker then refuses ``display.figure_.savefig``.
+    """
     if ax is None:
         ax = pyplot().figure(figsize=size, layout="constrained").add_subplot()
     return ax.figure, ax

@@ -93,6 +93,7 @@ class RowDisplay:
         """
         check_fitted(nmf)
         drawing.pyplot()
+        X = frames.as_table(X)
         n = _num_samples(X)
         if not isinstance(row, Integral) or isinstance(row, bool) or not 0 <= row < n:
             raise ValueError(f"row is {row!r}; wanted a position from 0 to {n - 1}, as X has {n} rows.")
@@ -246,6 +247,7 @@ class UnexplainedDisplay:
         check_fitted(nmf)
         drawing.pyplot()
         check_whole("n_rows", n_rows)
+        X = frames.as_table(X)
         losses = -nmf.score_samples(X)
         worst = worst_rows(losses, n_rows)
         cells = np.asarray(nmf.unexplained(_safe_indexing(X, worst)))

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from numbers import Integral
 
 import numpy as np
-from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.validation import _num_samples
@@ -30,7 +29,7 @@ def check_count(value, name="n_components"):
 
 def sampled(X, y, max_samples, rng):
     """Return X and y, or some rows of them, drawn at random, in their order."""
-    X = X.tocsr() if sparse.issparse(X) else frames.as_table(X)
+    X = frames.as_table(X)
     if y is not None:
         check_consistent_length(X, y)
     n = _num_samples(X)
