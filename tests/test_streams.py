@@ -85,7 +85,8 @@ def test_loadings_minimise_what_the_sums_stand_for(l1_ratio, forget_factor):
 def test_a_batch_like_those_before_changes_nothing(loss, l1_ratio):
     X = rows()
     nmf = model(loss=loss, l1_ratio=l1_ratio, tol=1e-9, max_iter=5000).fit(X)
-    H, s, found = nmf.components_, nmf.component_scales_, (nmf.objective_, nmf.explained_, nmf.column_explained_)
+    H, s = nmf.components_, nmf.component_scales_
+    found = nmf.objective_, nmf.explained_, nmf.column_explained_, nmf.impute_penalties_
     for _ in range(3):
         nmf.partial_fit(X)
     assert_allclose(nmf.components_, H, atol=2e-3)
@@ -93,6 +94,7 @@ def test_a_batch_like_those_before_changes_nothing(loss, l1_ratio):
     assert_allclose(nmf.objective_, found[0], rtol=1e-4)
     assert_allclose(nmf.explained_, found[1], atol=2e-3)
     assert_allclose(nmf.column_explained_, found[2], atol=2e-3)
+    assert_allclose(nmf.impute_penalties_, found[3], rtol=5e-3)
     assert_allclose(nmf.column_means_, X.mean(axis=0))
 
 
