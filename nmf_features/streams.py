@@ -38,7 +38,7 @@ from .fitting import facts_of, impute_penalties, in_canonical_form, problem_of, 
 
 SWEEPS, ENOUGH = 200, 1e-3  # over the components, given the sums: they cost little beside the scores
 STEPS = 10  # multiplicative steps for each batch: one changes little
-FLOOR = 1e-6  # zeros would stay zeros in them; what does not rise above this share of the largest loading is zero
+FLOOR = 1e-4  # zeros would stay zeros in them: they start from this share of the component's largest loading
 
 Method = TypeVar("Method", bound=Callable)
 
@@ -147,7 +147,7 @@ def follow(columns, table, sums, sample_weight=None):
     _, before = in_canonical_form(facts, 0, H, s, problem, shares, columns.n_counted)
 
     solver, kept = solver_of(columns), sums.above > 0
-    lifted = H if solver.sums_squares else np.maximum(H, FLOOR * H.max(initial=0.0))
+    lifted = H if solver.sums_squares else np.maximum(H, FLOOR * H.max(axis=1, keepdims=True))
     new = lifted
     with workers(model.n_jobs, len(row_blocks(X, len(H)))) as each:
         rows = _table(problem, U, s, each, model)
@@ -156,8 +156,8 @@ def follow(columns, table, sums, sample_weight=None):
             total = Sums.of(facts, s, shares, _allowed(above, kept, model), below).after(sums, model.forget_factor)
             strengths, unit = (_strengths(q, columns, total) for q in (model.penalty, 1.0))
             new = _improved(new, total, strengths, solver)
-    if not solver.sums_squares:
-        new = np.where(new > FLOOR * H.max(initial=0.0), new, 0.0)
+    sunk = (lifted > H) & (new <= lifted)
+    new[sunk] *= H[sunk] / lifted[sunk]
     asleep = ~(U.any(axis=0) & new.any(axis=1))  # what the batch does not have stays: it would not come back
     new[asleep] = H[asleep]
     c = np.where(asleep, 1.0, balance(total.W_sums, total.W_squares, new, unit, total.shares))

@@ -149,6 +149,39 @@ def test_drift_is_followed_as_fast_as_is_forgotten():
     assert lag[1.0] > 5 * lag[0.5]
 
 
+def test_loadings_of_zero_come_back():
+    """Multiplicative steps leave zeros as they are: they have to be lifted."""
+    rng, H = np.random.default_rng(0), np.kron(np.eye(2), [1.0, 2.0])
+    for loss in ("frobenius", "kullback-leibler"):
+        nmf = model(2, loss=loss, forget_factor=0.3).fit(rng.gamma(1, 1, (50, 2)) @ H)
+        nmf.components_[nmf.components_ < 0.05] = 0
+        if loss == "kullback-leibler":
+            nmf._sums["above"][nmf.components_ == 0] = 0
+        more = H.copy()
+        more[0, 3] = 1
+        for _ in range(40):
+            nmf.partial_fit(rng.gamma(1, 1, (50, 2)) @ more)
+        assert nmf.components_[nmf.components_[:, 0].argmax(), 3] > 0.05  # on its way to 1 / 4
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=str)
+def test_sums_follow_the_scale_of_components(loss):
+    nmf = model(loss=loss, penalty=0, forget_factor=1.0, missing_values="ignore").fit(rows())
+    Z = 9 * rows(seed=1)
+    Z[::3, 2] = np.nan
+    before = nmf.component_scales_
+    nmf.partial_fit(Z)
+    assert (np.abs(nmf.component_scales_ / before - 1) > 0.1).all()
+    found = nmf._sums
+    assert_allclose(found["columns"], 150 + (~np.isnan(Z)).sum(axis=0))
+    assert_allclose(found["W_sums"], found["amounts"], rtol=0.1)  # but for the missing cells
+    if loss != "frobenius":
+        r = 1 / nmf.columns_.loss.exponent(False)
+        H, wanted = balanced(nmf), (found["above"] / found["below"]) ** (1 / r)
+        large = 0.01 * H.max(axis=1, keepdims=True) < H  # smaller ones were lifted
+        assert_allclose(wanted[large], H[large], rtol=1e-6)
+
+
 def test_numbers_stay():
     rng, H = np.random.default_rng(0), np.kron(np.eye(2), [1.0, 2.0])
     nmf = model(2).fit(rng.gamma(1, 1, (50, 2)) * [3, 1] @ H)
