@@ -8,6 +8,7 @@ Parameters are those of the model (an NMFFeatures); only public attributes of it
 """
 
 from collections.abc import Hashable
+from copy import copy
 from numbers import Integral, Real
 from typing import NamedTuple
 
@@ -89,6 +90,12 @@ class Columns:
         self.scaling = Scaling.learn(matrix, model.shift, model.scale, self.variables, weights, unstored, model.clip)
         self.report_constant(matrix.shape[0])
         return self.scale(matrix, "clip", overwrite)
+
+    def apart(self):
+        """Return the same columns of a new model, to be sent elsewhere: without what belongs to a running fit."""
+        other = copy(self)
+        other.model = type(self.model)(**self.model.get_params(deep=False))
+        return other
 
     @property
     def loss(self):

@@ -98,10 +98,9 @@ def sample_of(X):
 
 def transformed(model, X):
     """Return what ``model.transform`` makes of X, lazily."""
-    example = model.transform(sample_of(X))
     if not is_array(X):
-        return X.map_partitions(model.transform, meta=example.iloc[:0])
-    X = X.rechunk({1: -1})
+        return X.map_partitions(model.transform, meta=model.transform(X._meta))
+    X, example = X.rechunk({1: -1}), model.transform(np.empty((0, X.shape[1]), X.dtype))
     return X.map_blocks(model.transform, dtype=example.dtype, chunks=(X.chunks[0], (example.shape[1],)))
 
 
@@ -120,7 +119,7 @@ class PiecesOfDask(Pieces):
         rows, v = (None if q is None else np.ravel(q.to_delayed()) for q in (X, weights))
         if v is not None and len(v) != len(rows):
             raise ValueError(f"sample_weight has {len(v)} partitions; wanted {len(rows)}, as X has.")
-        read, chosen = dask.delayed(_read, pure=False), dask.delayed(columns, traverse=False)
+        read, chosen = dask.delayed(_read, pure=False), dask.delayed(columns.apart(), traverse=False)
         parts = persist([read(part, chosen, None if v is None else v[i]) for i, part in enumerate(rows)])
         told = compute([dask.delayed(_about)(part) for part in parts])
         kept = [i for i, about in enumerate(told) if about[0]]
@@ -139,12 +138,12 @@ class PiecesOfDask(Pieces):
         tasks = [summed(part, first, packed) for part, first in zip(self.parts, self.firsts, strict=True)]
         return compute([_tree(tasks, _added)])[0]
 
-    def scale(self, columns, m, power):
-        """Shift and scale all rows; return Facts of them, and a draw of m rows."""
+    def scale(self, columns, e, m):
+        """Scale all rows, in units of 4^e; return Facts of them, and a draw of m rows."""
         import dask
 
-        scaled_, chosen = dask.delayed(_scaled, pure=False), dask.delayed(columns, traverse=False)
-        done = [scaled_(p, first, chosen, m, power) for p, first in zip(self.parts, self.firsts, strict=True)]
+        scaled_, chosen = dask.delayed(_scaled, pure=False), dask.delayed(columns.apart(), traverse=False)
+        done = [scaled_(p, first, chosen, e, m) for p, first in zip(self.parts, self.firsts, strict=True)]
         item = dask.delayed(_item, pure=False)
         parts, facts, drawn = ([item(q, i) for q in done] for i in range(3))
         kept = persist([*parts, *facts, _tree(drawn, merge_drawn, m)])
@@ -157,9 +156,9 @@ class PiecesOfDask(Pieces):
         """Provide a map for what is done here."""
         yield map
 
-    def table(self, n, e, drawn, missing, observed, means):
-        """Return the table of the scaled rows in units of 4^e."""
-        return DaskTable(self.parts, n, self.dtype, e, drawn, missing, observed, means)
+    def table(self, n, drawn, missing, observed, means):
+        """Return the table of the scaled rows."""
+        return DaskTable(self.parts, n, self.dtype, drawn, missing, observed, means)
 
 
 # Functions of a partition
@@ -197,10 +196,10 @@ def _summed(part, first, packed):
     return _added([function(X[r], None if v is None else v[r], first + r.start, *arguments) for r in pieces])
 
 
-def _scaled(part, first, columns, m, power):
+def _scaled(part, first, columns, e, m):
     """Return the scaled rows and their weights, Facts, and a draw of m rows."""
     X, v = part
-    Z, v, facts, drawn = scaled(X.copy(), v, first, columns, m, power, (np.inf, np.inf))
+    Z, v, facts, drawn = scaled(X.copy(), v, first, columns, e, m, (np.inf, np.inf))
     return (Z, v), facts, drawn
 
 
@@ -234,8 +233,8 @@ class DaskTable(Table):
 
     is_sparse = False
 
-    def __init__(self, parts, n, dtype, e, drawn, missing, observed, means):
-        self.parts, self.e, self.drawn, self.weights = parts, e, drawn, None
+    def __init__(self, parts, n, dtype, drawn, missing, observed, means):
+        self.parts, self.drawn, self.weights = parts, drawn, None
         self.missing, self.observed, self.means = missing, observed, means
         self.shape, self.dtype, self.precision = (n, drawn.shape[1]), dtype, dtype
         self.k, self.per_row, self.n_cells = drawn.k, drawn.per_row, n * drawn.shape[1]
@@ -312,29 +311,29 @@ class DaskTable(Table):
         return compute(results) if join is None else compute([_tree(results, join)])[0]
 
     def _settings(self):
-        return self.k, self.per_row, self.precision, self.missing, self.means, self.e
+        return self.k, self.per_row, self.precision, self.missing, self.means
 
 
 def _apply(part, state, packed):
     """Return what a function returns for the blocks of a partition, summed by ``join`` if given, and new scores."""
-    (X, v), (function, arguments, (k, per_row, dtype, missing, means, e), join) = part, packed
+    (X, v), (function, arguments, (k, per_row, dtype, missing, means), join) = part, packed
     rows, scores, results = row_blocks(X, k, per_row), {}, []
     if isinstance(state, tuple) and state and isinstance(state[0], str):  # at the start
         scores = {kind: np.zeros(len(X) * k, dtype) for kind in state}
     elif state is not None:
         scores = {kind: Wt.astype(dtype) for kind, Wt in state[1].items()}  # a copy
     for r in rows:
-        block = _block(X, v, r, missing, means, e).rounded(dtype)
+        block = _block(X, v, r, missing, means).rounded(dtype)
         Wt = {kind: all_[r.start * k : r.stop * k].reshape(k, -1) for kind, all_ in scores.items()}
         block.before = Wt.get("before")
         results.append(function(block, Wt.get("now"), *arguments))
     return (results if join is None else join(results)), scores
 
 
-def _block(X, v, rows, missing, means, e):
+def _block(X, v, rows, missing, means):
     x, shares, holes = X[rows], None, None
-    x = np.ldexp(x, -2 * e) if e or missing is not None else x  # a copy where cells are imputed
     if missing is not None:
+        x = x.copy()  # in which cells are imputed
         holes, shares = np.isnan(x), observed_shares(x, missing)[0]
     block = block_of(x, None if v is None else v[rows], holes, shares)
     block.rows = rows
@@ -345,8 +344,7 @@ def _block(X, v, rows, missing, means, e):
 
 def _exact(part, packed):
     """Return which components have a positive score, with the sums of the loadings, and exact scores."""
-    (X, _), (H, strengths, loss, (k, per_row, _, missing, _, e)) = part, packed
-    X = np.ldexp(X, -2 * e) if e else X
+    (X, _), (H, strengths, loss, (k, per_row, _, missing, _)) = part, packed
     U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, 1, missing, loss=loss)
     used = U.any(axis=0)
     U /= sums.astype(U.dtype)

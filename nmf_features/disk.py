@@ -44,13 +44,13 @@ class PiecesOnDisk(Pieces):
         """Return the sums of the arrays that function(rows, weights, number of the first row, *arguments) returns."""
         return [sum(part) for part in zip(*self.map(function, *arguments), strict=True)]
 
-    def scale(self, columns, m, power):
-        """Shift and scale all rows, in place where the width stays; return Facts of them, and a draw of m rows."""
+    def scale(self, columns, e, m):
+        """Scale all rows, in units of 4^e, in place where the width stays; return Facts of them, and a draw of m."""
         rows = self.rows if columns.width == 1 else Spill(columns.scaling.size, self.dtype)
         n, parts, drawn, least = 0, [], [], [(np.inf, np.inf)]
 
         def of_piece(X, v, first):
-            return scaled(X, v, first, columns, m, power, least[0])
+            return scaled(X, v, first, columns, e, m, least[0])
 
         for Z, v, facts, part in self.map(of_piece):
             rows.put(n, Z)  # behind what has been read
@@ -71,15 +71,8 @@ class PiecesOnDisk(Pieces):
         with workers(self.n_jobs, max(1, n * self.rows.width // CHUNK_CELLS)) as self.each:
             yield self.each
 
-    def table(self, n, e, drawn, missing, observed, means):
-        """Return the table of the scaled rows in units of 4^e."""
-        if e:
-            for rows in self.map(_in_units, e):
-                self.rows.put(rows[0], rows[1])
+    def table(self, n, drawn, missing, observed, means):
+        """Return the table of the scaled rows."""
         return SpilledTable(
             self.rows, n, drawn, self.weights, missing, observed, means, each=self.each, n_jobs=self.n_jobs
         )
-
-
-def _in_units(X, v, first, e):
-    return first, np.ldexp(X, -2 * e)

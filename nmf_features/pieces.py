@@ -150,9 +150,10 @@ class Facts:
         return cls(sum(n), sum(weight), sum(sums_), sum(counts), np.max(tops, axis=0), any(holes))
 
 
-def scaled(X, v, first, columns, m, power, least):
-    """Return the rows of a piece shifted and scaled, without empty ones, their weights, Facts, and a draw of m."""
+def scaled(X, v, first, columns, e, m, least):
+    """Return the rows of a piece scaled, in units of 4^e and without empty ones, weights, Facts, and a draw of m."""
     Z = columns.scale(X, "clip", True)
+    Z = np.ldexp(Z, -2 * e) if e else Z
     empty = np.isnan(Z)
     if holes := bool(empty.any()):
         used = empty.sum(axis=1) < columns.n_counted
@@ -160,30 +161,31 @@ def scaled(X, v, first, columns, m, power, least):
     total, counts = sums(Z, lambda z: z, v)
     weight = float(len(Z) if v is None else v.sum())
     facts = Facts(len(Z), weight, total, counts, np.fmax.reduce(Z, axis=0, initial=0.0), holes)
-    return Z, v, facts, draw(Z, v, first, m, power, least)
+    return Z, v, facts, draw(Z, v, first, m, columns.loss.power, least)
 
 
 def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
     """Fit the model of these columns; return the Fit, its Components, means of the scaled columns, and its Sums."""
     model, loss, p, dtype = columns.model, columns.loss, columns.scaling.size, pieces.dtype
-    facts, drawn = pieces.scale(columns, max(LEAST_DRAWN, budget // (POOL_SHARE * 8 * p)), loss.power)
+    top = columns.scaling.top
+    e = exponent_of(top, dtype, loss)
+    facts, drawn = pieces.scale(columns, e, max(LEAST_DRAWN, budget // (POOL_SHARE * 8 * p)))
     if facts.n == 0:
         raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
     missing = Missing(columns.n_counted) if facts.holes else None
     if missing is not None:
         check_tops(facts.tops, dtype)
-    top = float(facts.tops.max())
-    e = exponent_of(top, dtype, loss)
     strengths, unit = (Strengths.of(q, model.l1_ratio, facts.weight, columns.n_counted) for q in (model.penalty, 1.0))
     terms = Terms(p, dtype, top, e, missing, loss, strengths, unit, columns.width)
     means = facts.sums / np.where(facts.counts > 0, facts.counts, 1)
     observed = None if missing is None else facts.counts / facts.weight
-    (sample, weights), unit_means = as_sample(drawn), np.ldexp(means, -2 * e)
+    sample, weights = as_sample(drawn)
     with pieces.workers(facts.n) as each:
 
         def table_of(k, per_row):
-            drawn = MemoryTable(np.ldexp(sample, -2 * e) if e else sample, weights, missing, k, per_row, each)
-            return pieces.table(facts.n, e, drawn, missing, observed, unit_means)
+            return pieces.table(
+                facts.n, MemoryTable(sample, weights, missing, k, per_row, each), missing, observed, means
+            )
 
         options = {name: getattr(model, name) for name in OPTIONS if name != "n_jobs"} | {"init": columns.init}
         fit, table = fit_table(terms, table_of, columns.n_components, **options, watch=watch)
@@ -192,7 +194,7 @@ def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
         order, found = in_canonical_form(found, e, fit.H, fit.sums, terms, observed, columns.n_counted, arrange)
         factor = fit.sums[order] / found.scales
         sums_ = None if e else sums_of_table(columns, table, found, observed, order, factor)
-    return fit, found, means, sums_
+    return fit, found, np.ldexp(means, 2 * e), sums_
 
 
 def _facts_of_block(block, Wt, unit_H, sums, missing, loss):

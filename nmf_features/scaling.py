@@ -97,6 +97,14 @@ class Scaling:
         """Number of columns of the result."""
         return len(self.factor)
 
+    @property
+    def top(self):
+        """The largest value that a training row is scaled to."""
+        most, least = np.minimum(self.maximum, self.upper), np.maximum(self.minimum, self.lower)
+        above = most - self.offset
+        tops = np.stack([above, self.offset - least], axis=1).ravel() if self.split else above
+        return float(np.nanmax(np.where(self.constant.repeat(len(tops) // len(above)), 0.0, tops / self.factor)))
+
     def unit(self, x, out=None):
         """Cut off at the bounds, shift and divide a slice of rows, in float64."""
         if np.isfinite(self.upper).any():

@@ -57,7 +57,7 @@ def with_dask(X, weights, missing):
     ends = [0, ROWS, 4 * ROWS, len(X)]
     parts = [(X[a:b], None if weights is None else weights[a:b]) for a, b in itertools.pairwise(ends)]
     drawn, *known = known_of(X, weights, missing)
-    return DaskTable([dask.delayed(part) for part in parts], len(X), X.dtype, 0, drawn, missing, *known)
+    return DaskTable([dask.delayed(part) for part in parts], len(X), X.dtype, drawn, missing, *known)
 
 
 TABLES = {"on disk": on_disk, "with Dask": with_dask}

@@ -1,0 +1,251 @@
+"""Frames and arrays of Dask: fitted where they are, transformed lazily, on every scheduler."""
+
+import os
+import signal
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import load_digits, load_wine
+
+from nmf_features import NMFFeatures
+
+dask = pytest.importorskip("dask", reason="the extra dask is not installed")
+dd = pytest.importorskip("dask.dataframe")
+da = pytest.importorskip("dask.array")
+
+# distributed leaves sockets and loops to the garbage collector when a cluster closes
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Running on a single-machine scheduler:UserWarning"),  # on purpose
+]
+
+
+CALLBACKS = pytest.mark.skipif(find_spec("sklearn.callback") is None, reason="scikit-learn has no callbacks before 1.9")
+
+
+@pytest.fixture(autouse=True)
+def here():
+    """Tests that ask for no cluster run in this thread."""
+    with dask.config.set(scheduler="sync"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def table():
+    """Wine many times over, with a weight and a column of words."""
+    rng = np.random.default_rng(0)
+    X = pd.concat([load_wine(as_frame=True).data] * 6, ignore_index=True)
+    X *= rng.uniform(0.95, 1.05, X.shape)
+    X.columns = [name.replace("/", "_") for name in X.columns]
+    return X.assign(kind=rng.choice(["a", "b"], len(X)), w=rng.integers(0, 4, len(X)).astype(float))
+
+
+def in_parts(table, *ends):
+    """Return a frame of Dask with partitions that end at these rows, and unknown divisions."""
+    starts = [0, *ends]
+    parts = [table.iloc[a:b] for a, b in zip(starts, [*ends, len(table)], strict=True)]
+    return dd.from_delayed([dask.delayed(part) for part in parts], meta=table.iloc[:0], verify_meta=False)
+
+
+def settled(**parameters):
+    """Return a model that runs from one start until little changes."""
+    return NMFFeatures(3, max_iter=5000, **{"tol": 1e-9, **parameters})
+
+
+def same(found, wanted, tolerance=5e-5):
+    """Two settled fits agree; for losses that are not convex in the scores, the minimum may be another."""
+    if found.loss == "kullback-leibler":
+        assert_allclose(found.objective_, wanted.objective_, rtol=2e-3)
+        return
+    assert_allclose(found.objective_, wanted.objective_, rtol=1e-7)
+    assert_allclose(found.components_, wanted.components_, rtol=0, atol=tolerance)
+    for name in ("component_scales_", "explained_", "column_explained_", "column_means_", "score_penalties_"):
+        assert_allclose(getattr(found, name), getattr(wanted, name), rtol=1e-3, atol=1e-4)
+    for name, values in wanted.scaling_.items():
+        assert_allclose(np.asarray(found.scaling_[name], float), np.asarray(values, float), rtol=1e-9)
+
+
+START = np.random.default_rng(1).uniform(size=(3, 13))
+SETTINGS = {
+    "default": {},
+    "robust": {"scale": "robust", "clip": 0.02},
+    "split": {"shift": "split", "scale": "mean", "init": np.tile(START, 2)},
+    "mode": {"shift": "mode", "scale": "max", "penalty": 0.01, "l1_ratio": 0.5},
+    "counts": {"loss": "kullback-leibler", "shift": None, "tol": 1e-6},
+    "few": {"n_nonzero_loadings": 5},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fitted_as_in_memory(table, setting, weighted):
+    X, ends = table.drop(columns="w"), (1, 256, 300, 300, 1000)  # also an empty partition, and one of a single row
+    parameters = {"init": START, **SETTINGS[setting]}
+    wanted = settled(**parameters).fit(X, sample_weight=table.w if weighted else None)
+    found = settled(**parameters)
+    found.fit(in_parts(table if weighted else X, *ends), sample_weight="w" if weighted else None)
+    same(found, wanted)
+    assert found.variables_ == wanted.variables_
+    assert_array_equal(found.feature_names_in_, wanted.feature_names_in_)
+
+
+def test_missing_cells(table):
+    X = table.drop(columns=["w", "kind"])
+    X = X.mask(np.random.default_rng(0).uniform(size=X.shape) < 0.1)
+    X.iloc[[5, 700]] = np.nan  # rows with nothing observed
+    model, wanted = settled(missing_values="ignore", init=START), settled(missing_values="ignore", init=START).fit(X)
+    same(model.fit(in_parts(X, 3, 500, 501)), wanted, 1e-4)
+
+
+def test_default_parameters_find_as_good_a_minimum(table):
+    X = table.drop(columns=["w", "kind"])
+    wanted, found = NMFFeatures(4).fit(X), NMFFeatures(4).fit(in_parts(X, 100, 900))
+    assert_allclose(found.objective_, wanted.objective_, rtol=1e-3)
+    cosines = (found.components_ * wanted.components_).sum(axis=1)
+    cosines /= np.linalg.norm(found.components_, axis=1) * np.linalg.norm(wanted.components_, axis=1)
+    assert (cosines > 0.999).all()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "nullable", "arrow"])
+def test_a_frame_is_transformed_lazily(table, kind):
+    """Partitions, divisions, index, other columns and kinds of dtypes stay."""
+    X = table.drop(columns="w").astype({"kind": "category"})
+    X = X if kind == "numpy" else X.convert_dtypes(dtype_backend="pyarrow" if kind == "arrow" else "numpy_nullable")
+    X.index = np.arange(len(X)) * 2
+    lazy = dd.from_pandas(X, npartitions=4)
+    model = NMFFeatures(3, init=START).fit(lazy)
+    result = model.transform(lazy)
+    assert isinstance(result, dd.DataFrame)
+    assert result.divisions == lazy.divisions
+    wanted = model.transform(X)
+    pd.testing.assert_frame_equal(result.compute(), wanted)
+    pd.testing.assert_series_equal(result.dtypes.astype(str), wanted.dtypes.astype(str))
+    pd.testing.assert_frame_equal(NMFFeatures(3, init=START).fit_transform(lazy).compute(), wanted)
+
+
+def test_an_array_is_fitted_and_transformed():
+    X = load_digits().data
+    X = X[:, np.ptp(X, axis=0) > 0]
+    lazy = da.from_array(X, chunks=(400, 30))
+    model = NMFFeatures(4, scale="max").fit(lazy)
+    assert_allclose(model.objective_, NMFFeatures(4, scale="max").fit(X).objective_, rtol=1e-3)
+    scores = model.transform(lazy)
+    assert scores.chunks == ((400, 400, 400, 400, 197), (4,))
+    assert_array_equal(scores.compute(), model.transform(X))
+    assert NMFFeatures(2).fit(lazy.astype(np.float32)).transform(lazy.astype(np.float32)).dtype == np.float32
+
+
+def test_n_0_n_1_and_huge_units(table):
+    X = table[["alcohol", "hue", "proline"]]
+    assert NMFFeatures(0).fit(in_parts(X, 100)).transform(in_parts(X, 100)).columns.tolist() == X.columns.tolist()
+    same(settled().set_params(n_components=1).fit(in_parts(X, 100)), settled().set_params(n_components=1).fit(X))
+    for unit in (1e-300, 1e300):
+        huge = X * unit
+        found = settled(shift=None, scale=None, penalty=0).set_params(n_components=2).fit(in_parts(huge, 100))
+        wanted = settled(shift=None, scale=None, penalty=0).set_params(n_components=2).fit(huge)
+        assert_allclose(found.components_, wanted.components_, atol=1e-4)
+
+
+def test_mistakes(table):
+    lazy = in_parts(table, 100)
+    with pytest.raises(ValueError, match=r"sample_weight is 'weight', .* frame of Dask; wanted the name of one of its"):
+        NMFFeatures().fit(lazy, sample_weight="weight")
+    with pytest.raises(ValueError, match="target_weight is above 0, and X is a table of Dask"):
+        NMFFeatures(target_weight=1).fit(lazy, "hue")
+    with pytest.raises(ValueError, match="no rows that count"):
+        NMFFeatures().fit(in_parts(table.assign(w=0.0), 100), sample_weight="w")
+    with pytest.raises(ValueError, match="infinite"):
+        NMFFeatures().fit(in_parts(table.assign(hue=np.inf), 100))
+    with pytest.raises(ValueError, match=r"NaN or missing values .*'hue': 5"):
+        NMFFeatures().fit(in_parts(table.assign(hue=table.hue.mask(table.index < 5)), 100))
+    with pytest.raises(ValueError, match=r"Negative values in data X.*'hue': 1068"):
+        NMFFeatures(shift=None).fit(in_parts(table.assign(hue=-1.0 - table.hue), 100))
+
+
+# A real cluster
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two worker processes."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "100MB"}),
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as running,
+        distributed.Client(running) as client,
+    ):
+        yield client
+
+
+class AfterPass:
+    """A callback that does something once, after some passes over all rows."""
+
+    def __init__(self, action):
+        self.action, self.passes = action, 0
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context, **_):
+        pass
+
+    def on_fit_task_end(self, estimator, context, *, metadata=None, **_):
+        self.passes += bool(metadata) and metadata.get("stage") == "all rows"
+        if self.passes == 2 and self.action is not None:
+            action, self.action = self.action, None
+            action()
+
+
+@pytest.fixture
+def on_cluster(cluster):
+    with dask.config.set(scheduler="dask.distributed"):
+        yield cluster
+
+
+def test_workers_give_the_same(table, on_cluster):
+    X = table.drop(columns=["w", "kind"])
+    lazy = dd.from_pandas(X, npartitions=5)
+    with dask.config.set(scheduler="sync"):
+        wanted = NMFFeatures(3).fit(lazy)
+    found = NMFFeatures(3).fit(lazy)
+    assert_array_equal(found.components_, wanted.components_)
+    assert_array_equal(found.transform(lazy).compute(), wanted.transform(X))
+
+
+@CALLBACKS
+def test_a_worker_that_dies_in_the_fit_changes_nothing(table, on_cluster):
+    lazy = dd.from_pandas(table.drop(columns=["w", "kind"]), npartitions=5)
+    wanted, killed = NMFFeatures(3, init=START, tol=1e-9).fit(lazy), []
+
+    def kill():
+        killed.append(next(iter(on_cluster.run(os.getpid).values())))
+        os.kill(killed[0], signal.SIGKILL)
+
+    found = NMFFeatures(3, init=START, tol=1e-9).set_callbacks(AfterPass(kill)).fit(lazy)
+    assert killed
+    assert killed[0] not in on_cluster.run(os.getpid).values()
+    assert_array_equal(found.components_, wanted.components_)
+    assert_array_equal(found.history_, wanted.history_)
+
+
+@CALLBACKS
+def test_a_lost_scheduler_is_a_clear_error_and_leaves_the_model_as_it_was(table):
+    distributed = pytest.importorskip("distributed")
+    lazy = dd.from_pandas(table.drop(columns=["w", "kind"]), npartitions=3)
+    model = NMFFeatures(3, init=START).fit(table.drop(columns=["w", "kind"]).iloc[:200])
+    before = model.components_.copy()
+    with (
+        dask.config.set({"scheduler": "dask.distributed", "distributed.comm.timeouts.connect": "2s"}),
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as doomed,
+        distributed.Client(doomed),
+    ):
+        model.set_callbacks(AfterPass(doomed.close))
+        with pytest.raises(RuntimeError, match="Dask's scheduler or workers were lost in the fit"):
+            model.fit(lazy)
+    assert_array_equal(model.components_, before)
