@@ -12,7 +12,9 @@ matplotlib.use("Agg")  # files only, no window
 import matplotlib.pyplot as plt
 import numpy as np
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import load_breast_cancer, load_wine
+from sklearn.decomposition import MiniBatchNMF
 from statsmodels import datasets
 
 from nmf_features import NMFFeatures, NonNegativeScaler, penalty_path, select_components, stability
@@ -25,9 +27,15 @@ from nmf_features.plots import (
     UnexplainedDisplay,
 )
 
+GREEN, PURPLE, BLUE, VERMILLION = (
+    "#009e73",
+    "#cc79a7",
+    "#0072b2",
+    "#d55e00",
+)  # Okabe and Ito: told apart with any colour vision
 FOLDER = Path(__file__).parent / "pictures"
 INK, QUIET, LINE = "#1f2328", "#59636e", "#d9dee3"
-BENIGN, MALIGNANT = "#0072b2", "#d55e00"  # Okabe and Ito: told apart with any colour vision
+BENIGN, MALIGNANT = BLUE, VERMILLION
 STYLE = {
     "font.size": 14.5,
     "text.color": INK,
@@ -52,6 +60,7 @@ def main():
         save(unexplained(), FOLDER / "unexplained.png")
         save(kinds_of_columns(), FOLDER / "scaling.png")
         save(nearly_constant(), FOLDER / "nearly_constant.png")
+        save(drifting(), FOLDER / "streams.png")
 
 
 def components():
@@ -163,6 +172,44 @@ def with_kitchens():
     """The wine table, and a column that is 1 in 95 % of the rows, as the number of kitchens is in tables of houses."""
     X = load_wine(as_frame=True).data
     return X.assign(kitchens=np.random.default_rng(0).choice([0, 1, 2], len(X), p=[0.01, 0.95, 0.04]))
+
+
+def drifting():
+    """Three components of a stream, of which one turns into another: how well each way of learning follows."""
+    rng, batches = np.random.default_rng(0), np.arange(60)
+    blocks = np.kron(np.eye(4), np.linspace(1, 2, 4)) + 0.05
+    turned = np.clip((batches - 10) / 30, 0, 1)
+    truths = [np.array([*blocks[:2], (1 - a) * blocks[2] + a * blocks[3]]) for a in turned]
+    tables = [rng.gamma(0.7, 1, (100, 3)) @ H + 0.3 * rng.uniform(size=(100, 16)) for H in truths]
+    scikit_learn = MiniBatchNMF(3, alpha_W=1e-3, l1_ratio=1, random_state=0)
+    models = {
+        "forget_factor=1": (NMFFeatures(3, shift=None, scale=None, forget_factor=1), VERMILLION, "-"),
+        "forget_factor=0.9": (NMFFeatures(3, shift=None, scale=None, forget_factor=0.9), BLUE, "-"),
+        "forget_factor=0.7": (NMFFeatures(3, shift=None, scale=None), PURPLE, "-"),
+        "forget_factor=0.5": (NMFFeatures(3, shift=None, scale=None, forget_factor=0.5), GREEN, "-"),
+        "MiniBatchNMF (0.7)": (scikit_learn, INK, ":"),
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(13, 4.6), sharey=True, layout="constrained")
+    for name, (model, colour, line) in models.items():
+        found = []
+        for X, truth in zip(tables, truths, strict=True):
+            H = model.partial_fit(X).components_
+            cosines = H @ truth.T / np.linalg.norm(H, axis=1)[:, None] / np.linalg.norm(truth, axis=1)
+            if not found:  # numbers are frozen: which component is which is asked once
+                order = linear_sum_assignment(-cosines)[1].argsort()
+            found.append(cosines[order, range(3)])
+        for ax, values in zip(axes, np.transpose(found), strict=True):
+            ax.plot(batches, values, color=colour, linestyle=line, linewidth=2, label=name)
+    titles = ["Component that stays", "Another that stays", "Component that turns, from batch 10 to 40"]
+    for ax, title in zip(axes, titles, strict=True):
+        ax.set_title(title, loc="left")
+        ax.set(xlabel="batch of 100 rows", ylim=(0, 1.02))
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(color="#eaeef2")
+    axes[0].set_ylabel("cosine of its loadings with the truth")
+    axes[2].axvspan(10, 40, color="#eaeef2", zorder=0)
+    axes[0].legend(loc="lower right", frameon=False)
+    return figure
 
 
 def draw_table(W, ax):

@@ -35,6 +35,7 @@ from .progress import CallbackSupportMixin, Called, followed, unchanged_by_error
 from .scaling import PARAMETERS as SCALING_PARAMETERS
 from .scaling import Scaling
 from .state import restored, saved
+from .streams import Sums, follow, sums_of_fit, without_target
 from .targets import PARAMETERS as TARGET_PARAMETERS
 from .targets import Targets
 
@@ -139,6 +140,9 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
     verbose : int, default 0
         1: log what the fit is doing, about once a second; 2: every pass. See :func:`factorize`, and, for progress bars
         and for stopping early, ``set_callbacks``.
+    forget_factor : float, default 0.7
+        What earlier batches count in :meth:`partial_fit` once another comes, relative to it; with batches of n rows the
+        components follow about the last n / (1 - forget_factor) rows. 1 forgets nothing, 0 all.
 
     Attributes
     ----------
@@ -244,6 +248,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         "feature_names_out": [StrOptions({"numbered", "labels"})],
         "align_to": [HasMethods("tidy"), pd.DataFrame, dict, None],
         "memory_budget": [Interval(Integral, 1, None, closed="left"), None],
+        "forget_factor": [Interval(Real, 0, 1, closed="both")],
         **SCALING_PARAMETERS,
         **FIT_PARAMETERS,
         **TARGET_PARAMETERS,
@@ -281,6 +286,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         n_nonzero_loadings: int | None = None,
         memory_budget: int | None = None,
         verbose: int | bool = 0,
+        forget_factor: float = 0.7,
     ) -> None:
         self.n_components = n_components
         self.variables = variables
@@ -311,6 +317,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         self.n_nonzero_loadings = n_nonzero_loadings
         self.memory_budget = memory_budget
         self.verbose = verbose
+        self.forget_factor = forget_factor
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Learn the components.
@@ -359,6 +366,84 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         if self.n_components_ and self.projection == "linear":
             W = linear_scores(learned.X, self.components_)
         return learned.columns.result(learned.table, W)
+
+    @without_target
+    @numpy_defaults
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Learn from one more batch of rows, and forget a part of the earlier ones.
+
+        The first batch is an ordinary fit. It settles the columns, their shift and scale, the number of components and
+        their order: ``NNMF1`` stays what it was, though it may change slowly. A model of ``fit`` goes on in the same
+        way, with its training rows as the first batch. Each later batch is scored; its sums are added to those of the
+        earlier ones, times ``forget_factor``; and the loadings become those that the sums want. Earlier rows keep the
+        scores they had, so this is an approximation, which is the better the less the loadings move.
+
+        Parameters
+        ----------
+        X : frame, array-like or sparse matrix of shape (n_samples, n_features)
+            The batch. Values out of the range of the first one are treated as in ``transform``; without rows, nothing
+            changes.
+        y : ignored
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of the rows, 0 or more.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            As in ``fit`` and ``transform``, and for a model that has no sums to add to.
+        AttributeError
+            With a ``target_weight``, for which there is no ``partial_fit``.
+
+        Notes
+        -----
+        After a later batch ``explained_``, ``column_explained_`` and ``impute_penalties_`` are of all rows in the sums,
+        each judged by the loadings from before its batch; ``column_means_`` are means with the same weights, and
+        ``objective_`` is that of the last batch alone, by the loadings from before it. ``history_``, ``n_iter_``,
+        ``converged_`` and ``kkt_residual_`` remain those of the first batch. Loadings of least squares are improved
+        by coordinate descent, those of other losses by multiplicative steps, whatever the ``solver``. With
+        ``n_nonzero_loadings`` components keep to the columns that they have after the first batch.
+
+        References
+        ----------
+        J. Mairal, F. Bach, J. Ponce and G. Sapiro (2010), Online learning for matrix factorization and sparse coding,
+        Journal of Machine Learning Research 11.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> X = load_wine(as_frame=True).data.sample(frac=1, random_state=0)
+        >>> nmf = NMFFeatures(n_components=3, forget_factor=1)
+        >>> for start in range(0, len(X), 60):
+        ...     nmf = nmf.partial_fit(X[start : start + 60])
+        >>> nmf.transform(X).columns.tolist()
+        ['NNMF1', 'NNMF2', 'NNMF3']
+        """
+        self._validate_params()
+        if not hasattr(self, "components_"):
+            return self.fit(X, y, sample_weight)
+        columns = self.columns_
+        table = columns.checked(X)
+        if self.n_components_ == 0:
+            return self
+        if getattr(self, "_sums", None) is None:
+            raise ValueError(
+                "This model has no sums over rows that partial_fit could go on from: it was saved by a version without "
+                "partial_fit, is one of load_tidy, or was fitted to cells whose squares leave the range of floats "
+                "(scale them). Fit it anew."
+            )
+        found = follow(columns, table, Sums(**self._sums), sample_weight)
+        if found is None:
+            return self
+        self.components_, self.component_scales_ = found.components, found.component_scales
+        self.explained_, self.column_explained_ = found.explained, found.column_explained
+        self.objective_, self.column_means_ = found.objective, found.column_means
+        self.impute_penalties_, self._sums = found.impute_penalties, vars(found.sums)
+        return self
 
     @numpy_defaults
     def transform(self, X: Any) -> Any:
@@ -546,7 +631,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
             X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
             learned = Columns.learn(self, X, sample_weight)
         columns, targets = learned.columns, Targets.of(self, y, X, learned.rows)
-        for name in ("target_loadings_", "target_names_", "target_explained_"):  # of an earlier fit
+        for name in ("target_loadings_", "target_names_", "target_explained_", "_sums"):  # of an earlier fit
             vars(self).pop(name, None)
         self._labels, self._fitted_on_frame, self._positions = columns.labels, columns.from_frame, columns.positions
         self.variables_, self.n_components_ = columns.variables, columns.n_components
@@ -558,7 +643,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         self.scaling_ = vars(columns.scaling)
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         if isinstance(learned.X, Pieces):
-            fit, found, self.column_means_ = fit_pieces(
+            fit, found, self.column_means_, sums = fit_pieces(
                 columns, learned.X, budget_of(self.memory_budget), arrange, watch
             )
         else:
@@ -566,7 +651,8 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
             self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)
             fit = solve(self, problem, self.n_components_, targets, init=columns.init, watch=watch)
             found = canonical(fit, problem, columns.n_counted, arrange)
-        watch.fit = fit
+            sums = sums_of_fit(columns, problem, found)
+        watch.fit, self._sums = fit, None if sums is None else vars(sums)
         self.components_, self.component_scales_ = found.H, found.scales
         self.score_penalties_, self.impute_penalties_ = found.score_penalties, found.impute_penalties
         self.explained_, self.objective_ = found.explained, found.objective
@@ -593,7 +679,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
             state = {**state, "loss": state["beta_loss"], "beta_loss": None}
         newer = {"feature_names_out": "numbered", "align_to": None}  # parameters it may be from before
         newer |= {"n_nonzero_loadings": None, "clip": None, "target_weight": 0.0, "target_type": "auto", "verbose": 0}
-        newer |= {"memory_budget": None}
+        newer |= {"memory_budget": None, "forget_factor": 0.7}
         super().__setstate__(restored(state, newer))
 
     def __sklearn_tags__(self):

@@ -54,6 +54,7 @@ class Components:
     column_explained: np.ndarray
     objective: float
     alive: np.ndarray  # components with a positive score and a positive loading
+    facts: "Facts"  # in units of 4^e
 
 
 def problem_of(columns, X, weights=None):
@@ -114,6 +115,12 @@ class Facts(NamedTuple):
     column_size: np.ndarray  # squares of each column (p)
     divergence: np.ndarray  # the loss, one number
 
+    def chosen(self, order):
+        """Return the same with the components in another order."""
+        amounts, sums, squares = (values[order] for values in self[:3])
+        explained = np.append(self.explained[:-1][order], self.explained[-1])
+        return self._replace(amounts=amounts, sums=sums, squares=squares, explained=explained)
+
 
 def facts_of(X, U, H, weights, missing, loss):
     """Return the Facts of some rows."""
@@ -161,15 +168,16 @@ def in_canonical_form(facts, e, H, sums, problem, by_column, n_counted, arrange=
         unit_H,
         s,
         np.array([strengths.l1_W, strengths.l2_W]),
-        _impute_penalties(2 * value, amounts / weight, counted * n_counted),
+        impute_penalties(2 * value, amounts / weight, counted * n_counted),
         facts.explained[:-1][order] / facts.explained[-1],
         explained_share(facts.column_left, facts.column_size, problem.width),
         float(value + cost) + strengths.cost(np.zeros(0), unit_H * s[:, None], columns=by_column),
         (facts.amounts[order] > 0) & unit_H.any(axis=1),
+        facts.chosen(order),
     )
 
 
-def _impute_penalties(residual, mean_scores, n_cells):
+def impute_penalties(residual, mean_scores, n_cells):
     """Return sigma^2 / mean(w)^2: the mean squared residual of a cell over the squared mean of the scores.
 
     For other losses than least squares, twice the divergence takes the place of the squared residual. Scores that fit

@@ -21,6 +21,7 @@ from .core.schedule import fit_table
 from .core.tables import MemoryTable
 from .core.units import exponent_of
 from .fitting import OPTIONS, facts_of, in_canonical_form
+from .streams import sums_of_table
 
 CHUNK_CELLS = 1 << 19  # of a piece: a few copies of it are in memory for each thread
 DIGITS, BITS = 6, 11  # a quantile is found in so many reads, so many bits of it in each
@@ -164,7 +165,7 @@ def scaled(X, v, first, columns, e, m, least):
 
 
 def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
-    """Fit the model of these columns; return the Fit, its Components, and the means of the scaled columns."""
+    """Fit the model of these columns; return the Fit, its Components, means of the scaled columns, and its Sums."""
     model, loss, p, dtype = columns.model, columns.loss, columns.scaling.size, pieces.dtype
     top = columns.scaling.top
     e = exponent_of(top, dtype, loss)
@@ -190,8 +191,10 @@ def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
         fit, table = fit_table(terms, table_of, columns.n_components, **options, watch=watch)
         unit_H = fit.H / fit.sums[:, None]
         found = table.sum_over(_facts_of_block, unit_H, np.ldexp(fit.sums, -e), missing, loss)
-    _, found = in_canonical_form(found, e, fit.H, fit.sums, terms, observed, columns.n_counted, arrange)
-    return fit, found, np.ldexp(means, 2 * e)
+        order, found = in_canonical_form(found, e, fit.H, fit.sums, terms, observed, columns.n_counted, arrange)
+        factor = fit.sums[order] / found.scales
+        sums_ = None if e else sums_of_table(columns, table, found, observed, order, factor)
+    return fit, found, np.ldexp(means, 2 * e), sums_
 
 
 def _facts_of_block(block, Wt, unit_H, sums, missing, loss):

@@ -148,15 +148,20 @@ class DivergenceSolver(Solver):
         if self.per_stored:
             return Slopes(*np.zeros((3, 0)), sums, squares)
         block = block.dense()
-        slope, positive, curvature, apart = self.cells(block, block.fitted(Wt, H.astype(Wt.dtype)), self.multiplies)
+        gradient, above, curvature = self._sums(block, Wt, weighted, H, self.multiplies)
+        products = self.products(Wt) if block.weights is None else self.products(Wt) * block.counts
+        return Slopes(gradient, above, block.scores_times(products, curvature), sums, squares)
+
+    def _sums(self, block, Wt, weighted, H, multiplies):
+        """Return the gradient of the loadings of a block, its positive part, and the curvature of the cells."""
+        slope, positive, curvature, apart = self.cells(block, block.fitted(Wt, H.astype(Wt.dtype)), multiplies)
         gradient, above = block.scores_times(weighted, slope), np.zeros(())
-        if self.multiplies and positive.ndim:
+        if multiplies and positive.ndim:
             above = block.scores_times(weighted, positive)
         if apart:
             ones = weighted.sum(axis=1, keepdims=True, dtype=np.float64)
             gradient, above = gradient + ones, above + np.broadcast_to(ones, gradient.shape)
-        products = self.products(Wt) if block.weights is None else self.products(Wt) * block.counts
-        return Slopes(gradient, above, block.scores_times(products, curvature), sums, squares)
+        return gradient, above, curvature
 
     def improve_components(self, H, stats, strengths, observed, sweeps=40, enough=0.01):
         """Return improved loadings. ``observed`` is the observed share of each column (None: 1)."""
@@ -266,6 +271,12 @@ class MultiplicativeDivergence(DivergenceSolver):
     """
 
     extrapolates, positive, multiplies, whole_hessians = False, True, True, False
+
+    def parts(self, block, Wt, H):
+        """Return the negative and the positive part of the gradient of the loadings (k x p), given a block's scores."""
+        weighted, *_ = weighted_sums(block, Wt)
+        gradient, above, _ = self._sums(self._seen(block), Wt, weighted, H, True)
+        return np.maximum(above - gradient, 0), above
 
     def improve(self, F, gradient, positive, grams, l1, l2, weights, sweeps, enough):
         """Take one multiplicative step."""
