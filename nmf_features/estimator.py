@@ -341,6 +341,7 @@ class NMFFeatures(DescribingMixin, TransformerMixin, BaseEstimator):
         -------
         frame or array of shape (n_samples, n_features_out)
         """
+        files.refuse_source(X)
         learned, W = self._fit(X, y, sample_weight)
         if self.n_components_ and W is None:
             return self.transform(learned.table)

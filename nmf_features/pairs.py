@@ -68,7 +68,10 @@ def comment_of(path):
 
 
 def mark_of(path):
-    """Return the fit that a table is marked with; None if it has no mark."""
+    """Return the fit that a table, or all files in a folder, are marked with; None if there is no mark, or several."""
+    if path.is_dir():
+        marks = {mark_of(part) for part in path.glob("*.parquet")}
+        return marks.pop() if len(marks) == 1 else None
     with open(path, "rb") as handle:
         start = handle.read(4)
         if start == b"PAR1":
