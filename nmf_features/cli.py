@@ -299,7 +299,7 @@ def _is_streamed(arguments):
     pandas writes CSV files; where it has to, all rows are in memory.
     """
     table, out = arguments.table, arguments.out
-    if os.path.isdir(table) or (out and (os.path.isdir(out) or not out.suffix)):
+    if os.path.isdir(table) or (out and _kind(out) is None and (os.path.isdir(out) or not out.suffix)):
         if out and _kind(out) not in (None, ".parquet"):
             raise _Mistake(f"{table} is a folder, so rows are written as they are read: wanted --out as .parquet.")
         _need("pyarrow", "parquet")

@@ -53,7 +53,8 @@ def opened(X):
         names = [path] if Path(path).exists() else []
     if not names and not (filesystem is None and Path(path).is_dir()):
         raise FileNotFoundError(f"X is the path {path!r}, where there is no file or folder; wanted a table to read.")
-    kinds = {name: kind for name in names if (kind := _kind_of(name[len(path) :] or name)) is not None}
+    seen = {name: Path(name).name if name == path else name[len(path) :] for name in names}
+    kinds = {name: kind for name in names if (kind := _kind_of(seen[name])) is not None}
     if len(set(kinds.values())) != 1:
         found = f"files of several kinds: {sorted(set(kinds.values()))}" if kinds else "no file of a known kind"
         raise ValueError(f"{path} has {found}; wanted one of {sorted(KINDS)}.")
@@ -61,7 +62,8 @@ def opened(X):
     how = _csv_format() if is_csv else kinds[names[0]]
     with named(names[0]):
         dataset = pyarrow.dataset.dataset(names, filesystem=filesystem, format=how)
-    return Source(_csv_checked(dataset) if is_csv else dataset)
+    folder = None if names == [path] else path
+    return Source(dataset, folder, _csv_schema(dataset) if is_csv else None)
 
 
 def located(path):
@@ -96,18 +98,20 @@ def _csv_format():
     return CsvFileFormat(csv.ParseOptions(newlines_in_values=True), options)
 
 
-def _csv_checked(dataset):
-    """Refuse what is not separated by commas; leave dates as words, as pandas does, and so columns without a value."""
+def _csv_schema(dataset):
+    """Return the types of a CSV file: dates are words, as for pandas, and so are columns that begin without a value."""
     import pyarrow
 
     names, test = dataset.schema.names, pyarrow.types
     if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
         raise ValueError(f"{dataset.files[0]} has one column, {names[0]!r}; wanted columns separated by commas.")
+    if strange := [field.name for field in dataset.schema if test.is_binary(field.type)]:
+        raise ValueError(f"{dataset.files[0]} has columns that are not UTF-8: {some(strange)}.")
     fields = [
         field.with_type(pyarrow.string()) if test.is_temporal(field.type) or test.is_null(field.type) else field
         for field in dataset.schema
     ]
-    return dataset.replace_schema(pyarrow.schema(fields))
+    return pyarrow.schema(fields)
 
 
 @contextmanager
@@ -121,6 +125,11 @@ def named(where):
         if str(where) in str(error):
             raise
         text = f"{where}: {' '.join(str(getattr(error, 'strerror', None) or error).split())}"
+        if "CSV conversion error" in text:
+            text += (
+                f". The types of a CSV file come from its first {CSV_BLOCK >> 20} MB: correct the cell, or pass a "
+                "dataset of pyarrow that is told the type of the column"
+            )
         if isinstance(error, UnicodeError):
             raise ValueError(text) from error
         raise (OSError(error.errno, text) if getattr(error, "errno", None) else type(error)(text)) from error
@@ -129,18 +138,19 @@ def named(where):
 class Source:
     """Rows in the files of a dataset. Files that change while they are read are refused.
 
-    ``index`` names the columns that pandas wrote as the index of its frame: they are no features.
+    ``folder`` is the one that the files were found in, if so. ``index`` names the columns that pandas wrote as the
+    index of its frame: they are no features. ``told``, if set, is called with the number of rows read, batch by batch.
     """
 
-    def __init__(self, dataset):
-        self.dataset, self.schema = dataset, dataset.schema
+    def __init__(self, dataset, folder=None, schema=None):
+        self.dataset, self.folder, self.schema = dataset, folder, dataset.schema if schema is None else schema
         names = self.schema.names
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"{self.where} has duplicated column names: {some(twice)}. Rename them.")
         described = (self.schema.pandas_metadata or {}).get("index_columns", [])
         self.index = [name for name in described if isinstance(name, str) and name in names]
         self.marks = self._marks()
-        self.told = None  # a function that is given the number of rows read, after each batch
+        self.told = None
 
     @property
     def is_csv(self):
@@ -172,8 +182,8 @@ class Source:
 
     def head(self):
         """Return the first rows."""
-        with named(self.where):
-            return self.dataset.head(HEAD_ROWS)
+        first, _ = next(self.batches(cells=HEAD_ROWS * len(self.schema)), (self.schema.empty_table(), None))
+        return first
 
     def count_rows(self):
         """Return the number of rows if the files say so, else None."""
@@ -196,12 +206,12 @@ class Source:
                 found = self._read(fragment, columns, rows)
             first = 0
             while True:
-                with named(place.of(first)):
+                with named(place.of(first, first + rows)):
                     batch = next(found, None)
                 if batch is None:
                     break
                 if len(batch):
-                    yield pyarrow.Table.from_batches([batch]), place.of(first)
+                    yield pyarrow.Table.from_batches([batch]), place.of(first, first + len(batch))
                 first, read = first + len(batch), read + len(batch)
                 if self.told is not None:
                     self.told(read)
@@ -223,6 +233,7 @@ class Source:
                 read_dictionary=words or None,
                 buffer_size=READ_BUFFER,
                 pre_buffer=False,
+                page_checksum_verification=True,  # of pages that have one
             )
             groups = [group.id for group in fragment.row_groups]
             return (batch.select(columns) for batch in file.iter_batches(rows, groups, columns=columns))
@@ -260,16 +271,19 @@ class Source:
 
 
 class _Place:
-    """Where a row of a file is, for errors."""
+    """Where rows of a file are, for errors."""
 
     def __init__(self, fragment, where):
         self.where, groups = where, getattr(fragment, "row_groups", None) or []
         self.ids, self.ends = [group.id for group in groups], list(accumulate(group.num_rows for group in groups))
 
-    def of(self, row):
-        """Return the file, and the row group that the row is in; if there is none, the row."""
-        at = bisect_right(self.ends, row)
-        return f"{self.where}, " + (f"row group {self.ids[at]}" if at < len(self.ids) else f"from row {row}")
+    def of(self, start, stop):
+        """Return the file, and the row groups that the rows are in, if it has some."""
+        first, last = (bisect_right(self.ends, row) for row in (start, stop - 1))
+        if first >= len(self.ids):
+            return self.where
+        first, last = self.ids[first], self.ids[min(last, len(self.ids) - 1)]
+        return f"{self.where}, row group {first}" if first == last else f"{self.where}, row groups {first} to {last}"
 
 
 def _format_of(X):

@@ -30,9 +30,9 @@ def learn(model, source, y=None, sample_weight=None):
     for argument, names in (("y", targets), ("sample_weight", [] if sample_weight is None else [sample_weight])):
         for name in names:
             if not isinstance(name, str) or name not in source.schema.names:
-                what = name if isinstance(name, str | Real | None) else f"a {type(name).__name__}"
+                what = repr(name) if isinstance(name, str | Real | None) else f"of type {type(name).__name__}"
                 raise ValueError(
-                    f"{argument} is {what!r}, and X is a table in files; wanted the name of one of its columns, "
+                    f"{argument} is {what}, and X is a table in files; wanted the name of one of its columns, "
                     f"{offer([name], source.schema.names)}."
                 )
     aside = {*targets, *source.index} | ({sample_weight} if sample_weight is not None else set())

@@ -273,11 +273,15 @@ def _refuse_overlap(source, destination):
     local = getattr(getattr(source.dataset, "filesystem", None), "type_name", None) == "local"
     if local != (filesystem is None):
         return
-    place = os.path.realpath(path) if local else path
-    for name in source.files:
-        name = os.path.realpath(name) if local else name
-        if name == place or name.startswith(f"{place.rstrip(os.sep)}{os.sep}"):
-            raise ValueError(f"destination is {str(destination)!r}, from which the rows are read; wanted another name.")
+    real = os.path.realpath if local else str
+    read, place = [real(name) for name in source.files], real(path)
+    if any(_holds(place, name) for name in read) or (source.folder and _holds(real(source.folder), place)):
+        raise ValueError(f"destination is {str(destination)!r}, from which the rows are read; wanted another name.")
+
+
+def _holds(folder, path):
+    """Whether a path is a folder, or a file, or lies in it."""
+    return path == folder or path.startswith(f"{folder.rstrip('/')}{os.sep}")
 
 
 def _taken_over(temporary, is_folder, destination):

@@ -20,6 +20,10 @@ class Spill:
         self.row_bytes = width * self.dtype.itemsize
         self.file, self.lock = tempfile.TemporaryFile(buffering=0), threading.Lock()  # noqa: SIM115
 
+    def __del__(self):
+        if hasattr(self, "file"):  # else it could not be made
+            self.file.close()
+
     def rows(self, rows):
         """Return the rows of a slice, in a new array."""
         out = np.zeros((rows.stop - rows.start, self.width), self.dtype)
