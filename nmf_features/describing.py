@@ -512,6 +512,7 @@ class DescribingMixin:
         check_is_fitted(self)
         return select(self.columns_, table, dialect, keep)
 
+    @numpy_defaults
     def transform_to(self, source: Any, destination: Any) -> None:
         """Write a table in files with components in place of (or beside) the chosen columns, as Parquet.
 
@@ -558,6 +559,7 @@ class DescribingMixin:
         ['target', 'NNMF1', 'NNMF2']
         """
         check_is_fitted(self)
+        self._validate_params()
         transform_to(self.columns_, opened(source), destination, fit_id(self))
 
     def _for_explaining(self, X, score=None):

@@ -41,7 +41,7 @@ def transform_to(columns, source, destination, fit):
             f"{offer(missing, source.schema.names)}."
         )
     dropped = set(columns.variables) if columns.model.drop_original and columns.n_components else set()
-    source.with_floats(columns.variables if dropped else [])
+    source.with_floats(columns.variables)
     kept = [name for name in source.schema.names if name not in dropped]
     if clash := [name for name in columns.component_names if name in kept]:
         raise ValueError(f"{source.where} has columns {clash}, named like the components: rename them.")

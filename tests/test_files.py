@@ -674,7 +674,8 @@ def test_a_file_above_the_budget(here, few, streams, suffix):
     assert_frame_equal(pd.read_parquet("large.parquet"), pd.read_parquet("small.parquet"), check_exact=True)
     run("fit", f"t{suffix}", "--out", "s.parquet", *common, "--memory-budget", "100 kB")
     assert [str(path) for path in streams] == ["large.parquet", "s.parquet"]
-    assert_allclose(pd.read_parquet("s.parquet")["NNMF1"], pd.read_parquet("small.parquet")["NNMF1"], rtol=0.1)
+    large, small = (pd.read_parquet(name)["NNMF1"] for name in ("s.parquet", "small.parquet"))
+    assert_allclose(large, small, rtol=0.05, atol=0.05)  # the same but for where the fit stops
 
 
 def test_row_numbers_in_a_stream(here, few, capsys):
