@@ -542,7 +542,7 @@ for i in range(9):
     if not child:
         works[i % 3]()
         os._exit(0)
-    time.sleep(random.uniform(0, 0.15))
+    time.sleep(random.uniform(0, 0.3))
     os.kill(child, signal.SIGKILL)
     print(os.waitpid(child, 0)[1], sorted(os.listdir()), os.listdir(os.environ["TMPDIR"]))
 """
