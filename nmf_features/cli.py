@@ -20,9 +20,10 @@ import re
 import secrets
 import shutil
 import sys
+import time
 import warnings
 import zipfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +31,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from . import files, streaming
 from .estimator import NMFFeatures, nnmf
+from .memory import budget_of
 from .nearest import offer, some
 from .pairs import MARK, MarkedGzip, comment_of, fit_id, mark_of, marked, sha256_of, with_comment
 from .selection import select_components
@@ -104,11 +107,15 @@ def _fit(arguments):
     if not (arguments.model or arguments.out):
         raise _Mistake("fit would keep nothing: pass --model FILE, --out TABLE, or both.")
     _need_target(arguments)
-    _check_files([arguments.table], [arguments.model, arguments.out])
+    streamed = _is_streamed(arguments)
+    _check_files([arguments.table], [arguments.model, arguments.out], streamed)
     if arguments.model:
         if _kind(arguments.model):
             raise _Mistake(f"--model {arguments.model} is the name of a table; wanted another, like model.skops.")
         _need("skops")
+    if streamed:
+        _fit_streamed(arguments)
+        return
     if arguments.out:
         _check_table_name(arguments.out)
     table = _read_table(arguments.table)
@@ -131,12 +138,22 @@ def _fit(arguments):
     if arguments.model:
         outputs[arguments.model] = _model_writer(model, fit)
     _write(outputs)
-    print(f"{model.n_components_} components of {len(model.variables_)} columns, from {len(table)} rows")
+    _print_model(model, len(table))
+
+
+def _print_model(model, n):
+    print(f"{model.n_components_} components of {len(model.variables_)} columns, from {n} rows")
     print(_loadings(model), end="")
 
 
 def _transform(arguments):
-    _check_files([arguments.table, arguments.model], [arguments.out])
+    streamed = _is_streamed(arguments)
+    _check_files([arguments.table, arguments.model], [arguments.out], streamed)
+    if streamed:
+        model, source = _read_model(arguments.model), _opened(arguments.table)
+        fit, _ = comment_of(arguments.model)
+        _write_streamed(model, source, arguments.out, fit)
+        return
     _check_table_name(arguments.out)
     model = _read_model(arguments.model)
     table = _read_table(arguments.table)
@@ -162,16 +179,19 @@ def _transform(arguments):
 
 def _check(arguments):
     table, model = arguments.table, arguments.model
-    _check_files([table, model], [])
-    _check_table_name(table)
+    _check_files([table, model], [], os.path.isdir(table))
+    if not os.path.isdir(table):
+        _check_table_name(table)
     _read_model(model)
     fit, written = comment_of(model)
     if fit is None:
         raise _Mistake(f"{model} does not say which fit it is of: nmf-features fit did not write it. Fit anew.")
     try:
         mark = mark_of(table)
-        with open(table, "rb") as handle:
-            same = mark == fit or sha256_of(handle) == written
+        same = mark == fit
+        if not same and not os.path.isdir(table):
+            with open(table, "rb") as handle:
+                same = sha256_of(handle) == written
     except Exception as error:  # whatever the file holds, and whatever the library reports
         raise _Mistake(f"cannot read {table}: {_reason(error)}") from error
     if mark is None and not same:
@@ -276,6 +296,110 @@ def _names(model):
     return names[len(names) - model.n_components_ :]
 
 
+# Tables that are larger than memory, or in many files
+
+
+def _is_streamed(arguments):
+    """Whether rows are read and written a batch at a time: in folders, and where a frame would not fit in the budget.
+
+    pandas writes CSV files; where it has to, all rows are in memory.
+    """
+    table, out = arguments.table, arguments.out
+    if os.path.isdir(table) or (out and _kind(out) is None and (os.path.isdir(out) or not out.suffix)):
+        if out and _kind(out) not in (None, ".parquet"):
+            raise _Mistake(f"{table} is a folder, so rows are written as they are read: wanted --out as .parquet.")
+        _need("pyarrow", "parquet")
+        return True
+    if not os.path.isfile(table) or _kind(table) is None or (out and _kind(out) != ".parquet"):
+        return False
+    try:
+        return COPIES * _bytes_in_memory(table) > budget_of(arguments.memory_budget)
+    except ImportError:  # without pyarrow, pandas alone reads CSV
+        return False
+
+
+def _bytes_in_memory(path):
+    """Return about how much memory the rows of a file need."""
+    import pyarrow.parquet
+
+    if _kind(path) != ".parquet":
+        return os.path.getsize(path) * (PACKED if _kind(path) == ".csv.gz" else 1)
+    with suppress(pyarrow.ArrowException, OSError):  # reported when it is read
+        found = pyarrow.parquet.read_metadata(path)
+        sizes = [found.row_group(i).total_byte_size for i in range(found.num_row_groups)]
+        return max(sum(sizes), 8 * found.num_rows * found.num_columns)
+    return 0
+
+
+def _opened(path):
+    try:
+        source = files.opened(path)
+        if source.count_rows() == 0:
+            raise _Mistake(f"{path} has no rows.")
+    except (ValueError, OSError, NotImplementedError) as error:
+        raise _Mistake(f"cannot read {path}: {_reason(error)}") from error
+    return source
+
+
+def _fit_streamed(arguments):
+    source = _opened(arguments.table)
+    _check_columns(source.head().to_pandas(), arguments)
+    options = {name: getattr(arguments, name) for name in PARAMETERS}
+    model = NMFFeatures(
+        arguments.n_components,
+        variables=arguments.variables,
+        drop_original=not arguments.keep_original,
+        memory_budget=arguments.memory_budget,
+        **options,
+    )
+    try:
+        with _counted(source, "fit") as rows:
+            model.fit(source, arguments.target)
+    except (ValueError, OSError, MemoryError, NotImplementedError) as error:
+        raise _Mistake(_reason(error)) from error
+    fit = fit_id(model)
+    if arguments.out:
+        _write_streamed(model, source, arguments.out, fit)
+    if arguments.model:
+        try:
+            _write({arguments.model: _model_writer(model, fit)})
+        except _Mistake as mistake:
+            mixed = f". But {arguments.out} was written: run fit again" if arguments.out else ""
+            raise _Mistake(f"{mistake}{mixed}") from mistake
+    _print_model(model, rows[-1])
+
+
+def _write_streamed(model, source, out, fit):
+    try:
+        with _counted(source, "transform"):
+            streaming.transform_to(model.columns_, source, out, fit)
+    except (ValueError, OSError, MemoryError, NotImplementedError) as error:
+        raise _Mistake(_reason(error)) from error
+
+
+@contextmanager
+def _counted(source, what):
+    """Give a list whose last entry is how many rows were read; a terminal sees it, and how long it will take."""
+    rows, shown, total = [0], sys.stderr.isatty(), source.count_rows()
+    started = last = time.monotonic()
+
+    def told(n):
+        nonlocal last
+        rows[-1], now = n, time.monotonic()
+        if shown and now - last > 0.2:
+            last = now
+            left = f" of {total:,}, {(now - started) / n * (total - n):.0f} s left" if total and n else ""
+            print(f"\r{what}: {n:,} rows read{left} ", end="", file=sys.stderr, flush=True)
+
+    source.told = told
+    try:
+        yield rows
+    finally:
+        source.told = None
+        if shown and last > started:
+            print(file=sys.stderr)
+
+
 # Checks before anything is read or computed
 
 
@@ -284,9 +408,14 @@ def _need_target(arguments):
         raise _Mistake(f"--target-weight {arguments.target_weight:g} needs a target: pass --target NAME.")
 
 
-def _check_files(inputs, outputs):
-    """Refuse missing inputs, outputs that could not be written, and outputs that would overwrite another file."""
+def _check_files(inputs, outputs, streamed=False):
+    """Refuse missing inputs, outputs that could not be written, and outputs that would overwrite another file.
+
+    A table that is streamed may be a folder.
+    """
     for path in inputs:
+        if streamed and path == inputs[0] and os.path.isdir(path):
+            continue
         if not os.path.isfile(path):  # os.path, unlike Path, gives False, not an error, without permission
             raise _Mistake(f"{path} is not a file." if os.path.exists(path) else f"there is no file {path}.")
     others = list(inputs)
@@ -296,7 +425,7 @@ def _check_files(inputs, outputs):
         others.append(path)
         place = os.path.realpath(path)
         directory, exists = os.path.dirname(place), os.path.exists(place)
-        if exists and not os.path.isfile(place):
+        if exists and not os.path.isfile(place) and not (streamed and path == outputs[-1]):
             raise _Mistake(f"cannot write {path}: it exists and is not a file.")
         if not os.path.isdir(directory):
             raise _Mistake(f"cannot write {path}: there is no directory {directory}.")
@@ -344,7 +473,7 @@ def _check_columns(table, arguments):
     if arguments.variables:
         return
     for name in table.select_dtypes("number"):
-        if re.fullmatch(r"Unnamed: \d+", name) and name not in (arguments.target or []):
+        if re.fullmatch(r"(Unnamed: \d+)?", name) and name not in (arguments.target or []):
             raise _Mistake(
                 f"{arguments.table} has a numeric column without a name (row numbers?): leave it out with "
                 f'--target "{name}", or name the columns to factorise with --variables.'
@@ -553,6 +682,7 @@ def _parser():
         help="number of components (default: %(default)s)",
     )
     _add_parameters(parameters)
+    _add_budget(fit)
     fit.set_defaults(run=_fit)
 
     about = (
@@ -569,6 +699,7 @@ def _parser():
     transform.add_argument("table", type=Path, metavar="TABLE", help="rows to transform")
     transform.add_argument("--model", type=Path, metavar="FILE", required=True, help="what fit --model wrote")
     transform.add_argument("--out", type=Path, metavar="TABLE", required=True, help="where to write the result")
+    _add_budget(transform)
     transform.set_defaults(run=_transform)
 
     about = (
@@ -618,6 +749,16 @@ def _add_columns(group):
     )
 
 
+def _add_budget(command):
+    command.add_argument(
+        "--memory-budget",
+        type=_bytes,
+        metavar="BYTES",
+        help="memory that a table may take, like 2GB; larger ones are read in pieces (default: a quarter of what is "
+        "free)",
+    )
+
+
 def _add_parameters(group, others=None):
     """Add the parameters of NMFFeatures, with its defaults or others."""
     defaults = NMFFeatures().get_params() | (others or {})
@@ -631,6 +772,15 @@ def _add_parameters(group, others=None):
             default=defaults[name],
             help=f"{about} (default: {default})",
         )
+
+
+def _bytes(text):
+    """Return a number of bytes, like 500000, 512MB or 2GiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGT])(i?)B?|B)?", text, re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted a number of bytes, like 500000, 512MB or 2GiB")
+    power = " KMGT".index((found[2] or " ").upper())
+    return max(1, int(float(found[1]) * (1024 if found[3] else 1000) ** power))
 
 
 def _choice_or_none(text):
@@ -667,6 +817,8 @@ PARAMETERS = {
 
 ALIASES = {"loss": ["beta_loss"]}
 
+COPIES = 3  # of a table, which are in memory at once
+PACKED = 5  # how much larger a CSV file is without gzip
 WRITERS = {".csv": _write_csv, ".csv.gz": _write_csv_gz, ".parquet": _write_parquet}  # the tables we know, by suffix
 
 TABLES = """\
@@ -674,6 +826,9 @@ tables:
   By suffix: .csv or .csv.gz (comma-separated, UTF-8, with a header) or .parquet (needs the extra "parquet").
   What passes through a CSV file does so as pandas reads it: 007 becomes 7, NA becomes an empty field. An index
   is kept from Parquet to Parquet; CSV has none. In messages, X (or df) is the table.
+  A folder of such files is one table, for fit and transform, and --out may be a new folder. In folders, and where
+  the table would not fit in --memory-budget, rows are read and written in pieces, to Parquet; of CSV files the
+  types then come from the first 4 MB, and whole numbers stay whole where some are missing.
 """
 
 EXAMPLE = """\

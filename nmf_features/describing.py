@@ -20,8 +20,11 @@ from ._warn import numpy_defaults
 from .aligning import Loadings, changes
 from .drift import drift
 from .explaining import contributions, explain, unexplained
+from .files import opened
+from .pairs import fit_id
 from .report import Report, report
 from .sql import select
+from .streaming import transform_to
 
 Method = TypeVar("Method", bound=Callable)
 
@@ -509,6 +512,56 @@ class DescribingMixin:
         """
         check_is_fitted(self)
         return select(self.columns_, table, dialect, keep)
+
+    @numpy_defaults
+    def transform_to(self, source: Any, destination: Any) -> None:
+        """Write a table in files with components in place of (or beside) the chosen columns, as Parquet.
+
+        The rows are read, transformed and written a batch at a time, so the table may be larger than memory. The other
+        columns keep their order, their types and their place before the components, also those that ``fit`` has not
+        seen, or that it took as y and weights; those that it has seen may be absent. Rows keep their order.
+
+        Parameters
+        ----------
+        source : str, path or pyarrow.dataset.Dataset
+            As X in :meth:`fit`.
+        destination : str or path
+            A file, by a name that ends in ``.parquet``, or a folder, by any other name, which gets files whose names
+            sort in the order of the rows. All of it appears, or nothing: until it is complete it has a temporary name
+            beside its place, ``.{name}.nmf-features.tmp``, which is removed after an error. If the process is killed
+            that name stays, until the same destination is written again. A file that exists is replaced; a folder
+            must be new or empty. Of places that fsspec knows only files can be written.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`transform`, with the file and its row group; for columns that are not there, for a destination
+            that is read or that another process writes, for a model of an array, whose columns have no names, and if
+            the source changes while it is read.
+        OSError
+            If a file cannot be read or written.
+
+        See Also
+        --------
+        transform : The same for rows in memory.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import pandas as pd
+        >>> from sklearn.datasets import load_wine
+        >>> from nmf_features import NMFFeatures
+        >>> with TemporaryDirectory() as folder:
+        ...     table, scored = Path(folder) / "wine.parquet", Path(folder) / "scored.parquet"
+        ...     load_wine(as_frame=True).frame.to_parquet(table)
+        ...     NMFFeatures(n_components=2).fit(table, y="target").transform_to(table, scored)
+        ...     pd.read_parquet(scored).columns.tolist()
+        ['target', 'NNMF1', 'NNMF2']
+        """
+        check_is_fitted(self)
+        self._validate_params()
+        transform_to(self.columns_, opened(source), destination, fit_id(self))
 
     def _for_explaining(self, X, score=None):
         """Return the columns and the checked table; refuse a model without components, if there is none to score."""

@@ -325,7 +325,9 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         Parameters
         ----------
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
-            Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``.
+            Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``. Or a table in
+            files: the path of a Parquet, CSV or Feather file or of a folder of them (also with a protocol that fsspec
+            knows), or a ``pyarrow.dataset.Dataset``. y and sample_weight are then names of its columns.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
             Target, or several: numbers, words, booleans, categories. Rows where it is missing say nothing of it. Needed
             with a ``target_weight``, else ignored.
@@ -358,6 +360,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         -------
         frame or array of shape (n_samples, n_features_out)
         """
+        files.refuse_source(X)
         learned, W = self._fit(X, y, sample_weight)
         if dask_tables.is_dask(X):
             return self.transform(X)

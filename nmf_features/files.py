@@ -1,58 +1,122 @@
-"""Tables in files, read in batches by pyarrow: Parquet and CSV, one file, a folder of files, or a dataset.
+"""Tables in files, read in batches by pyarrow: Parquet, CSV and Feather; one file, a folder of files, or a dataset.
 
 A batch is a table of pyarrow, in the order of the rows. Errors name the file, and of Parquet the row group.
 """
 
+from bisect import bisect_right
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
-BATCH_CELLS, BUFFER = 1 << 19, 1 << 18  # cells of a batch; bytes of a column that are read at once
+from .nearest import some
+
+BATCH_CELLS = 1 << 19
 HEAD_ROWS = 1000  # by which columns are chosen
+CSV_BLOCK = 1 << 22  # bytes of a CSV file that are parsed at once; types are inferred from the first block
+READ_BUFFER = 1 << 16  # bytes of a column of a Parquet file that are read at once
 KINDS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv", ".feather": "feather"}
 
 
 def is_source(X):
-    """Whether X is a path or a dataset of pyarrow."""
-    return isinstance(X, str | Path) or type(X).__module__ == "pyarrow._dataset"
+    """Whether X is a path, a dataset of pyarrow or a Source."""
+    return isinstance(X, str | Path | Source) or type(X).__module__ == "pyarrow._dataset"
+
+
+def refuse_source(X):
+    """Refuse a table in files where rows in memory are wanted."""
+    if is_source(X):
+        what = f"the path {str(X)!r}" if isinstance(X, str | Path) else "a dataset of pyarrow"
+        raise ValueError(
+            f"X is {what}; wanted rows in memory. fit takes tables in files, and transform_to(source, destination) "
+            "writes their components beside the other columns; for all else read some of the rows first."
+        )
 
 
 def opened(X):
-    """Return the Source of a path (a string, also with a protocol that fsspec knows, or a Path) or of a dataset."""
+    """Return the Source of a path (also with a protocol that fsspec knows) or of a dataset; of a Source, itself."""
+    if isinstance(X, Source):
+        return X
     try:
         import pyarrow.dataset
     except ImportError as error:
         raise ImportError('Tables in files are read with pyarrow: pip install "nmf-features[parquet]".') from error
     if not isinstance(X, str | Path):
         return Source(X)
-    path, filesystem = str(X), None
-    if "://" in path:
-        import fsspec
-
-        filesystem, path = fsspec.core.url_to_fs(path)
-    elif not Path(path).exists():
-        raise FileNotFoundError(f"X is the path {path!r}, where there is no file or folder; wanted a table to read.")
-    with _named(path):
-        return Source(pyarrow.dataset.dataset(path, filesystem=filesystem, format=_kind_of(path, filesystem)))
-
-
-def _kind_of(path, filesystem):
-    """Return the format of a file, or of the files in a folder, by suffix."""
+    filesystem, path = located(X)
     if filesystem is not None:
-        names = filesystem.find(path)
+        names = sorted(filesystem.find(path))
+    elif Path(path).is_dir():
+        names = sorted(str(name) for name in Path(path).rglob("*.*") if name.is_file())
     else:
-        names = [str(p) for p in ([path] if Path(path).is_file() else sorted(Path(path).rglob("*.*")))]
-    kinds = {kind for name in names for suffix, kind in KINDS.items() if name.endswith(suffix)}
-    if len(kinds) != 1:
-        found = f"files of several kinds: {sorted(kinds)}" if kinds else "no file of a known kind"
+        names = [path] if Path(path).exists() else []
+    if not names and not (filesystem is None and Path(path).is_dir()):
+        raise FileNotFoundError(f"X is the path {path!r}, where there is no file or folder; wanted a table to read.")
+    seen = {name: Path(name).name if name == path else name[len(path) :] for name in names}
+    kinds = {name: kind for name in names if (kind := _kind_of(seen[name])) is not None}
+    if len(set(kinds.values())) != 1:
+        found = f"files of several kinds: {sorted(set(kinds.values()))}" if kinds else "no file of a known kind"
         raise ValueError(f"{path} has {found}; wanted one of {sorted(KINDS)}.")
-    return kinds.pop()
+    is_csv, names = "csv" in kinds.values(), list(kinds)
+    how = _csv_format() if is_csv else kinds[names[0]]
+    with named(names[0]):
+        dataset = pyarrow.dataset.dataset(names, filesystem=filesystem, format=how)
+    folder = None if names == [path] else path
+    return Source(dataset, folder, _csv_schema(dataset) if is_csv else None)
+
+
+def located(path):
+    """Return the filesystem of fsspec (None: the local one), and the path there."""
+    path = str(path)
+    if "://" not in path:
+        return None, path
+    try:
+        import fsspec
+    except ImportError as error:
+        raise ImportError(f"The path {path!r} has a protocol, which fsspec reads: pip install fsspec.") from error
+    filesystem, path = fsspec.core.url_to_fs(path)
+    return (None if "file" in filesystem.protocol else filesystem), path
+
+
+def _kind_of(name):
+    """Return the format of a file, by suffix; None for other files, and for hidden ones, as pyarrow has it."""
+    if any(part.startswith((".", "_")) for part in name.replace("\\", "/").split("/") if part not in (".", "..")):
+        return None
+    return next((kind for suffix, kind in KINDS.items() if name.lower().endswith(suffix)), None)
+
+
+def _csv_format():
+    """Return how CSV files are read: what is missing to pandas is missing here, and quoted fields may hold lines."""
+    from pyarrow import csv
+    from pyarrow.dataset import CsvFileFormat, CsvFragmentScanOptions
+
+    missing = [*csv.ConvertOptions().null_values, "None", "<NA>"]
+    options = CsvFragmentScanOptions(
+        csv.ConvertOptions(null_values=missing, strings_can_be_null=True), csv.ReadOptions(block_size=CSV_BLOCK)
+    )
+    return CsvFileFormat(csv.ParseOptions(newlines_in_values=True), options)
+
+
+def _csv_schema(dataset):
+    """Return the types of a CSV file: dates are words, as for pandas, and so are columns that begin without a value."""
+    import pyarrow
+
+    names, test = dataset.schema.names, pyarrow.types
+    if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+        raise ValueError(f"{dataset.files[0]} has one column, {names[0]!r}; wanted columns separated by commas.")
+    if strange := [field.name for field in dataset.schema if test.is_binary(field.type)]:
+        raise ValueError(f"{dataset.files[0]} has columns that are not UTF-8: {some(strange)}.")
+    fields = [
+        field.with_type(pyarrow.string()) if test.is_temporal(field.type) or test.is_null(field.type) else field
+        for field in dataset.schema
+    ]
+    return pyarrow.schema(fields)
 
 
 @contextmanager
-def _named(where):
-    """Name the file in errors of reading."""
+def named(where):
+    """Name the file in errors of reading or writing."""
     import pyarrow
 
     try:
@@ -60,26 +124,72 @@ def _named(where):
     except (pyarrow.ArrowException, OSError, UnicodeError) as error:
         if str(where) in str(error):
             raise
-        raise type(error)(f"{where}: {error}") from error
+        text = f"{where}: {' '.join(str(getattr(error, 'strerror', None) or error).split())}"
+        if "CSV conversion error" in text:
+            text += (
+                f". The types of a CSV file come from its first {CSV_BLOCK >> 20} MB: correct the cell, or pass a "
+                "dataset of pyarrow that is told the type of the column"
+            )
+        if isinstance(error, UnicodeError):
+            raise ValueError(text) from error
+        raise (OSError(error.errno, text) if getattr(error, "errno", None) else type(error)(text)) from error
 
 
 class Source:
-    """Rows in the files of a dataset. Files that change while they are read are refused."""
+    """Rows in the files of a dataset. Files that change while they are read are refused.
 
-    def __init__(self, dataset):
-        self.dataset, self.schema = dataset, dataset.schema
+    ``folder`` is the one that the files were found in, if so. ``index`` names the columns that pandas wrote as the
+    index of its frame: they are no features. ``told``, if set, is called with the number of rows read, batch by batch.
+    """
+
+    def __init__(self, dataset, folder=None, schema=None):
+        self.dataset, self.folder, self.schema = dataset, folder, dataset.schema if schema is None else schema
+        names = self.schema.names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{self.where} has duplicated column names: {some(twice)}. Rename them.")
+        described = (self.schema.pandas_metadata or {}).get("index_columns", [])
+        self.index = [name for name in described if isinstance(name, str) and name in names]
         self.marks = self._marks()
+        self.told = None
+
+    @property
+    def is_csv(self):
+        """Whether the files are CSV, whose types were inferred from the first rows."""
+        return _format_of(self.dataset) == "csv"
+
+    @property
+    def files(self):
+        """Paths of the files."""
+        return getattr(self.dataset, "files", [])
+
+    @property
+    def where(self):
+        """A name for the whole, in errors."""
+        if len(self.files) > 1:
+            return f"the dataset of {len(self.files)} files, {self.files[0]} and others"
+        return self.files[0] if self.files else "X"
+
+    def with_floats(self, names):
+        """Take these columns for floats, where a CSV file begins with whole numbers, or with nothing."""
+        import pyarrow
+
+        if self.is_csv:
+            whole = [field.name in names and pyarrow.types.is_integer(field.type) for field in self.schema]
+            fields = zip(self.schema, whole, strict=True)
+            self.schema = pyarrow.schema(
+                [field.with_type(pyarrow.float64()) if is_whole else field for field, is_whole in fields]
+            )
 
     def head(self):
         """Return the first rows."""
-        width = max(1, len(self.schema.names))
-        return next((batch for batch, _ in self.batches(cells=HEAD_ROWS * width)), self.schema.empty_table())
+        first, _ = next(self.batches(cells=HEAD_ROWS * len(self.schema)), (self.schema.empty_table(), None))
+        return first
 
     def count_rows(self):
         """Return the number of rows if the files say so, else None."""
-        if not _is_parquet(self.dataset):
+        if _format_of(self.dataset) != "parquet":
             return None
-        with _named(self._where()):
+        with named(self.where):
             return self.dataset.count_rows()
 
     def batches(self, columns=None, cells=BATCH_CELLS):
@@ -87,33 +197,62 @@ class Source:
         import pyarrow
 
         columns = self.schema.names if columns is None else columns
-        rows = max(1, cells // max(len(columns), 1))
+        rows, read = max(1, cells // max(len(columns), 1)), 0
         for fragment in self.dataset.get_fragments():
             where = getattr(fragment, "path", None) or "X"
-            with _named(where):
+            with named(where):
                 self._check_schema(fragment, columns, where)
-                found = _read(fragment, self.schema, columns, rows)
+                place = _Place(fragment, where)
+                found = self._read(fragment, columns, rows)
             first = 0
             while True:
-                with _named(f"{where}, {_place(fragment, first)}"):
+                with named(place.of(first, first + rows)):
                     batch = next(found, None)
                 if batch is None:
                     break
                 if len(batch):
-                    yield pyarrow.Table.from_batches([batch]), f"{where}, {_place(fragment, first)}"
-                first += len(batch)
+                    yield pyarrow.Table.from_batches([batch]), place.of(first, first + len(batch))
+                first, read = first + len(batch), read + len(batch)
+                if self.told is not None:
+                    self.told(read)
         if self._marks() != self.marks:
-            raise ValueError(f"{self._where()} changed while it was read: wait until it is complete, or read a copy.")
+            raise ValueError(f"{self.where} changed while it was read: wait until it is complete, or read a copy.")
+
+    def _read(self, fragment, columns, rows):
+        """Return an iterator over the record batches of a file.
+
+        A dataset would decode whole row groups of Parquet, which may be a whole file; the file itself is read by pages.
+        """
+        if _format_of(fragment) == "parquet" and set(columns) <= set(fragment.physical_schema.names):
+            from pyarrow.parquet import ParquetFile
+
+            words = list(fragment.format.read_options.dictionary_columns)
+            file = ParquetFile(
+                fragment.path,
+                filesystem=fragment.filesystem,
+                read_dictionary=words or None,
+                buffer_size=READ_BUFFER,
+                pre_buffer=False,
+                page_checksum_verification=True,  # of pages that have one
+            )
+            groups = [group.id for group in fragment.row_groups]
+            return (batch.select(columns) for batch in file.iter_batches(rows, groups, columns=columns))
+        return iter(
+            fragment.to_batches(
+                schema=self.schema, columns=columns, batch_size=rows, batch_readahead=2, fragment_readahead=1
+            )
+        )
 
     def _check_schema(self, fragment, columns, where):
         """Refuse a file whose columns differ: pyarrow would fill those it lacks."""
-        if getattr(fragment, "format", None) is None or fragment.format.default_extname == "csv":
+        kind = _format_of(fragment)
+        if kind is None:
             return
         there = fragment.physical_schema
         wrong = {
             name: str(there.field(name).type) if name in there.names else "is not there"
             for name in columns
-            if name not in there.names or there.field(name).type != self.schema.field(name).type
+            if name not in there.names or (kind != "csv" and there.field(name).type != self.schema.field(name).type)
         }
         partition = {
             name for name in wrong if name not in there.names and str(name) in str(fragment.partition_expression)
@@ -123,41 +262,33 @@ class Source:
             wanted = {name: str(self.schema.field(name).type) for name in wrong}
             raise ValueError(f"{where} has other columns than the first file: {wrong}; wanted {wanted}.")
 
-    def _where(self):
-        files = getattr(self.dataset, "files", [])
-        return files[0] if len(files) == 1 else f"The dataset of {len(files)} files"
-
     def _marks(self):
         """Return size and time of every file."""
-        files, filesystem = getattr(self.dataset, "files", []), getattr(self.dataset, "filesystem", None)
+        filesystem = getattr(self.dataset, "filesystem", None)
         if filesystem is None:
             return []
-        return [(info.path, info.size, info.mtime_ns) for info in filesystem.get_file_info(files)]
+        return [(info.path, info.size, info.mtime_ns) for info in filesystem.get_file_info(self.files)]
 
 
-def _read(fragment, schema, columns, rows):
-    """Yield the batches of a file. Parquet is read as a stream: ahead of it would be whole groups of rows."""
-    import pyarrow.parquet
+class _Place:
+    """Where rows of a file are, for errors."""
 
-    plain = not _is_parquet(fragment) or set(columns) - set(fragment.physical_schema.names)  # of a partition
-    if plain:
-        return fragment.to_batches(schema=schema, columns=columns, batch_size=rows, batch_readahead=2)
-    file = pyarrow.parquet.ParquetFile(fragment.open(), pre_buffer=False, buffer_size=BUFFER)
-    return file.iter_batches(rows, [group.id for group in fragment.row_groups], columns)
+    def __init__(self, fragment, where):
+        self.where, groups = where, getattr(fragment, "row_groups", None) or []
+        self.ids, self.ends = [group.id for group in groups], list(accumulate(group.num_rows for group in groups))
+
+    def of(self, start, stop):
+        """Return the file, and the row groups that the rows are in, if it has some."""
+        first, last = (bisect_right(self.ends, row) for row in (start, stop - 1))
+        if first >= len(self.ids):
+            return self.where
+        first, last = self.ids[first], self.ids[min(last, len(self.ids) - 1)]
+        return f"{self.where}, row group {first}" if first == last else f"{self.where}, row groups {first} to {last}"
 
 
-def _is_parquet(what):
-    return getattr(getattr(what, "format", None), "default_extname", None) == "parquet"
-
-
-def _place(fragment, first):
-    """Return where a row of a file is."""
-    groups, end = getattr(fragment, "row_groups", None) or [], 0
-    for group in groups:
-        end += group.num_rows
-        if first < end:
-            return f"row group {group.id}"
-    return f"from row {first}"
+def _format_of(X):
+    """Return the kind of the files of a dataset or a fragment; None for rows in memory."""
+    return getattr(getattr(X, "format", None), "default_extname", None)
 
 
 def column_of(batch, name):

@@ -225,12 +225,22 @@ def scores_of(columns, X, prior=0.0):
 
     ``prior`` holds L2 strengths that are added for rows with missing cells.
     """
+    W = silent_scores_of(columns, X, prior)
+    report_unobserved(int(np.isnan(W[:, 0]).sum()))
+    return W
+
+
+def silent_scores_of(columns, X, prior=0.0):
+    """Return what :func:`scores_of` does, without its warning."""
     model = columns.model
     s, (l1, l2), loss = model.component_scales_, model.score_penalties_, columns.loss
-    W = exact_scores(X, model.components_, l1 / s, l2 / s / s, model.n_jobs, columns.missing(X), prior, loss)
-    if empty := int(np.isnan(W[:, 0]).sum()):
-        warn_user(f"X has {empty} rows with nothing observed in the chosen columns: their scores are NaN.")
-    return W
+    return exact_scores(X, model.components_, l1 / s, l2 / s / s, model.n_jobs, columns.missing(X), prior, loss)
+
+
+def report_unobserved(n):
+    """Warn of n rows without an observed cell."""
+    if n:
+        warn_user(f"X has {n} rows with nothing observed in the chosen columns: their scores are NaN.")
 
 
 def scores_of_table(columns, table):

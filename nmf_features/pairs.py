@@ -13,9 +13,11 @@ same bytes. Where a mark is lost, in a table that another program wrote again, S
 import hashlib
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -68,7 +70,10 @@ def comment_of(path):
 
 
 def mark_of(path):
-    """Return the fit that a table is marked with; None if it has no mark."""
+    """Return the fit that a table, or all files in a folder, are marked with; None if there is no mark, or several."""
+    if os.path.isdir(path):
+        marks = {mark_of(part) for part in Path(path).glob("*.parquet")}
+        return marks.pop() if len(marks) == 1 else None
     with open(path, "rb") as handle:
         start = handle.read(4)
         if start == b"PAR1":

@@ -124,26 +124,8 @@ class Scaling:
             raise ValueError(
                 "Sparse X, but what is subtracted from the columns would fill its zeros: pass X.toarray()."
             )
-        bound = np.minimum(self.offset, self.minimum)  # 0 with shift=None; the offset may be the lower quantile
         if self.bounded and out_of_range != "clip":
-            below = np.zeros(X.shape[1], dtype=int)
-            if sparse.issparse(X):
-                below += np.bincount(X.indices[X.data < bound[X.indices]], minlength=len(below))
-            else:
-                for rows in slices(X):
-                    below += (X[rows] < bound).sum(axis=0)
-            if below.any():
-                found = {names[j]: int(below[j]) for j in np.flatnonzero(below)}
-                ranges = {names[j]: f"{self.minimum[j]:.6g} to {self.maximum[j]:.6g}" for j in np.flatnonzero(below)}
-                message = (
-                    f"X has values below what was seen in training (column: how many cells): {found}. Training ranges: "
-                    f"{ranges}."
-                )
-                if out_of_range == "raise":
-                    raise ValueError(
-                        f'{message} Pass out_of_range="clip" to raise them to the lower bound of their column.'
-                    )
-                warn_user(f"{message} They are raised to the lower bound of their column.")
+            self.report_below(self.below(X), out_of_range, names)
         with np.errstate(over="ignore"):
             Z = self._scaled(X, overwrite)
         cells = Z.data if sparse.issparse(Z) else Z
@@ -156,6 +138,27 @@ class Scaling:
                 "Check their units, or cut them off first."
             )
         return Z
+
+    def below(self, X):
+        """Return how many cells of each column are below the bound: the training minimum, 0 with ``shift=None``."""
+        bound = np.minimum(self.offset, self.minimum)  # the offset may be the lower quantile
+        if sparse.issparse(X):
+            return np.bincount(X.indices[X.data < bound[X.indices]], minlength=X.shape[1])
+        return sum(((X[rows] < bound).sum(axis=0) for rows in slices(X)), np.zeros(X.shape[1], dtype=int))
+
+    def report_below(self, below, out_of_range, names):
+        """Warn of cells below the bound, or raise."""
+        if not below.any():
+            return
+        found = {names[j]: int(below[j]) for j in np.flatnonzero(below)}
+        ranges = {names[j]: f"{self.minimum[j]:.6g} to {self.maximum[j]:.6g}" for j in np.flatnonzero(below)}
+        message = (
+            f"X has values below what was seen in training (column: how many cells): {found}. Training ranges: "
+            f"{ranges}."
+        )
+        if out_of_range == "raise":
+            raise ValueError(f'{message} Pass out_of_range="clip" to raise them to the lower bound of their column.')
+        warn_user(f"{message} They are raised to the lower bound of their column.")
 
     def _scaled(self, X, overwrite):
         if sparse.issparse(X):

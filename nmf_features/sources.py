@@ -1,5 +1,7 @@
 """A fit to a table in files: its columns are read into memory, or to disk if they are larger than the budget."""
 
+from numbers import Real
+
 import numpy as np
 
 from . import frames
@@ -24,61 +26,76 @@ def learn(model, source, y=None, sample_weight=None):
         The target, of the rows of positive weight.
     """
     budget, head = budget_of(model.memory_budget), source.head()
-    for argument, name in (("y", y), ("sample_weight", sample_weight)):
-        if name is not None and not (isinstance(name, str) and name in source.schema.names):
-            raise ValueError(
-                f"{argument} is {name!r}, and X is a table in files; wanted the name of one of its columns, "
-                f"{offer([name], source.schema.names)}."
-            )
-    aside = [name for name in (y, sample_weight) if name is not None]
-    columns, _ = Columns.chosen(model, head.drop_columns(aside))
+    targets = [] if y is None else y if isinstance(y, list | tuple) else [y]
+    for argument, names in (("y", targets), ("sample_weight", [] if sample_weight is None else [sample_weight])):
+        for name in names:
+            if not isinstance(name, str) or name not in source.schema.names:
+                what = repr(name) if isinstance(name, str | Real | None) else f"of type {type(name).__name__}"
+                raise ValueError(
+                    f"{argument} is {what}, and X is a table in files; wanted the name of one of its columns, "
+                    f"{offer([name], source.schema.names)}."
+                )
+    aside = {*targets, *source.index} | ({sample_weight} if sample_weight is not None else set())
+    columns, _ = Columns.chosen(model, head.select([name for name in head.column_names if name not in aside]))
     if columns.n_components == 0:
         return Learned(columns, None, None, None, None), None
-    p, n = len(columns.positions), source.count_rows()
-    dtype = frames.to_matrix(head, [head.column_names.index(v) for v in columns.variables], "ignore")[0].dtype
-    if n is not None and COPIES * n * p * dtype.itemsize <= budget:
-        return _in_memory(columns, source, n, dtype, y, sample_weight)
-    if model.target_weight:
-        raise ValueError(
-            "target_weight is above 0, and X is larger than memory_budget: a target needs all rows in memory. Raise "
-            "memory_budget, or fit a sample of the rows."
-        )
-    pieces = PiecesOnDisk(p, dtype, sample_weight is not None, model.n_jobs)
-    for matrix, weights, _ in _batches(columns, source, None, sample_weight):
-        pieces.append(matrix.astype(dtype, copy=False), weights)
-    if pieces.n == 0:
+    source.with_floats(columns.variables)
+    p = len(columns.positions)
+    dtype = frames.to_matrix(source.schema.empty_table().select(columns.variables), list(range(p)))[0].dtype
+    rows = _Rows(p, dtype, sample_weight is not None, budget, model)
+    for matrix, weights, target in _batches(columns, source, targets if model.target_weight else [], sample_weight):
+        rows.append(matrix.astype(dtype, copy=False), weights, target)
+    if rows.n == 0:
         _refuse_no_rows(sample_weight)
-    columns.scaling = Scaling.learn_from(pieces, model.shift, model.scale, columns.variables, model.clip)
-    columns.report_constant(pieces.n)
-    return Learned(columns, None, pieces, None, None), None
+    if rows.pieces is not None:
+        columns.scaling = Scaling.learn_from(rows.pieces, model.shift, model.scale, columns.variables, model.clip)
+        columns.report_constant(rows.n)
+        return Learned(columns, None, rows.pieces, None, None), None
+    matrix, weights, targets = rows.joined()
+    return Learned(columns, None, columns.learn_scaling(matrix, weights, True), weights, None), targets
 
 
-def _in_memory(columns, source, n, dtype, y, sample_weight):
-    matrix = np.empty((n, len(columns.positions)), dtype)
-    weights, targets, at = None if sample_weight is None else np.empty(n), [], 0
-    for batch, v, target in _batches(columns, source, y if columns.model.target_weight else None, sample_weight):
-        matrix[at : at + len(batch)] = batch
-        if weights is not None:
-            weights[at : at + len(batch)] = v
-        targets.append(target)
-        at += len(batch)
-    if at == 0:
-        _refuse_no_rows(sample_weight)
-    matrix, weights = matrix[:at], None if weights is None else weights[:at]
-    X = columns.learn_scaling(matrix, weights, True)
-    return Learned(columns, None, X, weights, None), _joined(targets)
+class _Rows:
+    """Rows that are read: in memory, until they do not fit in the budget; then on disk."""
+
+    def __init__(self, width, dtype, weighted, budget, model):
+        self.form, self.budget, self.model = (width, dtype, weighted), budget, model
+        self.n, self.held, self.pieces = 0, [], None
+
+    def append(self, matrix, weights, target):
+        self.n += len(matrix)
+        self.held.append((matrix, weights, target))
+        if self.pieces is None:
+            if COPIES * self.n * self.form[0] * self.form[1].itemsize <= self.budget:
+                return
+            if self.model.target_weight:
+                raise ValueError(
+                    "target_weight is above 0, and X is larger than memory_budget: a target needs all rows in memory. "
+                    "Raise memory_budget, or fit a sample of the rows."
+                )
+            self.pieces = PiecesOnDisk(*self.form, self.model.n_jobs)
+        for rows, v, _ in self.held:
+            self.pieces.append(rows, v)
+        self.held = []
+
+    def joined(self):
+        """Return all rows, their weights and their targets, None where there are none."""
+        matrices, weights, targets = zip(*self.held, strict=True)
+        self.held = []
+        matrix = np.concatenate(matrices)
+        return matrix, None if weights[0] is None else np.concatenate(weights), _joined(targets)
 
 
 def _batches(columns, source, y, sample_weight):
     """Yield the chosen columns of the rows of positive weight, their weights, and their targets, a batch at a time."""
     model, p = columns.model, len(columns.positions)
-    names = [*columns.variables, *(name for name in (y, sample_weight) if name is not None)]
+    names = list(dict.fromkeys([*columns.variables, *y, *([] if sample_weight is None else [sample_weight])]))
     for batch, where in source.batches(names):
         try:
             matrix, _ = frames.to_matrix(batch, list(range(p)), model.missing_values)
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
-        target = None if y is None else batch.select([y])
+        target = batch.select(y) if y else None
         weights = None
         if sample_weight is not None:
             weights = column_of(batch, sample_weight)

@@ -427,7 +427,7 @@ def test_row_numbers_can_be_left_out(here, table):
 def test_missing_table(here, capsys):
     assert "no file no.csv" in refused(capsys, "fit", "no.csv", "--model", "m")
     Path("folder.csv").mkdir()
-    assert "folder.csv is not a file" in refused(capsys, "fit", "folder.csv", "--model", "m")
+    assert "folder.csv has no file of a known kind" in refused(capsys, "fit", "folder.csv", "--model", "m")
     run("fit", "train.csv", "--model", "m")
     capsys.readouterr()
     assert "no file no.csv" in refused(capsys, "transform", "no.csv", "--model", "m", "--out", "o.csv")

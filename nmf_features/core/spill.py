@@ -22,6 +22,10 @@ class Spill:
         self.file, self.lock = tempfile.TemporaryFile(buffering=0), threading.Lock()  # noqa: SIM115
         weakref.finalize(self, self.file.close)
 
+    def __del__(self):
+        if hasattr(self, "file"):  # else it could not be made
+            self.file.close()
+
     def rows(self, rows):
         """Return the rows of a slice, in a new array."""
         out = np.zeros((rows.stop - rows.start, self.width), self.dtype)
