@@ -82,7 +82,9 @@ class Scaling:
         else:
             offset = least if shift in ("min", "mode") else np.zeros_like(least)
             if shift == "mode":
-                offset = _common_values(X, least, most, weights)
+                values, shares = common_values(X, weights)
+                # If it is the maximum, nothing would be left above it: the minimum stays.
+                offset = np.where((shares > COMMON) & (values < most), values, least)
         offset = np.where(constant, minimum, offset)
         top = np.stack([most - offset, offset - least], axis=1).ravel() if split else most - offset
         doubled = np.repeat(constant, 2) if split else constant
@@ -319,18 +321,18 @@ def _bounds(X, clip, shift, weights, unstored):
     return lower, upper
 
 
-def _common_values(X, minimum, maximum, weights):
-    """Return the value that more than the share COMMON of each column has; where there is none, the minimum.
+def common_values(X, weights=None, unstored=False):
+    """Return the median of every column and the share of its observed cells that have this value.
 
-    What most rows have is the median. If it is the maximum, nothing would be left above it: the minimum stays.
+    So what most rows have is found; 0 and share 0 where nothing is observed.
     """
-    offset = minimum.copy()
-    for j in np.flatnonzero(minimum < maximum):
-        values = X[:, j].astype(np.float64)
-        [value], v = _quantiles(values, [0.5], weights), np.ones(len(values)) if weights is None else weights
-        if value < maximum[j] and v[values == value].sum() > COMMON * v[~np.isnan(values)].sum():
-            offset[j] = value
-    return offset
+    found, shares = np.zeros((2, X.shape[1]))
+    for j, (values, v) in enumerate(_columns(X, weights, unstored)):
+        v = np.ones(len(values)) if v is None else v
+        [found[j]] = _quantiles(values, [0.5], v)
+        whole = v[~np.isnan(values)].sum()
+        shares[j] = v[values == found[j]].sum() / whole if whole else 0.0
+    return found, shares
 
 
 def _robust(X, state, weights, unstored):
