@@ -208,6 +208,34 @@ def test_rows_that_were_left_out_by_hand(loss):
     assert found is None if loss == "frobenius" else abs(found / (likelihood / x.size) - 1) < 1e-5
 
 
+def test_a_column_that_is_nearly_zero_does_not_decide():
+    """Zero but in two rows of 2,000: divided by its deviation it has cells of 30; one that is hidden outweighs all."""
+    for seed in (1, 3):
+        rng = np.random.default_rng(seed)
+        rare = np.zeros((2000, 5))
+        for column in rare.T:
+            column[rng.choice(2000, 2, replace=False)] = rng.gamma(2, size=2)
+        X = np.hstack([generated(seed, 3, 2000, 20), rare])
+        found = select_components(X, range(1, 8), random_state=0)
+        plain = select_components(X[:, :20], range(1, 8), random_state=0)
+        pd.testing.assert_frame_equal(found.table, plain.table, rtol=1e-6)
+        assert found.n_components == 3
+        chosen, Z = runs.scaled(X, 2, None, {})
+        assert max((cells % 25).max() for cells in draw_cells(Z, chosen, 5, 0.1, np.random.RandomState(0))) == 19
+
+
+def test_near_copies_reveal_nothing_if_they_are_a_group():
+    """Six rows of noise, thirty times each: without groups six components predict every cell."""
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.uniform(size=(6, 20)), 30, axis=0) + rng.uniform(0, 0.01, size=(180, 20))
+    groups, order = np.repeat(np.arange(6), 30), rng.permutation(180)
+    free, grouped = (select_components(X[order], range(1, 8), groups=g, random_state=0) for g in (None, groups[order]))
+    assert free.summary["error"].min() < 0.1
+    assert free.n_components > 3
+    assert grouped.summary["error"].min() > 0.9
+    assert grouped.n_components == 1
+
+
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("unstored", [False, True])
 def test_cells_of_a_group_are_hidden_together(kind, unstored):
@@ -669,6 +697,20 @@ def test_weights_of_very_sparse_data():
     pd.testing.assert_frame_equal(
         weighted, select_components(X[rows], [1, 2], groups=groups[rows], **params).table, rtol=1e-5
     )
+
+
+def test_targets_of_rows_that_were_left_out():
+    """A target that is the topic of a row is told by two components or more, one that is drawn at random by none."""
+    X, rng = words(0, 3), np.random.default_rng(0)
+    W = factorize(X, 3, loss="kullback-leibler", penalty=0).W
+    params = {**COUNTS, "random_state": 0, "n_splits": 3, "target_weight": 0.1}
+    topic, noise = (
+        select_components(X, [1, 3], y=y, **params).summary["target_error"]
+        for y in (W.argmax(axis=1).astype(str), rng.choice(["a", "b", "c"], 2000))
+    )
+    assert topic[0] > 0.9
+    assert topic[1] < 0.5
+    assert (noise > 0.99).all()
 
 
 @ALL

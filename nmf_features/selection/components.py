@@ -20,7 +20,7 @@ from ..core.blocks import block_of
 from ..core.products import product
 from ..targets import Targets
 from . import runs
-from .hidden import draw_rows, draw_splits
+from .hidden import draw_rows, draw_splits, without_rare
 
 TIE = 1e-6  # errors that differ by a smaller share are equal: of fits whose last components died, say
 
@@ -74,10 +74,12 @@ def select_components(
     structure, too many follow the noise of the cells they see. The choice is the smallest number that is within one
     standard error of the best, split by split.
 
-    Columns whose cells are all equal but for 1 % are fitted, but none of their cells is hidden: these few, scaled up,
-    would decide. Of sparse data that store less than the share ``test_size``, each split leaves out 1 / ``n_splits`` of
-    the rows, and then hides as large a part of their columns at a time, predicted from the others: nothing becomes
-    dense, and all zeros count.
+    Columns whose cells are all equal but for 1 % are set aside, as constant ones are: these few, scaled up, would
+    decide. (In sparse data they are fitted, but none of their cells is hidden.)
+
+    Of sparse data that store less than the share ``test_size`` each split leaves out 1 / ``n_splits`` of the rows, and
+    then hides as large a part of their columns at a time, predicted from the others. Nothing becomes dense, and all
+    zeros count.
 
     Parameters
     ----------
@@ -147,6 +149,8 @@ def select_components(
     rng = check_random_state(random_state)
     X, y, weights, groups = runs.sampled(X, y, max_samples, rng, sample_weight, groups)
     columns, Z = runs.scaled(X, counts[-1] if counts else 1, n_jobs, params, weights, tol=1e-4)
+    if not sparse.issparse(Z):
+        Z = without_rare(Z, columns, weights)
     model, most = columns.model, int((~columns.scaling.constant).sum())
     counts = sorted({min(k, most) for k in counts or range(1, 11)})
     splits = draw_splits(Z, columns, n_splits, test_size, rng, weights, groups)

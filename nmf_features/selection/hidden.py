@@ -55,6 +55,21 @@ def draw_splits(Z, columns, n_splits, test_size, rng, weights=None, groups=None)
     return [partial(Split, Z, cells, columns, weights) for cells in hidden]
 
 
+def without_rare(Z, columns, weights=None):
+    """Return dense Z with zeros in the rare columns, which are set aside, as constant ones are, unless all are rare."""
+    rare = _rare(Z, columns, weights) & ~columns.scaling.constant
+    if not rare.any() or (rare | columns.scaling.constant).all() or not columns.loss.takes_zeros:
+        return Z
+    columns.scaling.constant = columns.scaling.constant | rare
+    return np.where(columns.counted, Z, np.asarray(0, Z.dtype))
+
+
+def _rare(Z, columns, weights):
+    """Return which chosen columns are nearly constant."""
+    shares = common_values(Z, weights, columns.model.missing_values == "unstored" and sparse.issparse(Z))[1]
+    return (shares >= 1 - RARE).reshape(-1, columns.width).all(axis=1)
+
+
 def draw_rows(n, groups, n_splits, share, rng):
     """Draw a share of the rows for each split, none twice; or the rows of a share of the groups. None: all of them."""
     n = n if groups is None else groups.max() + 1
@@ -69,7 +84,7 @@ def draw_cells(Z, columns, n_splits, test_size, rng, weights=None, groups=None):
     """
     generator, p = np.random.default_rng(seeds(rng, 1)[0]), Z.shape[1]
     stored_only = sparse.issparse(Z) and columns.model.missing_values == "unstored"
-    asked = columns.counted & (common_values(Z, weights, stored_only)[1] < 1 - RARE)
+    asked = columns.counted & ~np.repeat(_rare(Z, columns, weights), columns.width)
     asked = np.flatnonzero(asked if asked.any() else columns.counted)
     groups = np.arange(Z.shape[0]) if groups is None else groups
     if stored_only:
