@@ -52,6 +52,19 @@ class Matrix:
         return np.array([_quantiles(sign * values, shares, v) for values, v in columns]).reshape(-1, len(shares)).T
 
 
+def common_values(columns):
+    """Return the median of every column and the share of its observed cells that have this value.
+
+    So what most rows have is found; 0 and share 0 where nothing is observed.
+    """
+    [values] = columns.quantiles([0.5])
+    if not columns.is_sparse:
+        return values, columns.means(lambda x: np.where(np.isnan(x), np.nan, x == values))
+    shares = columns.stored_means(lambda x, j: np.where(np.isnan(x), np.nan, x == values[j]))
+    others = 1 - columns.stored_means(lambda x, j: np.where(np.isnan(x), np.nan, 1.0))  # zeros that are not stored
+    return values, shares + np.where(values == 0, np.maximum(others, 0), 0)
+
+
 def slices(X):
     """Return slices of rows that, with a copy or two, stay in the cache."""
     step = max(1, CHUNK_CELLS // max(X.shape[1], 1))

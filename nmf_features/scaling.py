@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._warn import warn_user
-from .column_facts import Matrix, slices
+from .column_facts import Matrix, common_values, slices
 from .core.units import without_last_bits
 
 COMMON = 0.9  # shift="mode": a value that a larger share of the rows has is subtracted
@@ -80,7 +80,9 @@ class Scaling:
         else:
             offset = least if shift in ("min", "mode") else np.zeros_like(least)
             if shift == "mode":
-                offset = _common_values(columns, least, most)
+                values, shares = common_values(columns)
+                # If it is the maximum, nothing would be left above it: the minimum stays.
+                offset = np.where((shares > COMMON) & (values < most), values, least)
         offset = np.where(constant, minimum, offset)
         top = np.stack([most - offset, offset - least], axis=1).ravel() if split else most - offset
         doubled = np.repeat(constant, 2) if split else constant
@@ -250,16 +252,6 @@ def _bounds(columns, clip, shift, p):
     low, high = columns.quantiles([float(clip), 1 - float(clip)])
     apart = low < high
     return np.where(apart & (shift is not None), low, lower), np.where(apart, high, upper)
-
-
-def _common_values(columns, minimum, maximum):
-    """Return the value that more than the share COMMON of each column has; where there is none, the minimum.
-
-    What most rows have is the median. If it is the maximum, nothing would be left above it: the minimum stays.
-    """
-    [values] = columns.quantiles([0.5])
-    shares = columns.means(lambda x: np.where(np.isnan(x), np.nan, x == values))
-    return np.where((minimum < maximum) & (values < maximum) & (shares > COMMON), values, minimum)
 
 
 def _robust(columns, state):

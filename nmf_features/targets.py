@@ -122,14 +122,16 @@ class Targets:
         loadings = [target.loadings(read.coefficients) for target, read in zip(self.targets, reads, strict=True)]
         return np.column_stack(loadings), 1 - sum(read.share for read in reads) / len(reads)
 
-    def unexplained(self, W, whole):
+    def unexplained(self, W, whole, weights=None):
         """Return the mean share of ``whole`` targets that scores W leave unexplained in rows that are hidden here."""
+        v = np.ones(len(W)) if weights is None else weights
         shares, scored = [], ~np.isnan(W).any(axis=1)
+        v = v[scored]
         for target, known in zip(self.chosen(scored).targets, whole.chosen(scored).targets, strict=True):
             rows = np.isnan(target.Y[:, 0]) & ~np.isnan(known.Y[:, 0])
             if target.says_something and rows.any():
-                model = target.kind(target.Y)
-                shares.append(model.share(model.read(W[scored].T), W[scored][rows].T, known.Y[rows]))
+                model = target.kind(target.Y, v)
+                shares.append(model.share(model.read(W[scored].T), W[scored][rows].T, known.Y[rows], v[rows]))
         shares = [share for share in shares if np.isfinite(share)]
         return float(np.mean(shares)) if shares else np.nan
 

@@ -19,11 +19,12 @@ from sklearn.datasets import load_breast_cancer, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import r2_score
+from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
-from nmf_features import NMFFeatures, factorize, penalty_path, select_components, stability
+from nmf_features import NegativeBinomial, NMFFeatures, factorize, penalty_path, select_components, stability
 from nmf_features.core.losses import LOSSES
 from nmf_features.selection import runs
-from nmf_features.selection.hidden import Split, draw_cells, hide
+from nmf_features.selection.hidden import Split, draw_cells, draw_splits, hide
 from nmf_features.selection.stability import matched_with
 
 # Where a test is about something else, few components are tried, and the choice may be the edge.
@@ -154,10 +155,104 @@ def test_hidden_cells_are_hidden_once_and_nothing_else_changes(kind):
     assert seen.sum() == 4 * int(0.2 * share)
 
 
-def test_of_sparse_data_no_more_cells_are_hidden_than_are_stored():
-    Z = sparse.random_array((500, 400), density=0.01, rng=0, format="csr")
-    chosen, Z = runs.scaled(Z, 2, None, {"shift": None, "scale": None})
-    assert [len(cells) for cells in draw_cells(Z, chosen, 5, 0.1, np.random.RandomState(0))] == [Z.nnz] * 5
+COUNTS = {"loss": "kullback-leibler", "shift": None, "scale": None}
+
+
+def words(seed, k, n=2000, p=600):
+    """Counts of words, six to a row, nearly all of one topic of the row: 1 % of the cells are stored."""
+    rng = np.random.default_rng(seed)
+    topics = rng.dirichlet(np.full(p, 0.02), k)
+    return sparse.csr_array(rng.poisson(6 * rng.dirichlet(np.full(k, 0.03), n) @ topics).astype(float))
+
+
+@pytest.mark.parametrize("params", [COUNTS, {"shift": None}])
+def test_the_true_number_is_found_in_very_sparse_counts(params):
+    assert select_components(words(0, 4), range(1, 7), n_splits=3, random_state=0, **params).n_components == 4
+
+
+def row_splits(X, **params):
+    chosen, Z = runs.scaled(X, 2, None, {**COUNTS, **params})
+    return Z, draw_splits(Z, chosen, 4, 0.1, np.random.RandomState(0))
+
+
+def test_very_sparse_data_stay_so():
+    """No cell is marked: each split fits the other rows; all rows and columns are asked for once."""
+    Z, makes = row_splits(words(0, 3, 400, 300))
+    splits = [make() for make in makes]
+    assert [split.problem.X.nnz + split.X.nnz for split in splits] == [Z.nnz] * 4
+    assert_array_equal(sum(~split.left for split in splits), 1)
+    asked = np.flatnonzero(Z.sum(axis=0))
+    assert all((np.sort(np.concatenate(make.args[2])) == asked).all() for make in makes)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", NegativeBinomial(1e-6)])
+def test_rows_that_were_left_out_by_hand(loss):
+    """One component: a row is predicted from its other columns, mixed with a hundredth of the means for counts."""
+    X = sparse.csr_array(np.random.default_rng(0).poisson(0.04, size=(300, 60)).astype(float))
+    Z, makes = row_splits(X, loss=loss, penalty=0)
+    split = makes[0]()
+    fit = runs.fit(NMFFeatures(loss=loss, tol=1e-8), split.problem, 1, "auto", 0, 1)
+    means, x, h = Z[split.left].mean(axis=0), split.X.toarray(), fit.H[0]
+    error = spread = likelihood = 0.0
+    for part in split.parts:
+        rest = np.setdiff1d(np.arange(60), part)
+        if loss == "frobenius":
+            y = np.outer(x[:, rest] @ h[rest] / (h[rest] @ h[rest]), h[part])
+        else:  # with a dispersion of next to nothing the negative binomial is Poisson's distribution
+            y = 0.99 * np.outer(x[:, rest].sum(axis=1) / h[rest].sum(), h[part]) + 0.01 * means[part]
+        error += split.loss.of_cells(x[:, part], y.copy()).sum()
+        spread += split.loss.of_cells(x[:, part], np.ones((len(x), 1)) * means[part]).sum()
+        likelihood += 0 if loss == "frobenius" else split.loss.negative_log_likelihood(x[:, part], y).sum()
+    assert_allclose(split.see(fit), error / spread, rtol=1e-5)
+    found = split.negative_log_likelihood(fit)
+    assert found is None if loss == "frobenius" else abs(found / (likelihood / x.size) - 1) < 1e-5
+
+
+def test_a_column_that_is_nearly_zero_does_not_decide():
+    """Zero but in two rows of 2,000: divided by its deviation it has cells of 30; one that is hidden outweighs all."""
+    for seed in (1, 3):
+        rng = np.random.default_rng(seed)
+        rare = np.zeros((2000, 5))
+        for column in rare.T:
+            column[rng.choice(2000, 2, replace=False)] = rng.gamma(2, size=2)
+        X = np.hstack([generated(seed, 3, 2000, 20), rare])
+        found = select_components(X, range(1, 8), random_state=0)
+        plain = select_components(X[:, :20], range(1, 8), random_state=0)
+        pd.testing.assert_frame_equal(found.table, plain.table, rtol=1e-6)
+        assert found.n_components == 3
+        chosen, Z = runs.scaled(X, 2, None, {})
+        assert max((cells % 25).max() for cells in draw_cells(Z, chosen, 5, 0.1, np.random.RandomState(0))) == 19
+
+
+def test_near_copies_reveal_nothing_if_they_are_a_group():
+    """Six rows of noise, thirty times each: without groups six components predict every cell."""
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.uniform(size=(6, 20)), 30, axis=0) + rng.uniform(0, 0.01, size=(180, 20))
+    groups, order = np.repeat(np.arange(6), 30), rng.permutation(180)
+    free, grouped = (select_components(X[order], range(1, 8), groups=g, random_state=0) for g in (None, groups[order]))
+    assert free.summary["error"].min() < 0.1
+    assert free.n_components > 3
+    assert grouped.summary["error"].min() > 0.9
+    assert grouped.n_components == 1
+
+
+@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("unstored", [False, True])
+def test_cells_of_a_group_are_hidden_together(kind, unstored):
+    rng = np.random.default_rng(0)
+    X = rng.gamma(1, size=(90, 7)) * (rng.uniform(size=(90, 7)) < 0.7)
+    chosen, Z = runs.scaled(kind(X), 2, None, {"shift": None, "missing_values": "unstored" if unstored else "ignore"})
+    groups, seen = rng.integers(0, 12, 90), np.zeros(X.shape, int)
+    for cells in draw_cells(Z, chosen, 3, 0.2, np.random.RandomState(0), None, groups):
+        rows, columns = hide(Z, cells, unstored and sparse.issparse(Z))[1:3]
+        hidden = np.zeros(X.shape, bool)
+        hidden[rows, columns] = True
+        seen += hidden
+        asked = X > 0 if unstored and sparse.issparse(Z) else np.ones(X.shape, bool)
+        for g in range(12):
+            of_group = hidden[groups == g]
+            assert_array_equal(of_group, of_group.any(axis=0) & asked[groups == g])
+    assert seen.max() == 1
 
 
 def test_sparse_and_dense_agree():
@@ -558,7 +653,7 @@ def select(X, **params):
 
 
 def walk(X, **params):
-    return penalty_path(X, 3, [0, 0.01, 0.1], y=X[:, 0], cv=2, **params).table
+    return penalty_path(X, 3, [0, 0.01, 0.1], y=X[:, 0], **{"cv": 2, **params}).table
 
 
 def repeat(X, **params):
@@ -576,6 +671,106 @@ def test_same_seed_same_result_for_any_number_of_threads(function, params):
     for other in others:
         pd.testing.assert_frame_equal(first, other, check_exact=True)
     assert not first.equals(function(X, random_state=2, **params))
+
+
+@ALL
+def test_weight_2_is_the_row_twice_and_0_is_no_row(function):
+    X, rng = generated(0, 3, 120, 12), np.random.default_rng(0)
+    weights, groups = rng.integers(0, 3, 120), rng.integers(0, 8, 120).astype(str)
+    rows = np.repeat(np.arange(120), weights)
+    params = {"shift": None, "random_state": 0, "tol": 1e-8}
+    if function is walk:  # folds of scikit-learn are of like numbers of rows
+        params["cv"] = LeaveOneGroupOut()
+    weighted = function(X, sample_weight=weights, groups=groups, **params)
+    X[weights == 0] = np.nan
+    again = function(X, sample_weight=weights, groups=groups, **params)
+    pd.testing.assert_frame_equal(again, weighted, check_exact=True)
+    pd.testing.assert_frame_equal(weighted, function(X[rows], groups=groups[rows], **params), rtol=1e-5)
+
+
+def test_weights_of_very_sparse_data():
+    X, rng = words(0, 3, 600, 200), np.random.default_rng(0)
+    weights, groups = rng.integers(0, 3, 600), rng.integers(0, 40, 600)
+    rows = np.repeat(np.arange(600), weights)
+    params = {**COUNTS, "random_state": 0, "n_splits": 3, "tol": 1e-8, "max_iter": 10_000}
+    weighted = select_components(X, [1, 2], sample_weight=weights, groups=groups, **params).table
+    pd.testing.assert_frame_equal(
+        weighted, select_components(X[rows], [1, 2], groups=groups[rows], **params).table, rtol=1e-5
+    )
+
+
+def test_targets_of_rows_that_were_left_out():
+    """A target that is the topic of a row is told by two components or more, one that is drawn at random by none."""
+    X, rng = words(0, 3), np.random.default_rng(0)
+    W = factorize(X, 3, loss="kullback-leibler", penalty=0).W
+    params = {**COUNTS, "random_state": 0, "n_splits": 3, "target_weight": 0.1}
+    topic, noise = (
+        select_components(X, [1, 3], y=y, **params).summary["target_error"]
+        for y in (W.argmax(axis=1).astype(str), rng.choice(["a", "b", "c"], 2000))
+    )
+    assert topic[0] > 0.9
+    assert topic[1] < 0.5
+    assert (noise > 0.99).all()
+
+
+@ALL
+def test_groups_of_any_kind_are_the_same(function):
+    X, groups = generated(0, 3, 90, 12), np.arange(90) // 9
+    params = {"random_state": 0, "shift": None}
+    first = function(X, groups=groups, **params)
+    labels = np.array([(g, "patient") for g in groups.tolist()] + [None], dtype=object)[:-1]
+    names = [f"p{g}" for g in groups]
+    for other in (labels.tolist(), names, pd.Series(names, dtype="category"), pl.Series(names)):
+        pd.testing.assert_frame_equal(function(X, groups=other, **params), first, check_exact=True)
+
+
+@ALL
+def test_groups_that_make_no_sense(function):
+    X = generated(0, 3, 90, 12)
+    with pytest.raises(ValueError, match=r"groups has shape \(89,\); wanted one label for each of the 90 rows"):
+        function(X, groups=np.zeros(89))
+    with pytest.raises(ValueError, match="groups is missing in 1 rows"):
+        function(X, groups=["a"] * 89 + [None])
+    with pytest.raises(ValueError, match=r"groups has (1 different labels; wanted at least n_splits=5|the same label)"):
+        function(X, groups=["a"] * 90)
+    with pytest.raises(ValueError, match=r"inconsistent numbers|sample_weight"):
+        function(X, sample_weight=np.ones(89))
+
+
+def test_whole_groups_are_drawn():
+    X, groups = generated(0, 3, 90, 12), np.arange(90) // 9
+    X, y, weights, numbers = runs.sampled(X, np.arange(90), 40, np.random.RandomState(0), None, groups[::-1])
+    assert len(X) == len(y) == 36
+    assert weights is None
+    assert_array_equal(np.bincount(numbers), 9)
+    assert_array_equal(numbers, np.arange(36) // 9)
+
+
+def test_folds_keep_groups_together(wine):
+    X, y, groups = wine.drop(columns="alcohol"), wine["alcohol"], np.arange(178) % 20
+    found, by_hand = (
+        penalty_path(X, 3, [0.01], y=y, groups=g, cv=cv, n_splits=0, random_state=0).table
+        for g, cv in ((groups, 4), (None, list(GroupKFold(4).split(X, y, groups))))
+    )
+    pd.testing.assert_frame_equal(found, by_hand)
+
+
+def test_samples_for_stability_are_of_whole_groups(monkeypatch):
+    X, groups, drawn = generated(0, 3, 90, 12), np.arange(90) // 9, []
+    fit = runs.fit
+
+    def watched(model, problem, *others, **more):
+        drawn.append(problem)
+        return fit(model, problem, *others, **more)
+
+    monkeypatch.setattr(runs, "fit", watched)
+    found = stability(X, 3, 2, groups=groups, random_state=0, n_jobs=1, shift=None)
+    for problem in drawn[-2:]:
+        counts = np.zeros(90)
+        counts[problem.used] = problem.weights
+        assert_array_equal(counts.reshape(10, 9), np.repeat(counts[::9, None], 9, axis=1))
+        assert counts.sum() == 90
+    assert np.isfinite(found.runs["objective"]).all()
 
 
 @ALL

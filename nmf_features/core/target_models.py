@@ -73,8 +73,8 @@ class TargetModel:
             slopes[:, self.rows] = np.ldexp(in_Z * (unit / self.null)[:, None], -e[:, None])
             return Readout(value / self.null, slopes, np.ldexp(coefficients, -e[:, None]), constant)
 
-    def share(self, read, Wt, Y):
-        """Return the unexplained share of a target in other rows, by a Readout of these.
+    def share(self, read, Wt, Y, weights):
+        """Return the unexplained share of a target in other rows, which have weights, by a Readout of these.
 
         Rows of a class that is not known here are left out; NaN if nothing is left.
         """
@@ -82,7 +82,7 @@ class TargetModel:
         known[known] = self.expects(Y[known])
         if not known.any():
             return np.nan
-        other = type(self)(Y[known])
+        other = type(self)(Y[known], weights[known])
         fitted = product(read.coefficients.T, Wt[:, known]) + read.constant[:, None]
         return other.loss(fitted) / other.loss(self.constant()[:, None] + np.zeros(fitted.shape))
 

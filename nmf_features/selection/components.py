@@ -20,7 +20,7 @@ from ..core.blocks import block_of
 from ..core.products import product
 from ..targets import Targets
 from . import runs
-from .hidden import Split, draw_cells
+from .hidden import draw_rows, draw_splits, without_rare
 
 TIE = 1e-6  # errors that differ by a smaller share are equal: of fits whose last components died, say
 
@@ -57,6 +57,8 @@ def select_components(
     n_components: Any = None,
     *,
     y: Any = None,
+    sample_weight: Any = None,
+    groups: Any = None,
     n_splits: int = 5,
     test_size: float = 0.1,
     max_samples: int | None = 10_000,
@@ -72,6 +74,13 @@ def select_components(
     structure, too many follow the noise of the cells they see. The choice is the smallest number that is within one
     standard error of the best, split by split.
 
+    Columns whose cells are all equal but for 1 % are set aside, as constant ones are: these few, scaled up, would
+    decide. (In sparse data they are fitted, but none of their cells is hidden.)
+
+    Of sparse data that store less than the share ``test_size`` each split leaves out 1 / ``n_splits`` of the rows, and
+    then hides as large a part of their columns at a time, predicted from the others. Nothing becomes dense, and all
+    zeros count.
+
     Parameters
     ----------
     X : frame, array-like or sparse matrix of shape (n_samples, n_features)
@@ -82,13 +91,19 @@ def select_components(
     y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
         Targets, with ``target_weight`` above 0; see :class:`NMFFeatures`. In each split the targets of a share
         ``test_size`` of the rows are hidden too. Without a weight y is not looked at.
+    sample_weight : array-like of shape (n_samples,), optional
+        Weights of the rows, 0 or more, in the fits and in the errors. Rows of weight 0 are left out. A weight of 2 is
+        as two such rows in one group.
+    groups : array-like of shape (n_samples,), optional
+        A label for each row, such as the patient it was measured on. The cells of a column in the rows of one group are
+        hidden together, as are their targets: rows that nearly repeat each other do not tell what is hidden.
     n_splits : int, default 5
-        Number of splits.
+        Number of splits; at most as many as there are groups.
     test_size : float, default 0.1
-        Share of the cells hidden in each split; no cell is hidden twice, so at most 1 / n_splits. Of sparse data no
-        more cells than are stored; with ``missing_values="unstored"`` only stored ones.
+        Share of the cells hidden in each split; no cell is hidden twice, so at most 1 / n_splits. With
+        ``groups`` a share of the columns of groups; with ``missing_values="unstored"`` of the stored cells.
     max_samples : int or None, default 10,000
-        Of longer tables only this many rows are used, drawn at random. None: all rows.
+        Of longer tables only this many rows are used, drawn at random; whole groups, if there are any. None: all.
     random_state : int, RandomState instance or None, default None
         Seed of the rows, the cells and random starts: pass an int for the same result each time.
     n_jobs : int or None, default None
@@ -106,7 +121,8 @@ def select_components(
     Raises
     ------
     ValueError
-        As :class:`NMFFeatures` does, and for numbers of components, splits or shares that make no sense.
+        As :class:`NMFFeatures` does, and for numbers of components, splits or shares that make no sense; for groups
+        that are missing in some rows, or fewer than ``n_splits``.
 
     Warns
     -----
@@ -131,17 +147,19 @@ def select_components(
     """
     counts = None if n_components is None else _check_counts(n_components)
     rng = check_random_state(random_state)
-    X, y = runs.sampled(X, y, max_samples, rng)
-    columns, Z = runs.scaled(X, counts[-1] if counts else 1, n_jobs, params, tol=1e-4)
+    X, y, weights, groups = runs.sampled(X, y, max_samples, rng, sample_weight, groups)
+    columns, Z = runs.scaled(X, counts[-1] if counts else 1, n_jobs, params, weights, tol=1e-4)
+    if not sparse.issparse(Z):
+        Z = without_rare(Z, columns, weights)
     model, most = columns.model, int((~columns.scaling.constant).sum())
     counts = sorted({min(k, most) for k in counts or range(1, 11)})
-    hidden = draw_cells(Z, columns, n_splits, test_size, rng)
+    splits = draw_splits(Z, columns, n_splits, test_size, rng, weights, groups)
     targets, rows = Targets.of(model, y, X), [()] * n_splits
     if targets is not None:
-        rows = np.array_split(rng.permutation(Z.shape[0])[: max(1, int(test_size * Z.shape[0])) * n_splits], n_splits)
+        rows = draw_rows(Z.shape[0], groups, n_splits, test_size, rng)
 
-    def path(cells, rows, seed, n_jobs, step):
-        split, seen, fit = Split(Z, cells, columns, targets, rows), [], None
+    def path(make, rows, seed, n_jobs, step):
+        split, seen, fit = make(targets, rows), [], None
         for k in counts:
             start = model.init if fit is None else np.vstack([fit.H, _new_loadings(split.problem, fit, k)])
             fit = runs.fit(model, split.problem, k, start, seed, n_jobs, step, split.targets)
@@ -150,7 +168,7 @@ def select_components(
         return seen
 
     seeds = runs.seeds(rng, n_splits)
-    tasks = [partial(path, *arguments) for arguments in zip(hidden, rows, seeds, strict=True)]
+    tasks = [partial(path, *arguments) for arguments in zip(splits, rows, seeds, strict=True)]
     found = runs.run(tasks, len(tasks) * len(counts), "components", n_jobs, progress)
     runs.warn_of_passes([converged for seen in found for *_, converged in seen], model)
     table = pd.DataFrame(
@@ -174,13 +192,19 @@ def _check_counts(n_components):
 
 
 def _new_loadings(problem, fit, k):
-    """Return loadings for the residual of a fit, up to k: leading singular vectors of its positive part, one by one."""
+    """Return loadings for the residual of a fit, up to k: leading singular vectors of its positive part, one by one.
+
+    With row weights v they are those of V^1/2 R.
+    """
     R = block_of(problem.X).residual(fit.U.T, fit.H / fit.sums[:, None]).X
     cells, new = R.data if sparse.issparse(R) else R, np.zeros((k - len(fit.H), R.shape[1]))
     cells[np.isnan(cells)] = 0
     cells /= cells.max(initial=0.0) or 1.0  # so that no square overflows
+    root = np.ones(R.shape[0]) if problem.weights is None else np.sqrt(problem.weights)
+    if problem.weights is not None:
+        cells *= np.repeat(root, np.diff(R.indptr)) if sparse.issparse(R) else root[:, None]
     for t in range(len(new)):
-        h = np.asarray(R.sum(axis=0), dtype=np.float64).ravel()
+        h = np.asarray(product(root, R) if problem.weights is not None else R.sum(axis=0), dtype=np.float64).ravel()
         for _ in range(10):
             w = product(R, h / (np.linalg.norm(h) or 1.0))
             h = product(w / (np.linalg.norm(w) or 1.0), R)

@@ -4,14 +4,14 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
 from sklearn.linear_model import LinearRegression, LogisticRegression
-from sklearn.model_selection import check_cv
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold, check_cv
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing, check_random_state, column_or_1d
 from sklearn.utils.validation import _num_samples
@@ -25,7 +25,7 @@ from ..core.projection import unit_scores
 from ..fitting import problem_of
 from ..targets import Targets
 from . import runs
-from .hidden import Split, draw_cells
+from .hidden import draw_splits
 
 # Penalties of a path: how many per factor of ten, the first one, and the last one (also where the loss is infinite at
 # zero), relative to the one at which an empty model costs as much as the column means do.
@@ -58,6 +58,8 @@ def penalty_path(
     penalties: Any = None,
     *,
     y: Any = None,
+    sample_weight: Any = None,
+    groups: Any = None,
     cv: Any = None,
     n_splits: int = 5,
     test_size: float = 0.1,
@@ -86,8 +88,14 @@ def penalty_path(
         logistic regression with accuracy where y is of words or booleans (integers are numbers), in cross-validation
         over rows (columns that are not factorised are left out of it). With ``target_weight`` above 0 the fits are
         guided by it as well, those of a fold by its training rows.
+    sample_weight : array-like of shape (n_samples,), optional
+        Weights of the rows, 0 or more, in the fits, the errors and the linear model. Rows of weight 0 are left out.
+    groups : array-like of shape (n_samples,), optional
+        A label for each row: rows of one group are in one fold, and their cells hidden together.
     cv : int, cross-validation generator or None, default None
-        Folds for ``y``; None is 5, as in :func:`~sklearn.model_selection.cross_val_score`.
+        Folds for ``y``; None is 5, as in :func:`~sklearn.model_selection.cross_val_score`. A number means
+        :class:`~sklearn.model_selection.GroupKFold` with ``groups``, for classes
+        :class:`~sklearn.model_selection.StratifiedGroupKFold`.
     n_splits, test_size, max_samples, random_state, n_jobs, progress
         As in :func:`select_components`. n_splits=0: no cells are hidden.
     **params
@@ -101,7 +109,8 @@ def penalty_path(
     Raises
     ------
     ValueError
-        As :class:`NMFFeatures` does, and for penalties that are negative, not finite or none.
+        As :class:`NMFFeatures` does, and for penalties that are negative, not finite or none; for groups that are
+        missing in some rows, or fewer than splits or folds.
 
     Notes
     -----
@@ -130,17 +139,17 @@ def penalty_path(
         raise TypeError("penalty_path() takes its penalties as penalties, not penalty.")
     k, given = runs.check_count(n_components), None if penalties is None else _check_penalties(penalties)
     rng, n = check_random_state(random_state), _num_samples(X)
-    X, y = runs.sampled(X, y, max_samples, rng)
+    X, y, weights, groups = runs.sampled(X, y, max_samples, rng, sample_weight, groups)
     if y is not None and _num_samples(X) < n and isinstance(cv, Iterable) and not hasattr(cv, "split"):
         raise ValueError(
-            f"cv holds positions among {n} rows, of which max_samples={max_samples} are looked at. Pass a number of "
-            "folds or a splitter, or max_samples=None."
+            f"cv holds positions among {n} rows, of which max_samples={max_samples}, or weights of 0, leave "
+            f"{_num_samples(X)}. Pass a number of folds or a splitter; or max_samples=None, and positive weights."
         )
-    columns, Z = runs.scaled(X, k, n_jobs, params, tol=1e-4)
+    columns, Z = runs.scaled(X, k, n_jobs, params, weights, tol=1e-4)
     model = columns.model
-    hidden = draw_cells(Z, columns, n_splits, test_size, rng) if n_splits != 0 else []
+    splits = draw_splits(Z, columns, n_splits, test_size, rng, weights, groups) if n_splits != 0 else []
     targets = Targets.of(model, y, X)
-    folds, scoring = ([], None) if y is None else _folds(X, y, cv, model)
+    folds, scoring = ([], None) if y is None else _folds(X, y, weights, groups, cv, model)
 
     def path(make_judge, penalties, seed, n_jobs, step, until_empty=False):
         judge, seen, start = make_judge(), [], model.init
@@ -155,23 +164,21 @@ def penalty_path(
         return seen
 
     # First the fits to all cells, which say where the path ends; then those that judge it.
-    whole, [seed] = _Whole(Z, columns, targets), runs.seeds(rng, 1)
+    whole, [seed] = _Whole(Z, columns, weights, targets), runs.seeds(rng, 1)
     first = partial(path, lambda: whole, given or whole.penalties(), seed, until_empty=given is None)
     [seen] = runs.run([first], None if given is None else len(given), "penalties", n_jobs, progress)
     table = pd.DataFrame(seen)
-    judges = [partial(Split, Z, cells, columns, targets) for cells in hidden] + [
-        partial(_Fold, *fold) for fold in folds
-    ]
+    judges = [partial(make, targets) for make in splits] + [partial(_Fold, *fold) for fold in folds]
     tasks = [
         partial(path, make, table["penalty"], seed)
         for make, seed in zip(judges, runs.seeds(rng, len(judges)), strict=True)
     ]
     judged = np.array(runs.run(tasks, len(tasks) * len(table), "hidden cells and folds", n_jobs, progress))
     runs.warn_of_passes(table.pop("converged").tolist(), model)
-    if hidden:
-        table["held_out_error"], table["held_out_standard_error"] = _mean_and_error(judged[: len(hidden)])
+    if splits:
+        table["held_out_error"], table["held_out_standard_error"] = _mean_and_error(judged[: len(splits)])
     if folds:
-        table["score"], table["score_standard_error"] = _mean_and_error(judged[len(hidden) :])
+        table["score"], table["score_standard_error"] = _mean_and_error(judged[len(splits) :])
     return PenaltyPath(table, scoring)
 
 
@@ -196,32 +203,34 @@ def _mean_and_error(seen):
 class _Whole:
     """The problem of all cells, and what a fit to it looks like."""
 
-    def __init__(self, Z, columns, targets):
-        self.problem, self.counted, self.targets = problem_of(columns, Z), columns.counted, targets
-        self.means = self.problem.loss.best_constants(Z, None, self.problem.missing)
+    def __init__(self, Z, columns, weights, targets):
+        self.problem, self.counted, self.targets = problem_of(columns, Z, weights), columns.counted, targets
+        self.means = self.problem.loss.best_constants(Z, weights, self.problem.missing)
 
     def see(self, fit, penalty):
         """Return a row of the table."""
-        X, H = self.problem.X, fit.H / fit.sums[:, None]
-        error, spread = loss_and_spread(X, fit.U, H, self.means, self.problem.loss, None, self.problem.missing)
+        X, v, H = self.problem.X, self.problem.weights, fit.H / fit.sums[:, None]
+        error, spread = loss_and_spread(X, fit.U, H, self.means, self.problem.loss, v, self.problem.missing)
         return {
             "penalty": penalty,
             "n_alive": int((fit.U.any(axis=0) & H.any(axis=1)).sum()),
             "zero_loadings": np.mean(H[:, self.counted] == 0),
-            "zero_scores": np.mean(fit.U == 0),
+            "zero_scores": np.average((fit.U == 0).mean(axis=1), weights=v),
             "error": error / spread if spread else np.nan,
             "converged": fit.converged,
         }
 
     def penalties(self):
         """Return 0, and penalties around the one at which an empty model costs as much as the column means do."""
-        X, unit = self.problem.X, self.problem.unit
+        X, unit, weights = self.problem.X, self.problem.unit, self.problem.weights
         ones, means = np.ones((X.shape[0], 1)), self.means[None]
-        c = balance(ones.sum(axis=0), ones.sum(axis=0), means, unit)
-        value = partial(divergence, X, loss=self.problem.loss, unstored=leaves_out_unstored(self.problem.missing))
+        n = np.array([X.shape[0] if weights is None else weights.sum()])
+        c = balance(n, n, means, unit)
+        unstored = leaves_out_unstored(self.problem.missing)
+        value = partial(divergence, X, loss=self.problem.loss, weights=weights, unstored=unstored)
         of_means, of_nothing = value(ones, means), value(0 * ones, 0 * means)
         finite = np.isfinite(of_nothing)
-        even = (of_nothing - of_means if finite else of_means) / unit.cost(ones * c, means / c)
+        even = (of_nothing - of_means if finite else of_means) / unit.cost(ones * c, means / c, weights)
         top = HIGHEST if finite else NEVER_EMPTY
         return [0.0, *even * np.geomspace(LOWEST, top, 1 + round(PER_DECADE * np.log10(top / LOWEST)))]
 
@@ -229,24 +238,27 @@ class _Whole:
 class _Fold:
     """The problem of some rows, and how well a linear model on the components predicts ``y`` in the others."""
 
-    def __init__(self, problem, others, y, y_others, targets):
-        self.problem, self.others, self.y, self.y_others, self.targets = problem, others, y, y_others, targets
+    def __init__(self, problem, others, y, y_others, v_others, targets):
+        self.problem, self.others, self.targets = problem, others, targets
+        self.y, self.y_others, self.v_others = y, y_others, v_others
 
     def see(self, fit, penalty):
         """Return the score of the other rows."""
         q = _penalised(self.problem, penalty).strengths
         W = unit_scores(self.others, fit.H, q.l1_W, q.l2_W, 1, self.problem.missing, loss=self.problem.loss)[0]
-        W = np.where(np.isnan(W), fit.U.mean(axis=0), W)  # rows with nothing observed
+        v = self.problem.weights
+        W = np.where(np.isnan(W), np.average(fit.U, axis=0, weights=v), W)  # rows with nothing observed
         linear = LogisticRegression(solver="newton-cholesky") if _is_classes(self.y) else LinearRegression()
-        model = make_pipeline(StandardScaler(), linear)
-        return model.fit(fit.U, self.y[self.problem.used]).score(W, self.y_others)
+        scaler = StandardScaler().fit(fit.U, sample_weight=v)
+        linear.fit(scaler.transform(fit.U), self.y[self.problem.used], sample_weight=v)
+        return linear.score(scaler.transform(W), self.y_others, sample_weight=self.v_others)
 
 
 def _is_classes(y):
     return y.dtype.kind not in "iuf"
 
 
-def _folds(X, y, cv, model):
+def _folds(X, y, weights, groups, cv, model):
     """Return the arguments of a _Fold for each fold, and the name of the score."""
     y = column_or_1d(np.asarray(y), warn=False)
     if missing := int(pd.isna(y).sum()):
@@ -257,12 +269,16 @@ def _folds(X, y, cv, model):
     if not classes and not np.isfinite(y).all():
         raise ValueError("y has NaN or infinite values; wanted finite numbers, or classes as words or booleans.")
     folds = []
-    for train, test in check_cv(cv, y, classifier=classes).split(np.zeros((len(y), 1)), y):
+    cv = 5 if cv is None else cv
+    if groups is not None and isinstance(cv, Integral):
+        cv = StratifiedGroupKFold(cv) if classes else GroupKFold(cv)
+    for train, test in check_cv(cv, y, classifier=classes).split(np.zeros((len(y), 1)), y, groups):
+        v, v_test = (None, None) if weights is None else (weights[train], weights[test])
         own = clone(model).set_params(out_of_range="clip")
         with warnings.catch_warnings():  # these warnings were given for all rows
             warnings.simplefilter("ignore")
-            learned = Columns.learn(own, _safe_indexing(X, train))
+            learned = Columns.learn(own, _safe_indexing(X, train), v)
             others = learned.columns.scaled(learned.columns.checked(_safe_indexing(X, test)))
         targets = Targets.of(model, y[train], train)
-        folds.append((problem_of(learned.columns, learned.X), others, y[train], y[test], targets))
+        folds.append((problem_of(learned.columns, learned.X, v), others, y[train], y[test], v_test, targets))
     return folds, "accuracy" if classes else "r2"

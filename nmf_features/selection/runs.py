@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from numbers import Integral
 
 import numpy as np
+import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import _safe_indexing, check_consistent_length
 from sklearn.utils.validation import _num_samples
@@ -14,6 +15,7 @@ from sklearn.utils.validation import _num_samples
 from .. import frames
 from .._warn import warn_user
 from ..columns import Columns
+from ..core.checks import check_weights
 from ..core.threads import n_threads
 from ..core.watch import Watch
 from ..estimator import NMFFeatures, checked
@@ -27,24 +29,56 @@ def check_count(value, name="n_components"):
     return int(value)
 
 
-def sampled(X, y, max_samples, rng):
-    """Return X and y, or some rows of them, drawn at random, in their order."""
+def sampled(X, y, max_samples, rng, sample_weight=None, groups=None):
+    """Return X, y, weights and groups of the rows of positive weight, or of some of them, drawn at random.
+
+    Rows stay in their order; groups become numbers from 0, in the order in which they appear, and are drawn as wholes.
+    """
     X = frames.as_table(X)
     if y is not None:
         check_consistent_length(X, y)
     n = _num_samples(X)
-    if max_samples is None or n <= check_count(max_samples, "max_samples"):
-        return X, y
-    rows = np.sort(rng.choice(n, max_samples, replace=False))
-    return _safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows)
+    most = n if max_samples is None else check_count(max_samples, "max_samples")
+    weights = check_weights(sample_weight, np.empty(n))
+    numbers = None if groups is None else _numbers(groups, n)
+    rows = np.arange(n) if weights is None else np.flatnonzero(weights)
+    if len(rows) > most and groups is None:
+        rows = np.sort(rng.choice(rows, most, replace=False))
+    elif len(rows) > most:
+        numbers = _renumbered(numbers[rows])
+        sizes = np.bincount(numbers)
+        order = rng.permutation(len(sizes))
+        drawn = order[: max(1, np.searchsorted(np.cumsum(sizes[order]), most, side="right"))]
+        chosen = np.isin(numbers, drawn)
+        rows, numbers = rows[chosen], numbers[chosen]
+    elif groups is not None:
+        numbers = numbers[rows]
+    if len(rows) < n:
+        X, y = _safe_indexing(X, rows), None if y is None else _safe_indexing(y, rows)
+        weights = None if weights is None else weights[rows]
+    return X, y, weights, None if groups is None else _renumbered(numbers)
 
 
-def scaled(X, n_components, n_jobs, params, **defaults):
+def _numbers(groups, n):
+    """Return a number for every label."""
+    labels = frames.objects(groups) if isinstance(groups, list | tuple) else np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"groups has shape {labels.shape}; wanted one label for each of the {n} rows of X.")
+    if missing := int(pd.isna(labels).sum()):
+        raise ValueError(f"groups is missing in {missing} rows: give each a label of its own, or leave them out.")
+    return _renumbered(labels)
+
+
+def _renumbered(labels):
+    return pd.factorize(labels)[0]
+
+
+def scaled(X, n_components, n_jobs, params, weights=None, **defaults):
     """Return the columns of X with their shift and scale, and the scaled matrix; ``columns.model`` is not fitted."""
     model = checked(NMFFeatures(n_components, n_jobs=n_jobs, **{**defaults, **params}))
     if not isinstance(model.init, str):
         raise ValueError('init is an array; wanted the name of a start, "auto", "nnsvd-lrc", "nndsvda" or "random".')
-    learned = Columns.learn(model, X)
+    learned = Columns.learn(model, X, weights)
     return learned.columns, learned.X
 
 

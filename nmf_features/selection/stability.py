@@ -53,6 +53,8 @@ def stability(
     n_runs: int = 20,
     *,
     y: Any = None,
+    sample_weight: Any = None,
+    groups: Any = None,
     max_samples: int | None = 10_000,
     random_state: Any = None,
     n_jobs: int | None = None,
@@ -73,6 +75,10 @@ def stability(
         Number of components.
     n_runs : int, default 20
         Number of runs of either kind.
+    sample_weight : array-like of shape (n_samples,), optional
+        Weights of the rows, 0 or more, in every fit. Rows of weight 0 are left out.
+    groups : array-like of shape (n_samples,), optional
+        A label for each row: whole groups are drawn, as many as there are.
     y, max_samples, random_state, n_jobs, progress
         As in :func:`select_components`.
     **params
@@ -86,7 +92,8 @@ def stability(
     Raises
     ------
     ValueError
-        As :class:`NMFFeatures` does, and for a number of runs or components that is not 1 or more.
+        As :class:`NMFFeatures` does, and for a number of runs or components that is not 1 or more; for groups that are
+        missing in some rows, or all the same.
 
     References
     ----------
@@ -107,10 +114,14 @@ def stability(
     """
     k, n_runs = runs.check_count(n_components), runs.check_count(n_runs, "n_runs")
     rng = check_random_state(random_state)
-    X, y = runs.sampled(X, y, max_samples, rng)
-    columns, Z = runs.scaled(X, k, n_jobs, params)
-    model, problem = columns.model, problem_of(columns, Z)
-    k, n = columns.n_components, problem.X.shape[0]
+    X, y, weights, groups = runs.sampled(X, y, max_samples, rng, sample_weight, groups)
+    columns, Z = runs.scaled(X, k, n_jobs, params, weights)
+    model, problem = columns.model, problem_of(columns, Z, weights)
+    k, v = columns.n_components, np.ones(problem.X.shape[0]) if weights is None else problem.weights
+    groups = np.arange(len(v)) if groups is None else np.unique(groups[problem.used], return_inverse=True)[1]
+    n = groups.max() + 1
+    if n < 2 <= len(v):
+        raise ValueError("groups has the same label in all rows, so no other sample can be drawn: pass smaller groups.")
     targets = Targets.of(model, y, X)
     reference = runs.fit(model, problem, k, model.init, rng, n_jobs, targets=targets)
     H = canonical(reference, problem, columns.n_counted).H
@@ -118,13 +129,14 @@ def stability(
         warn_user(f"penalty={model.penalty:g} empties the model: every score is zero. Lower the penalty.")
 
     def run(source, seed, n_jobs, step):
-        rows, guides = problem, targets
+        rows, guides, size = problem, targets, 1.0
         if source == "rows":
-            drawn = np.bincount(np.random.RandomState(seed).randint(n, size=n), minlength=n).astype(np.float64)
+            drawn = np.bincount(np.random.RandomState(seed).randint(n, size=n), minlength=n)[groups] * v
+            size = drawn.sum() / v.sum()  # 1 unless groups or weights differ
             rows, guides = problem_of(columns, problem.X, drawn), targets and targets.chosen(problem.used)
         fit = runs.fit(model, rows, k, "random" if source == "start" else model.init, seed, n_jobs, step, guides)
         step()
-        return fit.H / fit.sums[:, None], fit.objective, fit.converged
+        return fit.H / fit.sums[:, None], fit.objective / size, fit.converged
 
     sources = ["start"] * n_runs + ["rows"] * n_runs
     tasks = [partial(run, source, seed) for source, seed in zip(sources, runs.seeds(rng, len(sources)), strict=True)]
