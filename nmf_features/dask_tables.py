@@ -279,7 +279,8 @@ class DaskTable(Table):
         exact = dask.delayed(_exact, pure=False)
         while True:
             packed = dask.delayed((H, strengths, loss, self._settings()), traverse=False)
-            self.states = persist([exact(part, packed) for part in self.parts])
+            states = [exact(part, state, packed) for part, state in zip(self.parts, self.states, strict=True)]
+            self.states = persist(states)
             item = dask.delayed(_item, pure=False)
             used, sums = zip(*compute([item(state, 0) for state in self.states]), strict=True)
             idle = H.any(axis=1) & ~np.any(used, axis=0)
@@ -317,17 +318,22 @@ class DaskTable(Table):
 def _apply(part, state, packed):
     """Return what a function returns for the blocks of a partition, summed by ``join`` if given, and new scores."""
     (X, v), (function, arguments, (k, per_row, dtype, missing, means), join) = part, packed
-    rows, scores, results = row_blocks(X, k, per_row), {}, []
-    if isinstance(state, tuple) and state and isinstance(state[0], str):  # at the start
-        scores = {kind: np.zeros(len(X) * k, dtype) for kind in state}
-    elif state is not None:
-        scores = {kind: Wt.astype(dtype) for kind, Wt in state[1].items()}  # a copy
+    rows, scores, results = row_blocks(X, k, per_row), _scores_of(state, len(X) * k, dtype), []
     for r in rows:
         block = _block(X, v, r, missing, means).rounded(dtype)
         Wt = {kind: all_[r.start * k : r.stop * k].reshape(k, -1) for kind, all_ in scores.items()}
         block.before = Wt.get("before")
         results.append(function(block, Wt.get("now"), *arguments))
     return (results if join is None else join(results)), scores
+
+
+def _scores_of(state, size, dtype):
+    """Return the scores of a state, as arrays of their own; at the start a state names those that there will be."""
+    if state is None:
+        return {}
+    if isinstance(state[0], str):
+        return {kind: np.zeros(size, dtype) for kind in state}
+    return {kind: Wt.astype(dtype) for kind, Wt in state[1].items()}
 
 
 def _block(X, v, rows, missing, means):
@@ -342,10 +348,11 @@ def _block(X, v, rows, missing, means):
     return block
 
 
-def _exact(part, packed):
-    """Return which components have a positive score, with the sums of the loadings, and exact scores."""
+def _exact(part, state, packed):
+    """Return which components have a positive score, with the sums of the loadings; and scores, those of now exact."""
     (X, _), (H, strengths, loss, (k, per_row, _, missing, _)) = part, packed
     U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, 1, missing, loss=loss)
     used = U.any(axis=0)
     U /= sums.astype(U.dtype)
-    return (used, sums), {"now": np.concatenate([U[r].T.ravel() for r in row_blocks(X, k, per_row)])}
+    now = np.concatenate([U[r].T.ravel() for r in row_blocks(X, k, per_row)])
+    return (used, sums), {**_scores_of(state, len(X) * k, U.dtype), "now": now}

@@ -104,6 +104,26 @@ def test_a_table_elsewhere_is_fitted_as_one_in_memory(loss, solver, options, whe
     assert_allclose(scores(other.table), W, rtol=0, atol=1e-8 * W.max())
 
 
+@pytest.mark.parametrize("where", ["in memory", *TABLES])
+def test_exact_scores_leave_those_of_the_pass_before(where):
+    """From both the next pass imputes missing cells."""
+    missing = Missing(64)
+    table = {"in memory": in_memory, **TABLES}[where](digits(missing=True), None, missing).fresh()
+    table.start(np.dtype(np.float64), remembers=True)
+    table.visit(_set_both, 3.0, 2.0)
+    table.score_exactly(np.ones((5, 64)), Strengths(0.0, 0.0, 0.0, 0.0), loss_of("frobenius"))
+    table.resume()
+    assert set(table.map(_kinds)) == {(True, 2.0)}
+
+
+def _set_both(block, Wt, now, before):
+    Wt[:], block.before[:] = now, before
+
+
+def _kinds(block, Wt):
+    return bool((Wt != 3).all()), float(block.before.mean())
+
+
 def scores(table):
     return np.concatenate(list(table.map(_copied)), axis=1).T
 

@@ -73,8 +73,9 @@ class SpilledTable(Table):
 
     def score_exactly(self, H, strengths, loss):
         """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+        self.scores.pop("now", None)  # old memory is released before new is taken
         while True:
-            self.scores, used, sums = {"now": Spill(self.k, self.dtype)}, np.zeros(self.k, dtype=bool), 1.0
+            self.scores["now"], used = Spill(self.k, self.dtype), np.zeros(self.k, dtype=bool)
             step = -(-max(1, SCORES // self.k) // self.rows[0].stop)  # blocks at a time
             for i in range(0, self.n_blocks, step):
                 blocks = self.rows[i : i + step]
