@@ -354,7 +354,7 @@ def _fit_streamed(arguments):
     )
     try:
         with _counted(source, "fit") as rows:
-            model.fit(source, arguments.target)
+            model.set_params(verbose=int(sys.stderr.isatty())).fit(source, arguments.target).set_params(verbose=0)
     except (ValueError, OSError, MemoryError, NotImplementedError) as error:
         raise _Mistake(_reason(error)) from error
     fit = fit_id(model)
@@ -382,21 +382,22 @@ def _counted(source, what):
     """Give a list whose last entry is how many rows were read; a terminal sees it, and how long it will take."""
     rows, shown, total = [0], sys.stderr.isatty(), source.count_rows()
     started = last = time.monotonic()
+    within = False  # a line
 
     def told(n):
-        nonlocal last
+        nonlocal last, within
         rows[-1], now = n, time.monotonic()
-        if shown and now - last > 0.2:
-            last = now
+        if shown and (now - last > 0.2 or (within and n == total)):
+            last, within = now, n != total
             left = f" of {total:,}, {(now - started) / n * (total - n):.0f} s left" if total and n else ""
-            print(f"\r{what}: {n:,} rows read{left} ", end="", file=sys.stderr, flush=True)
+            print(f"\r{what}: {n:,} rows read{left} ", end="\n" * (not within), file=sys.stderr, flush=True)
 
     source.told = told
     try:
         yield rows
     finally:
         source.told = None
-        if shown and last > started:
+        if within:
             print(file=sys.stderr)
 
 
