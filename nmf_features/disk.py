@@ -10,6 +10,8 @@ from .core.spilled import SpilledTable
 from .core.threads import workers
 from .pieces import CHUNK_CELLS, Facts, Pieces, scaled
 
+AT_ONCE = 8  # pieces
+
 
 class PiecesOnDisk(Pieces):
     """Rows in a temporary file, read a piece at a time by ``n_jobs`` threads."""
@@ -38,7 +40,8 @@ class PiecesOnDisk(Pieces):
             return function(self.rows.rows(rows), v, rows.start, *arguments)
 
         with workers(self.n_jobs, len(pieces)) as each:
-            yield from each(of_piece, pieces)
+            for start in range(0, len(pieces), AT_ONCE):  # so that results do not pile up
+                yield from each(of_piece, pieces[start : start + AT_ONCE])
 
     def sum(self, function, *arguments):
         """Return the sums of the arrays that function(rows, weights, number of the first row, *arguments) returns."""
@@ -59,7 +62,7 @@ class PiecesOnDisk(Pieces):
             n += len(Z)
             parts.append(facts)
             drawn.append(part)
-            if sum(len(part.rows) for part in drawn) > 4 * m:
+            if sum(len(part.rows) for part in drawn) > 3 * m:
                 drawn = [merge_drawn(drawn, m)]
                 least[0] = drawn[0].least
         self.rows, self.n = rows, n
