@@ -16,7 +16,7 @@ from .core.blocks import block_of, row_blocks
 from .core.checks import check_weights
 from .core.missing import observed_shares
 from .core.projection import unit_scores
-from .core.samples import merge_drawn
+from .core.samples import below_least, merge_drawn, without_rows
 from .core.tables import Table, total
 from .nearest import offer
 from .pieces import CHUNK_CELLS, Facts, Pieces, scaled
@@ -146,8 +146,12 @@ class PiecesOfDask(Pieces):
         done = [scaled_(p, first, chosen, e, m) for p, first in zip(self.parts, self.firsts, strict=True)]
         item = dask.delayed(_item, pure=False)
         parts, facts, drawn = ([item(q, i) for q in done] for i in range(3))
-        kept = persist([*parts, *facts, _tree(drawn, merge_drawn, m)])
-        *facts, drawn = compute(kept[len(parts) :])
+        # Most of what a partition draws is left out when all are joined: first numbers go, then the rows that stay.
+        numbers = [dask.delayed(without_rows, pure=False)(part) for part in drawn]
+        kept = persist([*parts, *drawn, *facts, _tree(numbers, merge_drawn, m)])
+        *facts, joined = compute(kept[2 * len(parts) :])
+        below = dask.delayed(below_least, pure=False)
+        [drawn] = compute([_tree([below(q, joined.least) for q in kept[len(parts) : 2 * len(parts)]], merge_drawn, m)])
         self.parts = [part for part, fact in zip(kept, facts, strict=False) if fact.n]
         return Facts.joined(facts), drawn
 

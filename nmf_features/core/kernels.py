@@ -5,6 +5,7 @@ numba caches the code. So importing the package, or scoring a few rows, does not
 threads; all release the GIL.
 """
 
+import sys
 import warnings
 from pickle import UnpicklingError
 from types import FunctionType
@@ -50,7 +51,7 @@ class _Cache:
     The disk may be full or read-only, or a quota reached: the code itself is in memory by then, and can be used.
     """
 
-    warned = False
+    warned = told = False
 
     def __init__(self, cache):
         self.cache = cache
@@ -59,8 +60,12 @@ class _Cache:
         return getattr(self.cache, name)
 
     def load_overload(self, *what):
-        """Return machine code that was saved, or None."""
-        return self._unless_broken(self.cache.load_overload, what)
+        """Return machine code that was saved, or None; a terminal is told that it will be compiled."""
+        found = self._unless_broken(self.cache.load_overload, what)
+        if found is None and not _Cache.told and sys.stderr.isatty():
+            _Cache.told = True
+            print("nmf_features is compiled for this machine: once, for some seconds.", file=sys.stderr)
+        return found
 
     def save_overload(self, *what):
         """Save machine code."""

@@ -93,12 +93,22 @@ def draw(X, weights, first, m, power, least=(np.inf, np.inf)):
 def merge_drawn(parts, m):
     """Return what may be drawn of the rows of several parts."""
     whole = Drawn(*(np.concatenate(arrays) for arrays in list(zip(*parts, strict=True))[:4]))
-    least = tuple(min(part.least[i] for part in parts) for i in (0, 1))
+    least = [min(part.least[i] for part in parts) for i in (0, 1)]
     for i, numbers in enumerate((whole.by_weight, whole.by_size)):
         if len(numbers) > m:
-            least = tuple(min(q, np.partition(numbers, m)[m]) if i == j else q for j, q in enumerate(least))
-    kept = (whole.by_weight < least[0]) | (whole.by_size < least[1])
-    return whole.chosen(kept)._replace(least=least)
+            least[i] = min(least[i], np.partition(numbers, m)[m])
+    return below_least(whole, tuple(least))
+
+
+def below_least(drawn, least):
+    """Return the rows whose numbers are below the least of rows that are left out."""
+    kept = (drawn.by_weight < least[0]) | (drawn.by_size < least[1])
+    return drawn.chosen(kept)._replace(least=least)
+
+
+def without_rows(drawn):
+    """Return the numbers alone."""
+    return drawn._replace(rows=drawn.rows[:, :0])
 
 
 def as_sample(drawn):
