@@ -60,9 +60,13 @@ def opened(X):
         raise ValueError(f"{path} has {found}; wanted one of {sorted(KINDS)}.")
     is_csv, names = "csv" in kinds.values(), list(kinds)
     how = _csv_format() if is_csv else kinds[names[0]]
+    folder, parts = None if names == [path] else path, None
+    if folder is not None:  # folders named year=2024 make a column of categories, as for pandas
+        parts = pyarrow.dataset.HivePartitioning.discover(infer_dictionary=True)
     with named(names[0]):
-        dataset = pyarrow.dataset.dataset(names, filesystem=filesystem, format=how)
-    folder = None if names == [path] else path
+        dataset = pyarrow.dataset.dataset(
+            names, filesystem=filesystem, format=how, partitioning=parts, partition_base_dir=folder
+        )
     return Source(dataset, folder, _csv_schema(dataset) if is_csv else None)
 
 

@@ -708,3 +708,18 @@ def test_progress(here, few, capsys, monkeypatch):
     shown = capsys.readouterr().err
     assert "\rfit: 3,000 rows read of 3,000, 0 s left" in shown
     assert "\rtransform: 3,000 rows read of 3,000, 0 s left" in shown
+
+
+def test_names_of_folders_become_a_column(tmp_path):
+    """As for pandas, folders named year=2024 are categories: no feature, and kept beside the components."""
+    rng = np.random.default_rng(0)
+    for year in (2023, 2024):
+        (tmp_path / "in" / f"year={year}").mkdir(parents=True)
+        frame = pd.DataFrame(rng.uniform(size=(30, 4)), columns=list("abcd"))
+        frame.to_parquet(tmp_path / "in" / f"year={year}" / "rows.parquet")
+    nmf = NMFFeatures(2).fit(tmp_path / "in")
+    assert nmf.variables_ == list("abcd")
+    nmf.transform_to(tmp_path / "in", tmp_path / "out")
+    scored = pd.read_parquet(tmp_path / "out")
+    assert scored.columns.tolist() == ["year", "NNMF1", "NNMF2"]
+    assert scored["year"].astype(int).tolist() == [2023] * 30 + [2024] * 30

@@ -282,3 +282,17 @@ def test_code_from_the_cache_gives_the_bits_of_code_just_compiled(tmp_path):
     first, second = (subprocess.run(run, env=env, capture_output=True, text=True, check=True) for env in (new, None))
     assert any(tmp_path.rglob("*.nbc"))
     assert first.stdout == second.stdout
+
+
+def test_a_terminal_is_told_of_compiling_once(monkeypatch, capsys):
+    class Nothing:
+        def load_overload(self, *what):
+            return None
+
+    monkeypatch.setattr(kernels._Cache, "told", False)
+    kernels._Cache(Nothing()).load_overload()
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for _ in range(2):
+        kernels._Cache(Nothing()).load_overload()
+    assert capsys.readouterr().err == "nmf_features is compiled for this machine: once, for some seconds.\n"
