@@ -11,6 +11,7 @@ from sklearn.utils.sparsefuncs import min_max_axis
 from .core.blocks import with_data
 from .core.products import product
 
+SLACK = 1e-12  # a share of the weight counts as reached so much earlier: sums of weights are rounded
 CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
 
@@ -136,9 +137,10 @@ def _quantiles(values, shares, weights):
         values, weights = values[observed], None if weights is None else weights[observed]
     if not len(values):
         return np.zeros(len(shares))
+    shares = np.multiply(shares, 1 - SLACK)
     if weights is None:
-        at = np.ceil(np.multiply(shares, len(values))).astype(int) - 1
+        at = np.maximum(np.ceil(shares * len(values)).astype(int) - 1, 0)
         return np.partition(values, at)[at]
     order = np.lexsort((weights, values))  # sorts ties too, for the same reason
     reached = np.cumsum(weights[order])
-    return values[order[np.searchsorted(reached, np.multiply(shares, reached[-1]))]]
+    return values[order[np.searchsorted(reached, shares * reached[-1])]]

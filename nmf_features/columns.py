@@ -22,6 +22,7 @@ from .core.blocks import rows_of_stored
 from .core.checks import check_weights, without_duplicates
 from .core.losses import check_domain, checks_cells, loss_of
 from .core.missing import Missing
+from .factorize import check_solver
 from .files import refuse_source
 from .naming import labelled
 from .nearest import offer, some
@@ -81,6 +82,7 @@ class Columns:
         k, most = int(model.n_components), len(positions)
         columns = cls(model, labels, frames.is_frame(table), positions, min(k, most))
         columns._refuse_clash()
+        check_solver(model.solver, model.learning_rate, columns.loss, None)
         if k > most:
             warn_user(f"n_components={k} is more than the {most} columns that are factorised: capped.")
         return columns, table

@@ -45,7 +45,11 @@ class PiecesOnDisk(Pieces):
 
     def sum(self, function, *arguments):
         """Return the sums of the arrays that function(rows, weights, number of the first row, *arguments) returns."""
-        return [sum(part) for part in zip(*self.map(function, *arguments), strict=True)]
+        parts = self.map(function, *arguments)
+        totals = list(next(parts))
+        for part in parts:  # one at a time: each may be large
+            totals = [total + term for total, term in zip(totals, part, strict=True)]
+        return totals
 
     def scale(self, columns, e, m):
         """Scale all rows, in units of 4^e, in place where the width stays; return Facts of them, and a draw of m."""

@@ -28,7 +28,6 @@ from .describing import DescribingMixin, needs_rows
 from .factorize import PARAMETERS as FIT_PARAMETERS
 from .factorize import warn_of_outcome
 from .fitting import canonical, problem_of, scores_of, scores_of_table, solve
-from .memory import budget_of
 from .nearest import offer, some
 from .pieces import Pieces, fit_pieces
 from .progress import CallbackSupportMixin, Called, followed, unchanged_by_errors
@@ -646,9 +645,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         self.scaling_ = vars(columns.scaling)
         arrange = None if earlier is None else partial(aligned, earlier=earlier.on(columns.terms)[1])
         if isinstance(learned.X, Pieces):
-            fit, found, self.column_means_, sums = fit_pieces(
-                columns, learned.X, budget_of(self.memory_budget), arrange, watch
-            )
+            fit, found, self.column_means_, sums = fit_pieces(columns, learned.X, arrange, watch)
         else:
             problem = problem_of(columns, learned.X, learned.weights)
             self.column_means_ = problem.loss.best_constants(learned.X, learned.weights, problem.missing)

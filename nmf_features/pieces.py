@@ -11,21 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .column_facts import sums
+from .column_facts import SLACK, sums
 from .core.checks import check_tops
 from .core.loss import Loss
+from .core.losses import check_range
 from .core.missing import Missing
 from .core.penalties import Strengths
 from .core.samples import as_sample, draw
-from .core.schedule import fit_table
+from .core.schedule import checked_init, fit_table
 from .core.tables import MemoryTable
 from .core.units import exponent_of
 from .fitting import OPTIONS, facts_of, in_canonical_form
 from .streams import sums_of_table
 
 CHUNK_CELLS = 1 << 19  # of a piece: a few copies of it are in memory for each thread
-DIGITS, BITS = 6, 11  # a quantile is found in so many reads, so many bits of it in each
-LEAST_DRAWN, POOL_SHARE = 1 << 12, 16  # rows drawn for samples and starts; their part of the memory budget
+DIGITS, BITS = 8, 8  # a quantile is found in so many reads, so many bits of it in each
+# Of the rows that are drawn for samples and starts. It does not depend on the memory that happens to be free.
+DRAWN_CELLS, LEAST_DRAWN = 1 << 21, 1 << 12
+POOL_SHARE = 16  # they take at most this part of a memory budget that was given
 
 
 class Pieces:
@@ -69,17 +72,17 @@ class Pieces:
         found, wanted = np.zeros((len(shares), self.ends.shape[1]), np.uint64), None
         for digit in range(DIGITS):
             [counts] = self.sum(_counts, found, digit, sign)
-            if wanted is None:  # the share of the weight that must be reached
-                wanted = np.multiply.outer(shares, counts[0].sum(axis=1))
-                empty = wanted[0] == 0
-            reached = np.cumsum(counts, axis=2)
-            last = reached.shape[2] - 1
-            at = np.minimum((reached < wanted[:, :, None] * (1 - 1e-14)).sum(axis=2), last)
-            wanted = wanted - np.where(
-                at > 0, np.take_along_axis(reached, np.maximum(at - 1, 0)[:, :, None], 2)[:, :, 0], 0
-            )
+            if wanted is None:  # the weight that must be reached
+                whole = counts[0].sum(axis=1)
+                wanted, slack = np.multiply.outer(shares, whole), SLACK * whole[:, None]
+            reached, there = np.cumsum(counts, axis=2), counts > 0
+            enough = there & (reached >= wanted[:, :, None] - slack)
+            last = there.shape[2] - 1 - there[:, :, ::-1].argmax(axis=2)
+            at = np.where(enough.any(axis=2), enough.argmax(axis=2), last)[:, :, None]
+            wanted = wanted - np.take_along_axis(reached - counts, at, 2)[:, :, 0]
+            at = at[:, :, 0]
             found = (found << np.uint64(BITS)) | at.astype(np.uint64)
-        return np.where(empty, 0.0, _from_bits(found))
+        return np.where(whole == 0, 0.0, _from_bits(found))
 
 
 def _negatives(X, v, first):
@@ -164,12 +167,19 @@ def scaled(X, v, first, columns, e, m, least):
     return Z, v, facts, draw(Z, v, first, m, columns.loss.power, least)
 
 
-def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
+def fit_pieces(columns, pieces, arrange=None, watch=None):
     """Fit the model of these columns; return the Fit, its Components, means of the scaled columns, and its Sums."""
     model, loss, p, dtype = columns.model, columns.loss, columns.scaling.size, pieces.dtype
-    top = columns.scaling.top
+    top, init = columns.scaling.top, checked_init(columns.init, columns.n_components, p)
+    check_range(top, loss, model.penalty, model.l1_ratio)
+    if type(loss).best_constants is not Loss.best_constants:
+        raise ValueError(
+            f"loss={loss.name!r} has best_constants of its own, which need all rows in memory, and X is larger than "
+            "memory_budget or a table of Dask. Fit a sample of the rows, or another loss."
+        )
     e = exponent_of(top, dtype, loss)
-    facts, drawn = pieces.scale(columns, e, max(LEAST_DRAWN, budget // (POOL_SHARE * 8 * p)))
+    cells = DRAWN_CELLS if model.memory_budget is None else min(DRAWN_CELLS, model.memory_budget // (8 * POOL_SHARE))
+    facts, drawn = pieces.scale(columns, e, max(LEAST_DRAWN, cells // p))
     if facts.n == 0:
         raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
     missing = Missing(columns.n_counted) if facts.holes else None
@@ -187,7 +197,7 @@ def fit_pieces(columns, pieces, budget, arrange=None, watch=None):
                 facts.n, MemoryTable(sample, weights, missing, k, per_row, each), missing, observed, means
             )
 
-        options = {name: getattr(model, name) for name in OPTIONS if name != "n_jobs"} | {"init": columns.init}
+        options = {name: getattr(model, name) for name in OPTIONS if name != "n_jobs"} | {"init": init}
         fit, table = fit_table(terms, table_of, columns.n_components, **options, watch=watch)
         unit_H = fit.H / fit.sums[:, None]
         found = table.sum_over(_facts_of_block, unit_H, np.ldexp(fit.sums, -e), missing, loss)

@@ -105,7 +105,8 @@ class Scaling:
         most, least = np.minimum(self.maximum, self.upper), np.maximum(self.minimum, self.lower)
         above = most - self.offset
         tops = np.stack([above, self.offset - least], axis=1).ravel() if self.split else above
-        return float(np.nanmax(np.where(self.constant.repeat(len(tops) // len(above)), 0.0, tops / self.factor)))
+        top = float(np.nanmax(np.where(self.constant.repeat(len(tops) // len(above)), 0.0, tops / self.factor)))
+        return min(top, 1.0) if self.capped else top
 
     def unit(self, x, out=None):
         """Cut off at the bounds, shift and divide a slice of rows, in float64."""

@@ -140,6 +140,11 @@ def follow(columns, table, sums, sample_weight=None):
         return None
     weights = check_weights(sample_weight, matrix)
     problem = problem_of(columns, columns.scale(matrix, overwrite=fresh), weights)
+    if exponent_of(problem.top, np.float64, loss):
+        raise ValueError(
+            f"X has a cell that is {problem.top:.3g} after shift and scale: sums of squares leave the range of floats. "
+            "Check its units, or cut it off. The model is as it was."
+        )
     X, missing, weights, s = problem.X, problem.missing, problem.weights, model.component_scales_
     U, H = scores_of(columns, X), model.components_ * s[:, None]
     _, shares = penalised_counts(X, missing, weights)

@@ -299,7 +299,7 @@ class Search:
     def _run(self, table):
         solver, pool, n = self.solver(), table.pool(), table.shape[0]
         sizes = sample_sizes(pool, not solver.sums_squares) if self.samples else [pool.shape[0]]
-        if pool is not table:
+        if pool.shape[0] < n:
             sizes = [*sizes, n] if self.samples else [n]
         rough = len(sizes) > 1 and solver.rough and self.single
         by_content = Rows(pool, self.loss.power) if self.races or len(sizes) > 1 else None

@@ -22,10 +22,6 @@ class Spill:
         self.file, self.lock = tempfile.TemporaryFile(buffering=0), threading.Lock()  # noqa: SIM115
         weakref.finalize(self, self.file.close)
 
-    def __del__(self):
-        if hasattr(self, "file"):  # else it could not be made
-            self.file.close()
-
     def rows(self, rows):
         """Return the rows of a slice, in a new array."""
         out = np.zeros((rows.stop - rows.start, self.width), self.dtype)
@@ -36,6 +32,8 @@ class Spill:
 
     def put(self, start, values):
         """Write rows, from the row ``start`` on."""
+        if not len(values):
+            return
         view = memoryview(np.ascontiguousarray(values, self.dtype)).cast("B")
         at = start * self.row_bytes
         try:
