@@ -8,6 +8,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from nmf_features import NMFFeatures, memory
 from nmf_features.column_facts import Matrix
 from nmf_features.core.loss import Loss
+from nmf_features.core.spill import Spill
+from nmf_features.core.spilled import SpilledTable
+from nmf_features.core.tables import MemoryTable
 from nmf_features.disk import PiecesOnDisk
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -63,6 +66,46 @@ def test_a_batch_without_rows_that_count(table, tmp_path):
     )
     found.set_params(missing_values="ignore").fit(tmp_path / "holes.parquet")
     assert_allclose(found.objective_, wanted.objective_, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+def test_a_table_whose_rows_are_all_drawn_is_fitted_as_in_memory(table, loss):
+    """The same minimum in as many passes: no precision is saved, and starts are judged as long."""
+    frame, path = table[0].iloc[:4000], table[1]
+    frame.to_parquet(path)
+    wanted = NMFFeatures(3, loss=loss).fit(frame)
+    found = NMFFeatures(3, loss=loss, memory_budget=SMALL).fit(path)
+    assert found.n_iter_ == wanted.n_iter_
+    assert_allclose(found.components_, wanted.components_, rtol=0, atol=1e-7)
+
+
+def test_rescaled_scores_are_read_rescaled(table):
+    """Whichever way they are read next."""
+    X = table[0].to_numpy()
+    for read in ("map", "keep", "round_to"):
+        rows = Spill(8, np.float64)
+        rows.put(0, X)
+        spilled = SpilledTable(rows, len(X), MemoryTable(X[:100], k=2)).fresh()
+        spilled.start(np.dtype(np.float64), remembers=True)
+        spilled.visit(_set_to_ones)
+        spilled.rescale(np.array([2.0, 3.0]))
+        spilled.rescale(np.array([1.0, 2.0]))
+        if read == "keep":
+            spilled.keep()
+            spilled.take_back()
+        elif read == "round_to":
+            spilled.round_to(np.dtype(np.float32))
+        for _ in range(2):
+            found = set(spilled.map(_means_of_scores))
+            assert found == {(2.0, 6.0, 2.0, 6.0)}
+
+
+def _set_to_ones(block, Wt):
+    Wt[:], block.before[:] = 1, 1
+
+
+def _means_of_scores(block, Wt):
+    return (*Wt.mean(axis=1).tolist(), *block.before.mean(axis=1).tolist())
 
 
 def test_free_memory_does_not_matter(table, monkeypatch):

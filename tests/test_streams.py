@@ -42,6 +42,15 @@ def cosines(A, B):
     return (A * B).sum(axis=1) / np.linalg.norm(A, axis=1) / np.linalg.norm(B, axis=1)
 
 
+def test_a_cell_out_of_all_range_is_refused_and_changes_nothing():
+    nmf, wild = model().fit(rows()), rows(seed=1)
+    before, wild[3, 2] = nmf.components_.copy(), 1e200
+    with pytest.raises(ValueError, match=r"X has a cell that is 1e\+200 after shift and scale"):
+        nmf.partial_fit(wild)
+    assert_array_equal(nmf.components_, before)
+    assert np.isfinite(nmf.partial_fit(rows(seed=2)).components_).all()
+
+
 # What is minimised
 
 

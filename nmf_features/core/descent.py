@@ -281,7 +281,7 @@ class Descent:
     def _balance(self, H, stats, value):
         """Balance the scale between scores and loadings; return the loadings and the objective after that."""
         c = balance(stats.W_sums, stats.W_squares, H, self.unit, self.table.observed)
-        self.table.visit(_rescale, c)
+        self.table.rescale(c)
         before = self._penalty(H, stats.W_sums, stats.W_squares)
         H, self.H = H / c[:, None], self.H / c[:, None]
         return H, value - before + self._penalty(H, stats.W_sums * c, stats.W_squares * c**2)
@@ -352,12 +352,6 @@ def _largest_score(block, Wt):
 
 def _lift_scores(block, Wt, least):
     np.maximum(Wt, least, out=Wt)
-
-
-def _rescale(block, Wt, c):
-    for scores in (Wt, block.before):
-        if scores is not None:
-            scores *= c[:, None].astype(Wt.dtype)
 
 
 def _set_component(block, Wt, t, H, h, strengths, c):

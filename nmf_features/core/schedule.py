@@ -306,7 +306,7 @@ class Search:
         left, doubtful = None, False
         if self.races:
             left, doubtful = race(pool, by_content, table.k, self.loss, self.strengths, self.watch, self.n_init)
-            doubtful |= pool is not table
+            doubtful |= pool.shape[0] < n
         good = left is not None
         judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
         for m in sizes:

@@ -29,7 +29,7 @@ class SpilledTable(Table):
         self.n_cells, self.precision = n * rows.width, rows.dtype
         self.rows = row_blocks(_Shape(self.shape), self.k, self.per_row)
         self.n_blocks = len(self.rows)
-        self.scores = {}
+        self.scores, self.factors = {}, None
 
     def pool(self):
         """Return the rows from which samples and starts are made."""
@@ -42,16 +42,17 @@ class SpilledTable(Table):
     def fresh(self):
         """Return a table of the same rows that will have its own scores."""
         other = copy(self)
-        other.scores, other.precision = {}, self.dtype
+        other.scores, other.precision, other.factors = {}, self.dtype, None
         return other
 
     def start(self, dtype, remembers):
         """Set all scores to zero; ``remembers`` says whether the scores of the previous pass are kept as well."""
-        self.precision = dtype
+        self.precision, self.factors = dtype, None
         self.scores = {kind: Spill(self.k, dtype) for kind in ("now", "before") if remembers or kind == "now"}
 
     def round_to(self, dtype):
         """Switch to another precision."""
+        self._rescale_now()
         self.precision = dtype
         for kind, old in self.scores.items():
             if old.dtype != dtype:
@@ -59,10 +60,10 @@ class SpilledTable(Table):
 
     def map(self, function, *arguments):
         """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place."""
+        factors, self.factors = self.factors, None
 
         def of_block(rows):
-            block = self._block(rows).rounded(self.precision)
-            scores = {kind: self._scores(kind, rows) for kind in ("now", "before") if kind in self.scores}
+            block, scores = self._block(rows).rounded(self.precision), self._scores(rows, factors)
             block.before = scores.get("before")
             result = function(block, scores.get("now"), *arguments)
             for kind, Wt in scores.items():
@@ -71,8 +72,13 @@ class SpilledTable(Table):
 
         return self.each(of_block, self.rows)
 
+    def rescale(self, c):
+        """Multiply the scores of each component by a number, when they are read next: that saves a read of all rows."""
+        self.factors = c if self.factors is None else self.factors * c
+
     def score_exactly(self, H, strengths, loss):
         """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+        self._rescale_now()
         self.scores.pop("now", None)  # old memory is released before new is taken
         while True:
             self.scores["now"], used = Spill(self.k, self.dtype), np.zeros(self.k, dtype=bool)
@@ -96,10 +102,12 @@ class SpilledTable(Table):
 
     def keep(self):
         """Save the scores."""
+        self._rescale_now()
         self.scores["kept"] = self._copied(self.scores["now"], self.precision)
 
     def take_back(self):
         """Restore the saved scores."""
+        self._rescale_now()
         self.scores["now"] = self._copied(self.scores["kept"], self.precision)
 
     def _block(self, rows):
@@ -112,8 +120,21 @@ class SpilledTable(Table):
             block.fill_with(self.means)
         return block
 
-    def _scores(self, kind, rows):
-        return self.scores[kind].rows(rows).reshape(self.k, -1)
+    def _scores(self, rows, factors):
+        found = {}
+        for kind in ("now", "before"):
+            if kind in self.scores:
+                found[kind] = self.scores[kind].rows(rows).reshape(self.k, -1)
+                if factors is not None:
+                    found[kind] *= factors[:, None].astype(self.precision)
+        return found
+
+    def _rescale_now(self):
+        if self.factors is not None:
+            factors, self.factors = self.factors, None
+            for rows in self.rows:
+                for kind, Wt in self._scores(rows, factors).items():
+                    self._put(kind, rows, Wt)
 
     def _put(self, kind, rows, Wt):
         self.scores[kind].put(rows.start, Wt.reshape(-1, self.k))

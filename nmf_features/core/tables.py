@@ -80,6 +80,10 @@ class Table:
         n_cells, least = sum(part.n_cells for part in parts), min(part.least for part in parts)
         return Summary(sums, n_cells, least, parts[0].stored)
 
+    def rescale(self, c):
+        """Multiply the scores of each component, those of the previous pass too, by a number."""
+        self.visit(_rescale, c)
+
     def pool(self):
         """Return a table in memory from whose rows samples and starts are made: the table itself, if it is one."""
         return self
@@ -100,6 +104,12 @@ def total(parts):
         for sum_, term in zip(first, part, strict=True):
             sum_ += term
     return first
+
+
+def _rescale(block, Wt, c):
+    for scores in (Wt, block.before):
+        if scores is not None:
+            scores *= c[:, None].astype(Wt.dtype)
 
 
 def _summary_of_block(block, Wt):
