@@ -6,7 +6,7 @@ pass, and the fit ends with the same result. Whatever scheduler is active does t
 """
 
 from contextlib import contextmanager
-from copy import copy
+from copy import copy, deepcopy
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from .core.missing import observed_shares
 from .core.projection import unit_scores
 from .core.samples import below_least, merge_drawn, without_rows
 from .core.tables import Table, total
-from .nearest import offer
+from .files import is_of_dask
+from .nearest import offer, some
 from .pieces import CHUNK_CELLS, Facts, Pieces, scaled
 from .scaling import Scaling
 
@@ -55,8 +56,10 @@ def _lost_is_said():
 
 
 def is_dask(X):
-    """Whether X is a frame or an array of Dask."""
-    return hasattr(X, "__dask_graph__") and hasattr(X, "to_delayed")
+    """Whether X is a frame or an array of Dask; what else Dask has is refused."""
+    if is_of_dask(X) and _ndim(X) != 2:
+        raise ValueError(f"X is {_what(X)}; wanted a frame of Dask, or an array of Dask with 2 dimensions.")
+    return is_of_dask(X)
 
 
 def is_array(X):
@@ -68,27 +71,66 @@ def learn(model, X, y=None, sample_weight=None):
     """Choose the columns of a table of Dask, and learn their shift and scale; return a Learned with PiecesOfDask."""
     if model.target_weight:
         raise ValueError("target_weight is above 0, and X is a table of Dask: a target needs all rows in one place.")
-    array = is_array(X)
-    aside = []
-    for argument, name in () if array else (("y", y), ("sample_weight", sample_weight)):
-        if name is not None and not hasattr(name, "__dask_graph__"):
-            if not (isinstance(name, str) and name in X.columns):
-                raise ValueError(
-                    f"{argument} is {name!r}, and X is a frame of Dask; wanted the name of one of its columns, "
-                    f"{offer([name], list(X.columns))}, or a series of Dask."
-                )
-            aside.append(name)
-    weights = X[sample_weight] if isinstance(sample_weight, str) else sample_weight
-    X = X.drop(columns=aside) if aside else X
+    _check_weights_of(X, sample_weight)
+    targets = [] if is_array(X) else _named(X, y)
+    by_name = [sample_weight] if isinstance(sample_weight, str) else []
+    read = X.drop(columns=[name for name in targets if name not in by_name]) if targets else X
+    X = read.drop(columns=by_name) if by_name else read
     columns, _ = Columns.chosen(model, sample_of(X))
     if columns.n_components == 0:
-        return Learned(columns, None, None, None, None)
-    pieces = PiecesOfDask.read(columns, X, weights)
+        return Learned(columns, X, None, None, None)
+    pieces = PiecesOfDask.read(columns, read, sample_weight)
     if pieces.n == 0:
         raise ValueError("X has no rows that count: found 0 sample(s) while a minimum of 1 is required.")
     columns.scaling = Scaling.learn_from(pieces, model.shift, model.scale, columns.variables, model.clip)
     columns.report_constant(pieces.n)
-    return Learned(columns, None, pieces, None, None)
+    return Learned(columns, X, pieces, None, None)
+
+
+def _ndim(X):
+    """Return the number of dimensions of what Dask has; None if it has none, as a bag."""
+    ndim = getattr(X, "ndim", None)
+    return ndim if isinstance(ndim, int) else None  # a Delayed has every attribute
+
+
+def _what(X):
+    """Return a few words on an argument."""
+    if isinstance(X, str):
+        return repr(X)
+    dimensions = f" with {_ndim(X)} dimension(s)" if _ndim(X) is not None else ""
+    return f"of type {type(X).__module__.partition('.')[0]}.{type(X).__name__}{dimensions}"
+
+
+def _check_weights_of(X, sample_weight):
+    """Refuse weights that do not lie as the rows of X do."""
+    if sample_weight is None or (is_of_dask(sample_weight) and _ndim(sample_weight) == 1):
+        return
+    if is_array(X):
+        raise ValueError(
+            f"sample_weight is {_what(sample_weight)}, and X is an array of Dask; wanted an array of Dask with "
+            "1 dimension, and chunks of as many rows as X has."
+        )
+    if not isinstance(sample_weight, str) or sample_weight not in X.columns:
+        _refuse_name("sample_weight", sample_weight, X, ", or a series of Dask")
+
+
+def _named(X, y):
+    """Return the columns that y names. Other targets are ignored, since there is no target_weight."""
+    names = [y] if isinstance(y, str) else y if isinstance(y, list | tuple) else []
+    names = [name for name in names if isinstance(name, str)]
+    for name in names:
+        if name not in X.columns:
+            _refuse_name("y", name, X, "")
+    return names
+
+
+def _refuse_name(argument, name, X, other):
+    labels = list(X.columns)
+    wanted = offer([name], labels) if isinstance(name, str) else some(labels)
+    raise ValueError(
+        f"{argument} is {_what(name)}, and X is a frame of Dask; wanted the name of one of its columns, "
+        f"{wanted}{other}."
+    )
 
 
 def sample_of(X):
@@ -97,7 +139,8 @@ def sample_of(X):
 
 
 def transformed(model, X):
-    """Return what ``model.transform`` makes of X, lazily."""
+    """Return what ``model.transform`` makes of X, lazily; the model may be fitted anew before it is computed."""
+    model = deepcopy(model)  # without callbacks, as every copy of a fitted model
     if not is_array(X):
         return X.map_partitions(model.transform, meta=model.transform(X._meta))
     X, example = X.rechunk({1: -1}), model.transform(np.empty((0, X.shape[1]), X.dtype))
@@ -112,15 +155,15 @@ class PiecesOfDask(Pieces):
 
     @classmethod
     def read(cls, columns, X, weights):
-        """Return the chosen columns of the rows of positive weight."""
+        """Return the chosen columns of the rows of positive weight; weights may be the name of a column."""
         import dask
 
-        X = X.rechunk({1: -1}) if is_array(X) else X
-        rows, v = (None if q is None else np.ravel(q.to_delayed()) for q in (X, weights))
-        if v is not None and len(v) != len(rows):
+        rows = np.ravel((X.rechunk({1: -1}) if is_array(X) else X).to_delayed())
+        v = np.ravel(weights.to_delayed()) if is_of_dask(weights) else [weights] * len(rows)
+        if len(v) != len(rows):
             raise ValueError(f"sample_weight has {len(v)} partitions; wanted {len(rows)}, as X has.")
         read, chosen = dask.delayed(_read, pure=False), dask.delayed(columns.apart(), traverse=False)
-        parts = persist([read(part, chosen, None if v is None else v[i]) for i, part in enumerate(rows)])
+        parts = persist([read(part, chosen, u) for part, u in zip(rows, v, strict=True)])
         told = compute([dask.delayed(_about)(part) for part in parts])
         kept = [i for i, about in enumerate(told) if about[0]]
         if not kept:
@@ -169,15 +212,32 @@ class PiecesOfDask(Pieces):
 
 
 def _read(part, columns, weights):
-    """Return the chosen columns of the rows of positive weight as a matrix, and these weights."""
+    """Return the chosen columns of the rows of positive weight as a matrix, and these weights, also given by name."""
     if not frames.is_frame(part):
         part = np.asarray(part)
+    else:
+        if isinstance(weights, str):
+            if weights not in part.columns:
+                raise ValueError(f"A partition of X has the columns {some(part.columns)}, and lacks {weights!r}.")
+            part, weights = part.drop(columns=weights), part[weights]
+        _check_labels(frames.labels(part), columns.labels)
     matrix, fresh = columns.read(part)
     if weights is not None:
         weights = check_weights_of_part(np.asarray(weights, dtype=np.float64), matrix)
         if not weights.all():
             matrix, weights = matrix[weights > 0], weights[weights > 0]
     return (matrix if fresh else matrix.copy()), weights
+
+
+def _check_labels(found, wanted):
+    """Refuse a partition with other columns than the frame says, or in another order: they are read by position."""
+    if found != wanted:
+        lacking, new = [name for name in wanted if name not in found], [name for name in found if name not in wanted]
+        how = f"lacks {some(lacking)}, and X has not {some(new)}" if lacking or new else "has another order"
+        raise ValueError(
+            f"A partition of X has the columns {some(found)}; wanted those that X says, {some(wanted)}, in this order. "
+            f"It {how}. Choose them in each: X.map_partitions(lambda part: part[[...]])."
+        )
 
 
 def check_weights_of_part(weights, matrix):

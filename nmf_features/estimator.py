@@ -359,10 +359,11 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         -------
         frame or array of shape (n_samples, n_features_out)
         """
+        if dask_tables.is_dask(X):
+            learned, _ = self._fit(X, y, sample_weight)
+            return self.transform(learned.table)  # without the columns that y and sample_weight name
         files.refuse_source(X)
         learned, W = self._fit(X, y, sample_weight)
-        if dask_tables.is_dask(X):
-            return self.transform(X)
         if self.n_components_ and W is None:
             return self.transform(learned.table)
         if self.n_components_ and self.projection == "linear":
@@ -487,6 +488,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
             The same kind as X. With ``projection="linear"``, the least-squares inverse of X H'.
         """
         check_is_fitted(self)
+        files.refuse_source(X)
         X = frames.as_table(X)
         if not frames.is_frame(X):
             X = check_array(X, accept_sparse="csr", dtype=None, ensure_all_finite=False, ensure_min_samples=0)

@@ -24,8 +24,18 @@ def is_source(X):
     return isinstance(X, str | Path | Source) or type(X).__module__ == "pyarrow._dataset"
 
 
+def is_of_dask(X):
+    """Whether X is a collection of Dask of any kind."""
+    return hasattr(X, "__dask_graph__") and type(X).__module__.startswith("dask")
+
+
 def refuse_source(X):
-    """Refuse a table in files where rows in memory are wanted."""
+    """Refuse a table in files, or of Dask, where rows in memory are wanted."""
+    if is_of_dask(X):
+        raise ValueError(
+            f"X is Dask's {type(X).__name__}; wanted rows in memory. fit and transform take frames and arrays of Dask; "
+            "for all else pass X.compute(), or that of some rows, or let X.map_partitions call it for each partition."
+        )
     if is_source(X):
         what = f"the path {str(X)!r}" if isinstance(X, str | Path) else "a dataset of pyarrow"
         raise ValueError(

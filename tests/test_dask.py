@@ -165,6 +165,128 @@ def test_mistakes(table):
         NMFFeatures(shift=None).fit(in_parts(table.assign(hue=-1.0 - table.hue), 100))
 
 
+def test_a_result_is_of_the_model_as_it_was(table):
+    X = table.drop(columns=["w", "kind"])
+    lazy, model = in_parts(X, 100), NMFFeatures(3, init=START).fit(X)
+    wanted, of_frame, of_array = model.transform(X), model.transform(lazy), model.transform(in_parts(X, 100))
+    model.fit(X.iloc[::-7])
+    pd.testing.assert_frame_equal(of_frame.compute(), wanted)
+    model = NMFFeatures(3, init=START).fit(X.to_numpy())
+    wanted, of_array = model.transform(X.to_numpy()), model.transform(da.from_array(X.to_numpy(), chunks=(500, 13)))
+    model.fit(X.to_numpy()[::-7])
+    assert_array_equal(of_array.compute(), wanted)
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_fit_transform_leaves_out_the_columns_that_y_and_sample_weight_name(table, n):
+    X = table.drop(columns=["w", "kind"])
+    model = NMFFeatures(n)
+    result = model.fit_transform(in_parts(table, 100, 400), y="kind", sample_weight="w")
+    assert "w" not in model.feature_names_in_
+    pd.testing.assert_frame_equal(result.compute(), model.transform(X))
+    same_column = model.fit_transform(in_parts(table, 100, 400), y=["w", "kind"], sample_weight="w")
+    pd.testing.assert_frame_equal(same_column.compute(), result.compute())
+
+
+def test_a_target_in_memory_is_ignored_as_in_memory(table):
+    X = table.drop(columns=["w", "kind"])
+    wanted = NMFFeatures(2).fit(in_parts(X, 100))
+    for y in (table.w.to_numpy(), table.w, in_parts(table, 100).w, [1.0] * len(X)):
+        assert_array_equal(NMFFeatures(2).fit(in_parts(X, 100), y).components_, wanted.components_)
+    with pytest.raises(ValueError, match=r"y is 'words', and X is a frame of Dask; wanted the name of one of"):
+        NMFFeatures(2).fit(in_parts(X, 100), ["hue", "words"])
+
+
+def test_weights_that_do_not_lie_as_the_rows_do(table):
+    X = table.drop(columns=["w", "kind"])
+    lazy, array = in_parts(X, 100), da.from_array(X.to_numpy(), chunks=(500, 13))
+    for weights, what in ((table.w.to_numpy(), r"numpy.ndarray with 1 dim"), ("w", "'w'"), (array, "Array with 2")):
+        with pytest.raises(ValueError, match=rf"sample_weight is .*{what}.*wanted an array of Dask with 1 dimension"):
+            NMFFeatures().fit(array, sample_weight=weights)
+    for weights, what in ((table.w.to_numpy(), "numpy.ndarray with 1 dim"), (table.w, "Series"), (lazy, "DataFrame")):
+        with pytest.raises(
+            ValueError, match=rf"^sample_weight is [^\n]*{what}.*wanted the name .* or a series of Dask"
+        ):
+            NMFFeatures().fit(lazy, sample_weight=weights)
+    found = NMFFeatures(2).fit(array, sample_weight=da.from_array(table.w.to_numpy(), chunks=500))
+    assert_allclose(found.objective_, NMFFeatures(2).fit(X.to_numpy(), sample_weight=table.w).objective_, rtol=1e-3)
+
+
+def test_only_frames_and_arrays_of_two_dimensions(table):
+    bag = pytest.importorskip("dask.bag")
+    lazy = in_parts(table, 100)
+    others = {
+        "Series": lazy.hue,
+        "Bag": bag.from_sequence([1, 2]),
+        "Array with 1": da.ones(9),
+        "Delayed": dask.delayed(1),
+    }
+    fitted = NMFFeatures(2).fit(table)
+    for what, X in others.items():
+        for method in (NMFFeatures().fit, NMFFeatures().fit_transform, fitted.transform):
+            with pytest.raises(
+                ValueError, match=rf"X is of type dask.{what}.*; wanted a frame of Dask, or an array of Dask with 2"
+            ):
+                method(X)
+
+
+def test_partitions_with_other_columns_than_the_frame_says(table):
+    X = table[["alcohol", "hue", "proline", "w"]]
+    others = {
+        "has another order": X[["hue", "alcohol", "proline", "w"]],
+        "lacks ['proline'], and X has not []": X[["alcohol", "hue", "w"]],
+        "lacks [], and X has not ['more']": X.assign(more=1.0),
+    }
+    for how, other in others.items():
+        parts = [dask.delayed(X), dask.delayed(other)]
+        lazy = dd.from_delayed(parts, meta=X.iloc[:0], verify_meta=False)
+        with pytest.raises(
+            ValueError, match=rf"A partition of X has the columns \['{other.columns[0]}'.*; wanted"
+        ) as it:
+            NMFFeatures(2).fit(lazy)
+        assert f"It {how}." in str(it.value)
+    moved = dd.from_delayed(
+        [dask.delayed(X), dask.delayed(X[["w", *X.columns[:3]]])], meta=X.iloc[:0], verify_meta=False
+    )
+    found = NMFFeatures(2).fit(moved, sample_weight="w")  # where the weights stand says nothing
+    wanted = NMFFeatures(2).fit(dd.from_delayed([dask.delayed(X)] * 2, meta=X.iloc[:0]), sample_weight="w")
+    assert_array_equal(found.components_, wanted.components_)
+    lacking = dd.from_delayed([dask.delayed(X.drop(columns="w"))], meta=X.iloc[:0], verify_meta=False)
+    with pytest.raises(ValueError, match=r"A partition of X has the columns .*, and lacks 'w'"):
+        NMFFeatures(2).fit(lacking, sample_weight="w")
+
+
+def test_rows_and_weights_are_read_once(table):
+    reads = []
+
+    def read(part):
+        reads.append(len(part))
+        return part
+
+    X = table.drop(columns="kind")
+    lazy = dd.from_map(read, [X.iloc[:500], X.iloc[500:]], meta=X.iloc[:0])
+    reads.clear()  # Dask may look at what it is given
+    NMFFeatures(2).fit(lazy, sample_weight="w")
+    assert sorted(reads) == [500, len(X) - 500]
+
+
+METHODS = "score", "impute", "inverse_transform", "drift", "unexplained", "explain", "contributions", "score_samples"
+
+
+@pytest.mark.parametrize("method", [*METHODS, "partial_fit", "report"])
+def test_methods_that_need_rows_in_memory_say_so(table, method):
+    X = table.drop(columns=["w", "kind"])
+    model = NMFFeatures(2, missing_values="ignore").fit(in_parts(X, 100))
+    for lazy in (in_parts(X, 100), da.from_array(X.to_numpy(), chunks=(500, 13))):
+        with pytest.raises(
+            ValueError, match=r"X is Dask.s .*; wanted rows in memory. fit and transform take .*X.compute\(\)"
+        ):
+            getattr(model, method)(lazy)
+    if method == "inverse_transform":
+        with pytest.raises(ValueError, match=r"X is the path 'rows.parquet'; wanted rows in memory"):
+            model.inverse_transform("rows.parquet")
+
+
 # A real cluster
 
 
