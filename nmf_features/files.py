@@ -3,6 +3,7 @@
 A batch is a table of pyarrow, in the order of the rows. Errors name the file, and of Parquet the row group.
 """
 
+import posixpath
 from bisect import bisect_right
 from contextlib import contextmanager
 from itertools import accumulate
@@ -56,15 +57,15 @@ def opened(X):
         return Source(X)
     filesystem, path = located(X)
     if filesystem is not None:
-        names = sorted(filesystem.find(path))
-    elif Path(path).is_dir():
-        names = sorted(str(name) for name in Path(path).rglob("*.*") if name.is_file())
+        inside = {name: posixpath.relpath(name, path) for name in sorted(filesystem.find(path))}
     else:
-        names = [path] if Path(path).exists() else []
-    if not names and not (filesystem is None and Path(path).is_dir()):
+        path = str(Path(path))  # "./t" and "t//" are t, as in the names of the files that are found there
+        found = sorted(Path(path).rglob("*.*")) if Path(path).is_dir() else [Path(path)]
+        inside = {str(name): str(name.relative_to(path)) for name in found if name.is_file()}
+    if not inside and not (filesystem is None and Path(path).is_dir()):
         raise FileNotFoundError(f"X is the path {path!r}, where there is no file or folder; wanted a table to read.")
-    seen = {name: Path(name).name if name == path else name[len(path) :] for name in names}
-    kinds = {name: kind for name in names if (kind := _kind_of(seen[name])) is not None}
+    kinds = {name: _kind_of(name) for name, within in inside.items() if name == path or not _is_hidden(within)}
+    kinds = {name: kind for name, kind in kinds.items() if kind is not None}
     if len(set(kinds.values())) != 1:
         found = f"files of several kinds: {sorted(set(kinds.values()))}" if kinds else "no file of a known kind"
         raise ValueError(f"{path} has {found}; wanted one of {sorted(KINDS)}.")
@@ -93,10 +94,13 @@ def located(path):
     return (None if "file" in filesystem.protocol else filesystem), path
 
 
+def _is_hidden(within):
+    """Whether a file in a folder is none of the table, as pyarrow has it: by its name, or that of a folder in it."""
+    return any(part.startswith((".", "_")) for part in Path(within).parts)
+
+
 def _kind_of(name):
-    """Return the format of a file, by suffix; None for other files, and for hidden ones, as pyarrow has it."""
-    if any(part.startswith((".", "_")) for part in name.replace("\\", "/").split("/") if part not in (".", "..")):
-        return None
+    """Return the format of a file, by suffix; None for other files."""
     return next((kind for suffix, kind in KINDS.items() if name.lower().endswith(suffix)), None)
 
 
@@ -141,8 +145,9 @@ def named(where):
         text = f"{where}: {' '.join(str(getattr(error, 'strerror', None) or error).split())}"
         if "CSV conversion error" in text:
             text += (
-                f". The types of a CSV file come from its first {CSV_BLOCK >> 20} MB: correct the cell, or pass a "
-                "dataset of pyarrow that is told the type of the column"
+                f". The types of a CSV file come from its first {CSV_BLOCK >> 20} MB, where this column has no such "
+                "cell. If the cell is wrong, correct it; else pass a dataset that is told the type of the column: "
+                'pyarrow.dataset.dataset(path, schema, format="csv")'
             )
         if isinstance(error, UnicodeError):
             raise ValueError(text) from error
@@ -152,8 +157,11 @@ def named(where):
 class Source:
     """Rows in the files of a dataset. Files that change while they are read are refused.
 
-    ``folder`` is the one that the files were found in, if so. ``index`` names the columns that pandas wrote as the
-    index of its frame: they are no features. ``told``, if set, is called with the number of rows read, batch by batch.
+    ``folder`` is the one that the files were found in, if so: their columns must be of the same types. The schema of a
+    dataset is the choice of who made it, and files are read as it says. ``index`` names the columns that pandas wrote
+    as the index of its frame: they are no features. ``empty`` names the columns of a CSV file that begin without a
+    value: they are words, unless they are wanted as floats. ``told``, if set, is called with the number of rows read,
+    batch by batch.
     """
 
     def __init__(self, dataset, folder=None, schema=None):
@@ -163,6 +171,7 @@ class Source:
             raise ValueError(f"{self.where} has duplicated column names: {some(twice)}. Rename them.")
         described = (self.schema.pandas_metadata or {}).get("index_columns", [])
         self.index = [name for name in described if isinstance(name, str) and name in names]
+        self.empty = [field.name for field in dataset.schema if self.is_csv and str(field.type) == "null"]
         self.marks = self._marks()
         self.told = None
 
@@ -185,19 +194,15 @@ class Source:
 
     def with_floats(self, names):
         """Take these columns for floats, where a CSV file begins with whole numbers, or with nothing."""
-        import pyarrow
-
         if self.is_csv:
-            whole = [field.name in names and pyarrow.types.is_integer(field.type) for field in self.schema]
-            fields = zip(self.schema, whole, strict=True)
-            self.schema = pyarrow.schema(
-                [field.with_type(pyarrow.float64()) if is_whole else field for field, is_whole in fields]
-            )
+            self.schema = _as_floats(self.schema, {*names} & {*_whole(self.schema), *self.empty})
 
     def head(self):
-        """Return the first rows."""
-        first, _ = next(self.batches(cells=HEAD_ROWS * len(self.schema)), (self.schema.empty_table(), None))
-        return first
+        """Return the first rows. Of CSV files more is read ahead, where whole numbers may have ended."""
+        schema = _as_floats(self.schema, _whole(self.schema)) if self.is_csv else self.schema
+        ahead = Source(self.dataset, self.folder, schema)
+        first, _ = next(ahead.batches(cells=HEAD_ROWS * len(schema)), (schema.empty_table(), None))
+        return first.cast(self.schema) if self.is_csv else first
 
     def count_rows(self):
         """Return the number of rows if the files say so, else None."""
@@ -237,7 +242,8 @@ class Source:
 
         A dataset would decode whole row groups of Parquet, which may be a whole file; the file itself is read by pages.
         """
-        if _format_of(fragment) == "parquet" and set(columns) <= set(fragment.physical_schema.names):
+        own = [name for name in columns if name in fragment.physical_schema.names]
+        if _format_of(fragment) == "parquet" and own:
             from pyarrow.parquet import ParquetFile
 
             words = list(fragment.format.read_options.dictionary_columns)
@@ -250,28 +256,38 @@ class Source:
                 page_checksum_verification=True,  # of pages that have one
             )
             groups = [group.id for group in fragment.row_groups]
-            return (batch.select(columns) for batch in file.iter_batches(rows, groups, columns=columns))
+            keys = _partition_of(fragment)
+            return (self._with_partition(batch, columns, keys) for batch in file.iter_batches(rows, groups, own))
         return iter(
             fragment.to_batches(
                 schema=self.schema, columns=columns, batch_size=rows, batch_readahead=2, fragment_readahead=1
             )
         )
 
+    def _with_partition(self, batch, columns, keys):
+        """Return the columns of rows of a file: what it lacks is said by the names of its folders."""
+        import pyarrow
+
+        schema, arrays = pyarrow.schema([self.schema.field(name) for name in columns], self.schema.metadata), []
+        for field in schema:
+            if field.name in batch.schema.names:
+                column = batch.column(field.name)
+                arrays.append(column if column.type == field.type else column.cast(field.type))
+            else:
+                same = pyarrow.array([keys[field.name]], field.type)
+                arrays.append(same.take(pyarrow.array(np.zeros(len(batch), dtype=np.int64))))
+        return pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
+
     def _check_schema(self, fragment, columns, where):
         """Refuse a file whose columns differ: pyarrow would fill those it lacks."""
         kind = _format_of(fragment)
         if kind is None:
             return
-        there = fragment.physical_schema
-        wrong = {
-            name: str(there.field(name).type) if name in there.names else "is not there"
-            for name in columns
-            if name not in there.names or (kind != "csv" and there.field(name).type != self.schema.field(name).type)
-        }
-        partition = {
-            name for name in wrong if name not in there.names and str(name) in str(fragment.partition_expression)
-        }
-        wrong = {name: what for name, what in wrong.items() if name not in partition}
+        there, keys = fragment.physical_schema, _partition_of(fragment)
+        wrong = {name: "is not there" for name in columns if name not in there.names and name not in keys}
+        if kind != "csv" and self.folder is not None:
+            types = {name: there.field(name).type for name in columns if name in there.names}
+            wrong |= {name: str(found) for name, found in types.items() if found != self.schema.field(name).type}
         if wrong:
             wanted = {name: str(self.schema.field(name).type) for name in wrong}
             raise ValueError(f"{where} has other columns than the first file: {wrong}; wanted {wanted}.")
@@ -300,9 +316,29 @@ class _Place:
         return f"{self.where}, row group {first}" if first == last else f"{self.where}, row groups {first} to {last}"
 
 
+def _whole(schema):
+    """Return the names of the columns of whole numbers."""
+    from pyarrow.types import is_integer
+
+    return [field.name for field in schema if is_integer(field.type)]
+
+
+def _as_floats(schema, names):
+    import pyarrow
+
+    return pyarrow.schema([field.with_type(pyarrow.float64()) if field.name in names else field for field in schema])
+
+
 def _format_of(X):
     """Return the kind of the files of a dataset or a fragment; None for rows in memory."""
     return getattr(getattr(X, "format", None), "default_extname", None)
+
+
+def _partition_of(fragment):
+    """Return what the names of its folders say of a file, such as {"year": 2024}."""
+    from pyarrow.dataset import get_partition_keys
+
+    return get_partition_keys(fragment.partition_expression)
 
 
 def column_of(batch, name):

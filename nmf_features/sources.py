@@ -5,11 +5,12 @@ from numbers import Real
 import numpy as np
 
 from . import frames
+from ._warn import warn_user
 from .columns import Columns, Learned
 from .disk import PiecesOnDisk
-from .files import column_of
+from .files import CSV_BLOCK, column_of
 from .memory import budget_of
-from .nearest import offer
+from .nearest import offer, some
 from .scaling import Scaling
 
 COPIES = 3  # of the columns, which a fit in memory needs room for
@@ -38,8 +39,15 @@ def learn(model, source, y=None, sample_weight=None):
     aside = {*targets, *source.index} | ({sample_weight} if sample_weight is not None else set())
     columns, _ = Columns.chosen(model, head.select([name for name in head.column_names if name not in aside]))
     if columns.n_components == 0:
-        return Learned(columns, None, None, None, None), None
-    source.with_floats(columns.variables)
+        known = [batch for batch, _ in source.batches(targets)] if targets and model.target_weight else [None]
+        return Learned(columns, None, None, None, None), _joined(known or [head.select(targets)])
+    empty = [name for name in source.empty if name not in {*aside, *columns.variables}]
+    if empty and (model.variables is None or callable(model.variables)):
+        warn_user(
+            f"{source.where} has the columns {some(empty)} without a value in its first {CSV_BLOCK >> 20} MB: they are "
+            "read as words, and are not factorised. If they hold numbers, name them in variables."
+        )
+    source.with_floats([*columns.variables, sample_weight])
     p = len(columns.positions)
     dtype = frames.to_matrix(source.schema.empty_table().select(columns.variables), list(range(p)))[0].dtype
     rows = _Rows(p, dtype, sample_weight is not None, budget, model)

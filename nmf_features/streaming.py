@@ -309,6 +309,14 @@ def _taken_over(temporary, is_folder, destination):
             raise ValueError(
                 f"another process is writing {destination} now; wait for it, or pass another name."
             ) from None
+    if os.path.isdir(temporary) != is_folder:  # the process that was killed wrote the other kind
+        if is_folder:
+            os.remove(temporary)
+        else:
+            shutil.rmtree(temporary)
+        if lock is not None:
+            os.close(lock)
+        return _taken_over(temporary, is_folder, destination)
     if is_folder:
         for name in os.listdir(temporary):
             os.remove(os.path.join(temporary, name))

@@ -723,3 +723,152 @@ def test_names_of_folders_become_a_column(tmp_path):
     scored = pd.read_parquet(tmp_path / "out")
     assert scored.columns.tolist() == ["year", "NNMF1", "NNMF2"]
     assert scored["year"].astype(int).tolist() == [2023] * 30 + [2024] * 30
+
+
+# Paths, types and folders that are told in other words
+
+
+@pytest.mark.parametrize("path", ["run=3/t", "./run=3/t", "run=3/t//", "run=3/../run=3/t", Path("run=3/t")])
+def test_a_folder_however_it_is_called(here, few, monkeypatch, path):
+    """No file is taken for a hidden one, and no folder above makes a column."""
+    for i, part in enumerate(["year=2023", "year=2024", ".hidden"]):
+        Path("run=3/t", part).mkdir(parents=True)
+        few.iloc[i * 1000 : (i + 1) * 1000].to_parquet(f"run=3/t/{part}/0.parquet")
+    source = files.opened(path)
+    assert source.count_rows() == 2000
+    assert source.schema.names == [*few.columns, "year"]
+    monkeypatch.chdir("run=3/t")
+    for name in (".", "./", "../t", Path()):
+        assert files.opened(name).count_rows() == 2000
+        assert files.opened(name).schema.names == [*few.columns, "year"]
+    monkeypatch.chdir("year=2023")
+    assert files.opened("..").count_rows() == 2000
+
+
+def test_a_folder_elsewhere_however_it_is_called(here, few):
+    fsspec = pytest.importorskip("fsspec")
+    few.to_parquet("0.parquet")
+    memory = fsspec.filesystem("memory")
+    try:
+        for name in ("year=2023/0.parquet", "year=2024/0.parquet", "_old/0.parquet"):
+            memory.put("0.parquet", f"/_bucket/t/{name}")
+        for path in ("memory://_bucket/t", "memory://_bucket/t/", "memory://_bucket/t//"):
+            assert files.opened(path).count_rows() == 6000
+            assert files.opened(path).schema.names[-1] == "year"
+    finally:
+        memory.rm("/_bucket", recursive=True)
+
+
+@pytest.mark.parametrize("name", ["_x.parquet", ".x.csv", "_dir/_x.parquet", "./_x.csv"])
+def test_a_file_is_read_whatever_its_name(here, few, model, name):
+    Path("_dir").mkdir()
+    WRITERS[Path(name).suffix](few, name)
+    assert_array_equal(NMFFeatures(3, variables=VARIABLES).fit(name).components_, model.components_)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_column_named_like_a_part_of_a_folder(here, few, suffix):
+    for year, frame in ((2021, few), (2022, few.drop(columns=["a"]))):
+        Path(f"t/year={year}").mkdir(parents=True)
+        WRITERS[suffix](frame, f"t/year={year}/0{suffix}")
+    with pytest.raises(ValueError, match=rf"year=2022/0{suffix} has other columns.*'a': 'is not there'"):
+        NMFFeatures(2, variables=["a", "b"]).fit("t")
+
+
+def test_a_csv_column_that_begins_without_a_value(here, few, monkeypatch):
+    monkeypatch.setattr(files, "CSV_BLOCK", 1 << 14)
+    monkeypatch.setattr(files.Source.batches, "__defaults__", (None, 1000))
+    gaps = few[VARIABLES].assign(c=few["c"].where(few.index > 1000), v=1.0)
+    gaps["v"] = gaps["v"].where(gaps.index > 1000)
+    gaps.to_csv("t.csv", index=False)
+    options = {"missing_values": "ignore", "max_iter": 20, "tol": 0.1}
+    with pytest.warns(UserWarning, match=r"t.csv has the columns \['c'\] without a value.*name them in variables"):
+        assert NMFFeatures(2, **options).fit("t.csv", "v").variables_ == list("abdef")
+    found = NMFFeatures(2, variables=VARIABLES, **options).fit("t.csv")
+    expected = NMFFeatures(2, variables=VARIABLES, **options).fit(pd.read_csv("t.csv", **cli.EXACT))
+    assert_array_equal(found.components_, expected.components_)
+    found.transform_to("t.csv", "s.parquet")
+    assert_array_equal(pd.read_parquet("s.parquet")["NNMF1"], found.transform(gaps)["NNMF1"])
+    with pytest.raises(ValueError, match="'v' has weights that are negative, missing"):  # as numbers, not as words
+        NMFFeatures(2, variables=VARIABLES, **options).fit("t.csv", sample_weight="v")
+
+
+def test_csv_columns_that_begin_with_whole_numbers(here, few, monkeypatch):
+    monkeypatch.setattr(files, "CSV_BLOCK", 1 << 14)
+    halves = few.assign(weight=1, n=1).astype({"weight": object, "n": object})
+    halves.loc[[150, 2900], ["weight", "n"]] = 0.5
+    halves.to_csv("t.csv", index=False)
+    v = halves["weight"].astype(float)
+    expected = NMFFeatures(3, variables=VARIABLES).fit(few, sample_weight=v)
+    found = NMFFeatures(3, variables=VARIABLES).fit("t.csv", sample_weight="weight")
+    assert_array_equal(found.components_, expected.components_)
+    told = r"t.csv: .*'0.5'. The types .* first 0 MB, where .* no such cell.*pyarrow.dataset.dataset\(path, schema, "
+    with pytest.raises(ValueError, match=told):
+        found.transform_to("t.csv", "s.parquet")
+    schema = pa.dataset.dataset("t.csv", format="csv").schema
+    for name in ("n", "weight"):
+        schema = schema.set(schema.get_field_index(name), pa.field(name, pa.float64()))
+    found.transform_to(pa.dataset.dataset("t.csv", schema, format="csv"), "s.parquet")  # what the error says
+    assert pd.read_parquet("s.parquet")["n"].min() == 0.5
+
+
+@pytest.mark.parametrize("parts", [["2021", "2022"], ["u", "v"], ["2021", "__HIVE_DEFAULT_PARTITION__"]])
+def test_folders_are_read_by_pages(here, few, monkeypatch, parts):
+    """A column that the names of folders make does not have whole row groups decoded."""
+    for i, part in enumerate(parts):
+        Path(f"t/part={part}/x=1").mkdir(parents=True)
+        few.iloc[i * 1500 : (i + 1) * 1500].to_parquet(f"t/part={part}/x=1/0.parquet")
+    source = files.opened("t")
+    expected = source.dataset.to_table(["part", "a", "x"])
+    read, plain = [], pq.ParquetFile
+    monkeypatch.setattr(pq, "ParquetFile", lambda name, **how: read.append(name) or plain(name, **how))
+    batches = [batch for batch, _ in source.batches(["part", "a", "x"], 2100)]
+    assert read == source.files
+    assert [len(batch) for batch in batches] == [700, 700, 100] * 2
+    found = pa.concat_tables(batches)
+    assert found.schema.names == ["part", "a", "x"]
+    assert found.schema.types == expected.schema.types
+    assert found.to_pylist() == expected.to_pylist()
+    NMFFeatures(2, variables=["a", "b"]).fit(few).transform_to("t", "s.parquet")
+    assert pq.read_table("s.parquet")["part"].to_pylist() == expected["part"].to_pylist()
+
+
+def test_no_components_with_a_target(here, few):
+    few.to_parquet("t.parquet")
+    few.iloc[:0].to_parquet("none.parquet")
+    assert NMFFeatures(0, target_weight=1).fit("t.parquet", "y").n_components_ == 0
+    with pytest.raises(ValueError, match="requires y to be passed"):
+        NMFFeatures(0, target_weight=1).fit("t.parquet")
+    with pytest.raises(ValueError, match="X has no rows"):
+        NMFFeatures(0, target_weight=1).fit("none.parquet", "y")
+
+
+def test_what_a_killed_process_left_of_the_other_kind(here, few, model):
+    few.to_parquet("t.parquet")
+    leftover = Path(".s.parquet.nmf-features.tmp")
+    leftover.mkdir()
+    (leftover / "part-00000.parquet").write_text("of a process that was killed")
+    model.transform_to("t.parquet", "s.parquet")
+    assert Path("s.parquet").is_file()
+    Path("s.parquet").unlink()
+    Path("s.parquet").mkdir()
+    leftover.write_text("of a process that was killed")
+    model.transform_to("t.parquet", "s.parquet")
+    assert os.listdir("s.parquet") == ["part-00000.parquet"]
+    assert not leftover.exists()
+    assert_frame_equal(pd.read_parquet("s.parquet"), model.transform(few), check_exact=True)
+
+
+def test_the_schema_of_a_dataset_is_the_users_choice(here, few, model):
+    few = few.assign(a=few["a"].round())
+    few.iloc[:1500].astype({"a": "int64"}).to_parquet("0.parquet")
+    few.iloc[1500:].to_parquet("1.parquet")
+    schema = pa.dataset.dataset("1.parquet").schema
+    both = pa.dataset.dataset(["0.parquet", "1.parquet"], schema=schema)
+    expected = NMFFeatures(3, variables=VARIABLES).fit(few)
+    assert_array_equal(NMFFeatures(3, variables=VARIABLES).fit(both).components_, expected.components_)
+    model.transform_to(both, "s.parquet")
+    assert_frame_equal(pd.read_parquet("s.parquet"), model.transform(few), check_exact=True)
+    few.drop(columns=["a"]).to_parquet("0.parquet")
+    with pytest.raises(ValueError, match=r"0.parquet has other columns .*'a': 'is not there'"):
+        NMFFeatures(3, variables=VARIABLES).fit(pa.dataset.dataset(["0.parquet", "1.parquet"], schema=schema))
