@@ -256,8 +256,11 @@ def _summed(part, first, packed):
     """Return the sums of what a function returns for pieces of a partition."""
     (X, v), (function, arguments) = part, packed
     step = max(1, CHUNK_CELLS // X.shape[1])
-    pieces = [slice(start, start + step) for start in range(0, len(X), step)]
-    return _added([function(X[r], None if v is None else v[r], first + r.start, *arguments) for r in pieces])
+    totals = None
+    for r in (slice(start, start + step) for start in range(0, len(X), step)):
+        part = function(X[r], None if v is None else v[r], first + r.start, *arguments)
+        totals = part if totals is None else _added([totals, part])
+    return totals
 
 
 def _scaled(part, first, columns, e, m):
