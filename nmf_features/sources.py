@@ -37,6 +37,12 @@ def learn(model, source, y=None, sample_weight=None):
                     f"{offer([name], source.schema.names)}."
                 )
     aside = {*targets, *source.index} | ({sample_weight} if sample_weight is not None else set())
+    if model.target_weight and (unknown := [name for name in targets if name in source.empty]):
+        raise ValueError(
+            f"y has the targets {some(unknown)}, and {source.where} has no value of them in its first "
+            f"{CSV_BLOCK >> 20} MB, which say if they are numbers or words. Pass a dataset that knows their types: "
+            'pyarrow.dataset.dataset(path, schema, format="csv").'
+        )
     columns, _ = Columns.chosen(model, head.select([name for name in head.column_names if name not in aside]))
     if columns.n_components == 0:
         known = [batch for batch, _ in source.batches(targets)] if targets and model.target_weight else [None]

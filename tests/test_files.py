@@ -789,6 +789,8 @@ def test_a_csv_column_that_begins_without_a_value(here, few, monkeypatch):
     assert_array_equal(found.components_, expected.components_)
     found.transform_to("t.csv", "s.parquet")
     assert_array_equal(pd.read_parquet("s.parquet")["NNMF1"], found.transform(gaps)["NNMF1"])
+    with pytest.raises(ValueError, match=r"targets \['v'\], and t.csv has no value of them in .* knows their"):
+        NMFFeatures(2, target_weight=1, variables=VARIABLES, **options).fit("t.csv", "v")
     with pytest.raises(ValueError, match="'v' has weights that are negative, missing"):  # as numbers, not as words
         NMFFeatures(2, variables=VARIABLES, **options).fit("t.csv", sample_weight="v")
 
