@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from functools import wraps
+from typing import Any, Self
 
 from ._warn import warn_user
 from .core.watch import STARTS, Watch
@@ -20,7 +21,7 @@ except ImportError:  # before scikit-learn 1.9
     class CallbackSupportMixin:
         """Takes callbacks, and does not call them."""
 
-        def set_callbacks(self, *callbacks):
+        def set_callbacks(self, *callbacks: Any) -> Self:
             """Warn that the installed scikit-learn knows no callbacks; return the model."""
             if callbacks:
                 warn_user("set_callbacks has no effect: callbacks need scikit-learn 1.9 or newer.")
