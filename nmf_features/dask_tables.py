@@ -12,15 +12,14 @@ import numpy as np
 
 from . import frames
 from .columns import Columns, Learned
-from .core.blocks import block_of, row_blocks
+from .core.blocks import row_blocks
 from .core.checks import check_weights
-from .core.missing import observed_shares
 from .core.projection import unit_scores
 from .core.samples import below_least, merge_drawn, without_rows
-from .core.tables import Table, total
+from .core.tables import DrawnTable, block_read, total
 from .files import is_of_dask
 from .nearest import offer, some
-from .pieces import CHUNK_CELLS, Facts, Pieces, scaled
+from .pieces import CHUNK_CELLS, Pieces, ScaledFacts, scaled
 from .scaling import Scaling
 
 FAN_IN = 8  # so many results are added at once, on a worker
@@ -182,7 +181,7 @@ class PiecesOfDask(Pieces):
         return compute([_tree(tasks, _added)])[0]
 
     def scale(self, columns, e, m):
-        """Scale all rows, in units of 4^e; return Facts of them, and a draw of m rows."""
+        """Scale all rows, in units of 4^e; return their facts, and a draw of m rows."""
         import dask
 
         scaled_, chosen = dask.delayed(_scaled, pure=False), dask.delayed(columns.apart(), traverse=False)
@@ -196,7 +195,7 @@ class PiecesOfDask(Pieces):
         below = dask.delayed(below_least, pure=False)
         [drawn] = compute([_tree([below(q, joined.least) for q in kept[len(parts) : 2 * len(parts)]], merge_drawn, m)])
         self.parts = [part for part, fact in zip(kept, facts, strict=False) if fact.n]
-        return Facts.joined(facts), drawn
+        return ScaledFacts.joined(facts), drawn
 
     @contextmanager
     def workers(self, n):
@@ -264,7 +263,7 @@ def _summed(part, first, packed):
 
 
 def _scaled(part, first, columns, e, m):
-    """Return the scaled rows and their weights, Facts, and a draw of m rows."""
+    """Return the scaled rows and their weights, facts, and a draw of m rows."""
     X, v = part
     Z, v, facts, drawn = scaled(X.copy(), v, first, columns, e, m, (np.inf, np.inf))
     return (Z, v), facts, drawn
@@ -295,10 +294,8 @@ def _tree(tasks, join, *arguments):
     return tasks[0]
 
 
-class DaskTable(Table):
+class DaskTable(DrawnTable):
     """The scaled rows of the partitions, and their scores, which Dask keeps too; see the top of this file."""
-
-    is_sparse = False
 
     def __init__(self, parts, n, dtype, drawn, missing, observed, means):
         self.parts, self.drawn, self.weights = parts, drawn, None
@@ -307,14 +304,6 @@ class DaskTable(Table):
         self.k, self.per_row, self.n_cells = drawn.k, drawn.per_row, n * drawn.shape[1]
         self.n_blocks = max(1, n // row_blocks(drawn.X, self.k, self.per_row)[0].stop)
         self.states, self.kept = [None] * len(parts), None
-
-    def pool(self):
-        """Return the rows from which samples and starts are made."""
-        return self.drawn
-
-    def in_memory(self):
-        """Return rows to make starts from, and their weights."""
-        return self.drawn.in_memory()
 
     def fresh(self):
         """Return a table of the same rows that will have its own scores."""
@@ -387,7 +376,8 @@ def _apply(part, state, packed):
     (X, v), (function, arguments, (k, per_row, dtype, missing, means), join) = part, packed
     rows, scores, results = row_blocks(X, k, per_row), _scores_of(state, len(X) * k, dtype), []
     for r in rows:
-        block = _block(X, v, r, missing, means).rounded(dtype)
+        x = X[r] if missing is None else X[r].copy()  # in which cells are imputed
+        block = block_read(x, None if v is None else v[r], r, missing, means).rounded(dtype)
         Wt = {kind: all_[r.start * k : r.stop * k].reshape(k, -1) for kind, all_ in scores.items()}
         block.before = Wt.get("before")
         results.append(function(block, Wt.get("now"), *arguments))
@@ -401,18 +391,6 @@ def _scores_of(state, size, dtype):
     if isinstance(state[0], str):
         return {kind: np.zeros(size, dtype) for kind in state}
     return {kind: Wt.astype(dtype) for kind, Wt in state[1].items()}
-
-
-def _block(X, v, rows, missing, means):
-    x, shares, holes = X[rows], None, None
-    if missing is not None:
-        x = x.copy()  # in which cells are imputed
-        holes, shares = np.isnan(x), observed_shares(x, missing)[0]
-    block = block_of(x, None if v is None else v[rows], holes, shares)
-    block.rows = rows
-    if holes is not None:
-        block.fill_with(means)
-    return block
 
 
 def _exact(part, state, packed):

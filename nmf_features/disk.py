@@ -8,7 +8,7 @@ from .core.samples import merge_drawn
 from .core.spill import Spill
 from .core.spilled import SpilledTable
 from .core.threads import workers
-from .pieces import CHUNK_CELLS, Facts, Pieces, scaled
+from .pieces import CHUNK_CELLS, Pieces, ScaledFacts, scaled
 
 AT_ONCE = 8  # pieces
 
@@ -52,7 +52,7 @@ class PiecesOnDisk(Pieces):
         return totals
 
     def scale(self, columns, e, m):
-        """Scale all rows, in units of 4^e, in place where the width stays; return Facts of them, and a draw of m."""
+        """Scale all rows, in units of 4^e, in place where the width stays; return their facts, and a draw of m."""
         rows = self.rows if columns.width == 1 else Spill(columns.scaling.size, self.dtype)
         n, parts, drawn, least = 0, [], [], [(np.inf, np.inf)]
 
@@ -70,7 +70,7 @@ class PiecesOnDisk(Pieces):
                 drawn = [merge_drawn(drawn, m)]
                 least[0] = drawn[0].least
         self.rows, self.n = rows, n
-        return Facts.joined(parts), merge_drawn(drawn, m)
+        return ScaledFacts.joined(parts), merge_drawn(drawn, m)
 
     @contextmanager
     def workers(self, n):

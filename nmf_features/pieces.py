@@ -35,7 +35,7 @@ class Pieces:
     """Raw rows in pieces, with positive weights or None, that answer for their columns as :class:`Matrix` does.
 
     A subclass knows where they are: ``sum`` adds what a function returns for each; ``scale`` replaces them by shifted
-    and scaled ones, and returns Facts and a draw of rows; ``table`` returns a Table of these; ``workers`` provides
+    and scaled ones, and returns facts and a draw of rows; ``table`` returns a Table of these; ``workers`` provides
     threads. ``n`` is the number of rows, ``dtype`` that of the cells, and ``ends`` the smallest and the largest value
     of every column, NaN if none is observed.
     """
@@ -136,7 +136,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ScaledFacts:
     """What one read of the scaled rows tells."""
 
     n: int
@@ -154,7 +154,7 @@ class Facts:
 
 
 def scaled(X, v, first, columns, e, m, least):
-    """Return the rows of a piece scaled, in units of 4^e and without empty ones, weights, Facts, and a draw of m."""
+    """Return the rows of a piece scaled, in units of 4^e and without empty ones, weights, facts, and a draw of m."""
     Z = columns.scale(X, "clip", True)
     Z = np.ldexp(Z, -2 * e) if e else Z
     empty = np.isnan(Z)
@@ -163,7 +163,7 @@ def scaled(X, v, first, columns, e, m, least):
         Z, v = Z[used], None if v is None else v[used]
     total, counts = sums(Z, lambda z: z, v)
     weight = float(len(Z) if v is None else v.sum())
-    facts = Facts(len(Z), weight, total, counts, np.fmax.reduce(Z, axis=0, initial=0.0), holes)
+    facts = ScaledFacts(len(Z), weight, total, counts, np.fmax.reduce(Z, axis=0, initial=0.0), holes)
     return Z, v, facts, draw(Z, v, first, m, columns.loss.power, least)
 
 

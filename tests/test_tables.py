@@ -137,7 +137,7 @@ def test_a_table_on_disk_is_fitted_in_little_memory(loss, monkeypatch):
     """With samples, races and single precision: as low an objective, and never two blocks in memory at once."""
     monkeypatch.setattr(schedule, "LONG_CELLS", 1000)
     monkeypatch.setattr(schedule, "SAMPLE_ROWS", 100)
-    alive, most, make = weakref.WeakSet(), [0], spilled.block_of
+    alive, most, make = weakref.WeakSet(), [0], spilled.block_read
 
     def counted(*arguments):
         block = make(*arguments)
@@ -145,7 +145,7 @@ def test_a_table_on_disk_is_fitted_in_little_memory(loss, monkeypatch):
         most[0] = max(most[0], len(alive))
         return block
 
-    monkeypatch.setattr(spilled, "block_of", counted)
+    monkeypatch.setattr(spilled, "block_read", counted)
     memory, disk = (search(loss).run(make(digits(), None, None)) for make in (in_memory, on_disk))
     assert_allclose(disk.objective, memory.objective, rtol=1e-3)
     assert most == [1]

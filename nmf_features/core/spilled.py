@@ -4,23 +4,20 @@ from copy import copy
 
 import numpy as np
 
-from .blocks import block_of, row_blocks
-from .missing import observed_shares
+from .blocks import row_blocks
 from .projection import unit_scores
 from .spill import Spill
-from .tables import Table
+from .tables import DrawnTable, block_read
 
 SCORES = 1 << 22  # so many exact scores are in memory at once
 
 
-class SpilledTable(Table):
+class SpilledTable(DrawnTable):
     """Rows in a :class:`Spill`, and their scores in others.
 
-    ``drawn`` is a table in memory of some of the rows (samples.py). Where cells can be missing, ``observed`` holds the
-    observed share of each column, and ``means`` what is imputed at first.
+    Where cells can be missing, ``observed`` holds the observed share of each column, and ``means`` what is imputed at
+    first.
     """
-
-    is_sparse = False
 
     def __init__(self, rows, n, drawn, weights=None, missing=None, observed=None, means=None, each=map, n_jobs=1):
         self.spill, self.drawn, self.each, self.n_jobs = rows, drawn, each, n_jobs
@@ -30,14 +27,6 @@ class SpilledTable(Table):
         self.rows = row_blocks(_Shape(self.shape), self.k, self.per_row)
         self.n_blocks = len(self.rows)
         self.scores, self.factors = {}, None
-
-    def pool(self):
-        """Return the rows from which samples and starts are made."""
-        return self.drawn
-
-    def in_memory(self):
-        """Return rows to make starts from, and their weights."""
-        return self.drawn.in_memory()
 
     def fresh(self):
         """Return a table of the same rows that will have its own scores."""
@@ -111,14 +100,8 @@ class SpilledTable(Table):
         self.scores["now"] = self._copied(self.scores["kept"], self.precision)
 
     def _block(self, rows):
-        X, shares, holes = self.spill.rows(rows), None, None
-        if self.missing is not None:
-            holes, shares = np.isnan(X), observed_shares(X, self.missing)[0]
-        block = block_of(X, None if self.weights is None else self.weights.rows(rows)[:, 0], holes, shares)
-        block.rows = rows
-        if holes is not None:
-            block.fill_with(self.means)
-        return block
+        weights = None if self.weights is None else self.weights.rows(rows)[:, 0]
+        return block_read(self.spill.rows(rows), weights, rows, self.missing, self.means)
 
     def _scores(self, rows, factors):
         found = {}

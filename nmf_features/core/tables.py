@@ -94,6 +94,30 @@ class Table:
             pass
 
 
+class DrawnTable(Table):
+    """Rows that are not in memory, but for some: ``drawn`` is a table of these (samples.py)."""
+
+    is_sparse = False
+
+    def pool(self):
+        """Return the rows from which samples and starts are made."""
+        return self.drawn
+
+    def in_memory(self):
+        """Return rows to make starts from, and their weights."""
+        return self.drawn.in_memory()
+
+
+def block_read(X, weights, rows, missing, means):
+    """Return the block of rows that were read; missing cells are imputed, in X itself, with column means."""
+    holes, shares = (None, None) if missing is None else (np.isnan(X), observed_shares(X, missing)[0])
+    block = block_of(X, weights, holes, shares)
+    block.rows = rows
+    if holes is not None:
+        block.fill_with(means)
+    return block
+
+
 def total(parts):
     """Add the results of all blocks, in order."""
     parts = iter(parts)  # one at a time: each may be as large as many loadings
