@@ -16,7 +16,7 @@ from .core.blocks import row_blocks
 from .core.checks import check_weights
 from .core.projection import unit_scores
 from .core.samples import below_least, merge_drawn, without_rows
-from .core.tables import DrawnTable, block_read, total
+from .core.tables import DrawnTable, block_read, rescale_scores, total
 from .files import is_of_dask
 from .nearest import offer, some
 from .pieces import CHUNK_CELLS, Pieces, ScaledFacts, scaled
@@ -309,11 +309,12 @@ class DaskTable(DrawnTable):
         """Return a table of the same rows that will have its own scores."""
         other = copy(self)
         other.states, other.kept, other.precision = [None] * len(self.parts), None, self.dtype
+        other.factors = None
         return other
 
     def start(self, dtype, remembers):
         """Set all scores to zero; ``remembers`` says whether the scores of the previous pass are kept as well."""
-        self.precision = dtype
+        self.precision, self.factors = dtype, None
         self.states = [("now", "before") if remembers else ("now",)] * len(self.parts)
 
     def round_to(self, dtype):
@@ -332,7 +333,7 @@ class DaskTable(DrawnTable):
         """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
         import dask
 
-        exact = dask.delayed(_exact, pure=False)
+        exact, self.factors = dask.delayed(_exact, pure=False), None  # those of before are not read from here on
         while True:
             packed = dask.delayed((H, strengths, loss, self._settings()), traverse=False)
             states = [exact(part, state, packed) for part, state in zip(self.parts, self.states, strict=True)]
@@ -350,20 +351,21 @@ class DaskTable(DrawnTable):
 
     def keep(self):
         """Save the scores: they never change, so it is enough to remember them."""
-        self.kept = self.states
+        self.kept = self.states, self.factors
 
     def take_back(self):
         """Restore the saved scores."""
-        self.states = self.kept
+        self.states, self.factors = self.kept
 
     def _run(self, function, arguments, join):
         import dask
 
         apply, keeps = dask.delayed(_apply, pure=False), self.states[0] is not None
-        packed = dask.delayed((function, arguments, self._settings(), join), traverse=False)
+        packed = dask.delayed((function, arguments, self._settings(), self.factors, join), traverse=False)
         states = [apply(part, state, packed) for part, state in zip(self.parts, self.states, strict=True)]
         if keeps:
             self.states = states = persist(states)
+            self.factors = None
         results = [dask.delayed(_item, pure=False)(state, 0) for state in states]
         return compute(results) if join is None else compute([_tree(results, join)])[0]
 
@@ -373,13 +375,15 @@ class DaskTable(DrawnTable):
 
 def _apply(part, state, packed):
     """Return what a function returns for the blocks of a partition, summed by ``join`` if given, and new scores."""
-    (X, v), (function, arguments, (k, per_row, dtype, missing, means), join) = part, packed
+    (X, v), (function, arguments, (k, per_row, dtype, missing, means), factors, join) = part, packed
     rows, scores, results = row_blocks(X, k, per_row), _scores_of(state, len(X) * k, dtype), []
     for r in rows:
         x = X[r] if missing is None else X[r].copy()  # in which cells are imputed
         block = block_read(x, None if v is None else v[r], r, missing, means).rounded(dtype)
         Wt = {kind: all_[r.start * k : r.stop * k].reshape(k, -1) for kind, all_ in scores.items()}
         block.before = Wt.get("before")
+        if factors is not None:
+            rescale_scores(block, Wt["now"], factors)
         results.append(function(block, Wt.get("now"), *arguments))
     return (results if join is None else join(results)), scores
 

@@ -61,10 +61,6 @@ class SpilledTable(DrawnTable):
 
         return self.each(of_block, self.rows)
 
-    def rescale(self, c):
-        """Multiply the scores of each component by a number, when they are read next: that saves a read of all rows."""
-        self.factors = c if self.factors is None else self.factors * c
-
     def score_exactly(self, H, strengths, loss):
         """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
         self._rescale_now()

@@ -82,7 +82,7 @@ class Table:
 
     def rescale(self, c):
         """Multiply the scores of each component, those of the previous pass too, by a number."""
-        self.visit(_rescale, c)
+        self.visit(rescale_scores, c)
 
     def pool(self):
         """Return a table in memory from whose rows samples and starts are made: the table itself, if it is one."""
@@ -95,9 +95,16 @@ class Table:
 
 
 class DrawnTable(Table):
-    """Rows that are not in memory, but for some: ``drawn`` is a table of these (samples.py)."""
+    """Rows that are not in memory, but for some: ``drawn`` is a table of these (samples.py).
 
-    is_sparse = False
+    Scores are rescaled by ``factors``, if any, when they are read next: that saves a read of all rows.
+    """
+
+    is_sparse, factors = False, None
+
+    def rescale(self, c):
+        """Multiply the scores of each component, those of the previous pass too, by a number."""
+        self.factors = c if self.factors is None else self.factors * c
 
     def pool(self):
         """Return the rows from which samples and starts are made."""
@@ -130,7 +137,8 @@ def total(parts):
     return first
 
 
-def _rescale(block, Wt, c):
+def rescale_scores(block, Wt, c):
+    """Multiply the scores of a block, those of the previous pass too, by a number for each component."""
     for scores in (Wt, block.before):
         if scores is not None:
             scores *= c[:, None].astype(Wt.dtype)
