@@ -26,6 +26,7 @@ from nmf_features.core.kernels import (
     own_grams_descent_numpy,
     packed_products,
     row_products,
+    row_systems,
     unpacked,
 )
 
@@ -106,6 +107,27 @@ def test_add_products(q, k, dtype):
         out = before.copy()
         run(A, B, out)
         assert_allclose(out, before + A @ B, rtol=1e-12 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("m", [1, 63, 130])
+def test_row_systems(m):
+    rng = np.random.default_rng(0)
+    H, X = rng.uniform(size=(5, 9)), rng.uniform(size=(m, 9))
+    X[rng.random(X.shape) < 0.3] = np.nan
+    seen = ~np.isnan(X)
+    expected = np.nan_to_num(X) @ H.T, np.einsum("ij,tj,sj->its", seen, H, H), seen.sum(axis=1)
+    results = []
+    for run in (compiled(row_systems), row_systems):
+        results.append((np.empty((m, 5)), np.empty((m, 5, 5)), np.empty(m)))
+        run(X, H, *results[-1])
+        for found, wanted in zip(results[-1], expected, strict=True):
+            assert_allclose(found, wanted, rtol=1e-12)
+    for fast, slow in zip(*results, strict=True):
+        assert_array_equal(fast, slow)
+    alone = np.empty((1, 5)), np.empty((1, 5, 5)), np.empty(1)
+    compiled(row_systems)(X[-1:], H, *alone)
+    for one, many in zip(alone, results[0], strict=True):
+        assert_array_equal(one, many[-1:])
 
 
 @pytest.mark.parametrize("near", [1e-3, 0.1, 3.0])

@@ -13,7 +13,7 @@ from sklearn.decomposition._nmf import _initialize_nmf
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
 from nmf_features.core.kernels import compiled, content_keys, descend_squares
-from nmf_features.core.race import COUNTS, SQUARES
+from nmf_features.core.race import COUNTS, OBSERVED, SQUARES
 from nmf_features.core.samples import Rows
 from nmf_features.core.schedule import _distinct
 from nmf_features.core.starts import GRAM_COLUMNS, leading_directions, nndsvda
@@ -91,29 +91,49 @@ def test_default_starts_are_the_same_whatever_the_seed():
     assert one.objective <= named.objective * (1 + 1e-4)
 
 
+def test_missing_cells_are_left_out_of_the_race():
+    """With column means in their place it led to another minimum, .6 % higher."""
+    X = scaled("modechoice")
+    X[np.random.default_rng(1).random(X.shape) < 0.2] = np.nan
+    f = factorize(X, 4, penalty=0, missing_values="ignore")
+    assert f.objective < 787.5
+    assert f.n_iter < 20  # it begins at the minimum, with exact scores
+
+
 def test_more_starts_are_no_worse():
     X = scaled("anes96")
     one, three = (factorize(X, 7, n_init=n) for n in (1, 3))
     assert three.objective <= one.objective * (1 + 1e-4)
 
 
-@pytest.mark.parametrize("penalty", [0, 0.01])
-@pytest.mark.parametrize(("field", "beta"), [(SQUARES, 2), (COUNTS, 1)])
-def test_descents_in_machine_code_are_those_of_the_loop(field, beta, penalty):
+FIELDS = [(SQUARES, 2), (COUNTS, 1), (OBSERVED, 2)]
+
+
+@pytest.mark.parametrize(
+    ("field", "beta", "missing", "penalty"),
+    [
+        *((field, beta, False, penalty) for field, beta in FIELDS for penalty in (0, 0.01)),
+        *((field, beta, True, 0) for field, beta in FIELDS[1:]),  # a penalty would count by the share of each row
+    ],
+)
+def test_descents_in_machine_code_are_those_of_the_loop(field, beta, missing, penalty):
     """The same start leads to the same objective; interpreted, the same loop is its own twin."""
     descend, single = field.descend, field.dtype == np.float32
     X, weights = gamma(70, 9).astype(field.dtype), np.random.default_rng(1).uniform(0.5, 2, 70).astype(field.dtype)
     start = (np.random.default_rng(2).uniform(size=(3, 9)) * X.mean(axis=0)).astype(field.dtype)
     n = weights.sum()
     strengths = (penalty * 9, penalty * n, 0.0, 0.0)
-    arguments = (X, weights, start, strengths, 500, 1e-9, np.zeros((3, 9)), np.inf)
+    if missing:
+        X[np.random.default_rng(3).random(X.shape) < 0.2] = np.nan
+    arguments = (X, weights, start, strengths, 500, 1e-9, np.zeros((3, 9)), np.inf, *field.options)
     _, value = compiled(descend)(*arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = dict(penalty=penalty, sample_weight=weights, loss=beta, tol=1e-9, max_iter=5000)
+        options |= dict(missing_values="ignore") if missing else {}
         f = factorize(X.astype(float), 3, init=start, **options)
     assert_allclose(value, f.objective, rtol=1e-4)
-    few = (X[:10], weights[:10], start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf)
+    few = (X[:10], weights[:10], start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf, *field.options)
     slow_H, slow = descend(*few)
     fast_H, fast = compiled(descend)(*few)
     assert_allclose(slow, fast, rtol=1e-4 if single else 1e-9)  # small differences grow from pass to pass

@@ -70,8 +70,8 @@ class Descent:
     def run(self, H, max_iter, good=False):
         """Make passes from loadings H and the table's scores until nothing is gained, or ``max_iter`` are made.
 
-        None are made if the fit was asked to stop. If H is ``good`` (near a minimum), its scores are found first,
-        before it is changed.
+        None are made if the fit was asked to stop. If H is ``good`` (near a minimum) or cells are missing, its
+        scores are found first, before it is changed.
         """
         if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
@@ -82,8 +82,13 @@ class Descent:
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self._accept()
-        for _ in range(GOOD_PASSES if good else 0):
-            self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
+        if self.table.missing is not None and self.solver.sums_squares and self.solver.extrapolates:
+            # Passes would begin from column means, and lead away from H before they are better.
+            self.H = H = self.table.score_exactly(H, self.strengths, self.loss)
+            self.table.resume()
+        elif good:
+            for _ in range(GOOD_PASSES):
+                self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
         careful = True  # poor scores would give poor first loadings, and spoil a good start
         while not self._told_to_stop() and self.n_iter < max_iter and not self.converged:
             self.n_iter += 1

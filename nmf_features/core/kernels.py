@@ -460,6 +460,48 @@ def nnls_rows(grams, B, guess):
     return W, unsolved
 
 
+def row_systems(X, H, B, grams, counts):
+    """Write the sums over the observed cells of every row of X (m x p) of x h and h h', and how many there are.
+
+    H is k x p, B m x k, and ``grams`` m x k x k. A row has the same bits beside any other rows, compiled or not.
+    """
+    (k, p), m = H.shape, len(X)
+    x, seen = np.zeros((p, LANES)), np.zeros((p, LANES))
+    b, row, pairs = np.zeros(LANES), np.zeros(LANES), np.zeros(p)
+    for start in range(0, m, LANES):
+        lanes = min(LANES, m - start)
+        for i in range(lanes):
+            for j in range(p):
+                value = X[start + i, j]
+                observed = value == value
+                x[j, i] = value if observed else 0.0
+                seen[j, i] = 1.0 if observed else 0.0
+        row[:] = 0.0
+        for j in range(p):
+            for i in range(lanes):
+                row[i] += seen[j, i]
+        for i in range(lanes):
+            counts[start + i] = row[i]
+        for t in range(k):
+            b[:] = 0.0
+            for j in range(p):
+                h = H[t, j]
+                for i in range(lanes):
+                    b[i] += h * x[j, i]
+            for i in range(lanes):
+                B[start + i, t] = b[i]
+            for s in range(t + 1):
+                for j in range(p):
+                    pairs[j] = H[t, j] * H[s, j]
+                row[:] = 0.0
+                for j in range(p):
+                    h = pairs[j]
+                    for i in range(lanes):
+                        row[i] += h * seen[j, i]
+                for i in range(lanes):
+                    grams[start + i, t, s] = grams[start + i, s, t] = row[i]
+
+
 def csr_times(data, indices, indptr, Ht, out):
     """Add X Ht, for X in CSR form (n x p) and Ht (p x k), to out (n x k)."""
     k = Ht.shape[1]
@@ -897,17 +939,42 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
 def slopes_of_cells(x, y, weights, least, slope, curvature):
     """Write the derivatives of the Kullback-Leibler loss of cells x (p x m) with fit y to the last two arguments.
 
-    ``weights`` belong to the columns. The fit is raised to ``least`` in place.
+    ``weights`` belong to the columns. The fit is raised to ``least`` in place. Missing cells (NaN) have none.
     """
-    one = x.dtype.type(1)
+    zero, one = x.dtype.type(0), x.dtype.type(1)
     for j in range(len(x)):
         xj, yj, d, c = x[j], y[j], slope[j], curvature[j]
         for i in range(len(weights)):
             yj[i] = max(yj[i], least)
             inverse = one / yj[i]
             ratio = weights[i] * xj[i] * inverse
-            d[i] = weights[i] - ratio
-            c[i] = ratio * inverse
+            observed = ratio == ratio
+            d[i] = weights[i] - ratio if observed else zero
+            c[i] = ratio * inverse if observed else zero
+
+
+def slopes_of_squares(x, y, weights, slope, curvature):
+    """Do the same for least squares, for any fit."""
+    zero = x.dtype.type(0)
+    for j in range(len(x)):
+        xj, yj, d, c = x[j], y[j], slope[j], curvature[j]
+        for i in range(len(weights)):
+            step = yj[i] - xj[i]
+            observed = step == step
+            d[i] = weights[i] * step if observed else zero
+            c[i] = weights[i] if observed else zero
+
+
+def loss_of_squares(x, y, weights):
+    """Return half the weighted sum of squares of x - y (p x m) over observed cells."""
+    total, zero = 0.0, x.dtype.type(0)
+    for j in range(len(x)):
+        xj, yj, part = x[j], y[j], x.dtype.type(0)
+        for i in range(len(weights)):
+            step = yj[i] - xj[i]
+            part += weights[i] * step * step if step == step else zero
+        total += part
+    return total / 2
 
 
 def loss_of_cells(x, y, weights, ratios):
@@ -932,7 +999,8 @@ def loss_of_cells(x, y, weights, ratios):
             beyond_u = two * u * z * (((ninth * z + seventh) * z + fifth) * z + third)
             near, far = (xj[i] - yj[i]) * u, xj[i] * (two * u - one) + yj[i]  # the same but for rounding, if q = x / y
             first = near if exponent == 0 else far
-            losses[i] = weights[i] * (first + xj[i] * (number(exponent) * log_2 + beyond_u))
+            loss = weights[i] * (first + xj[i] * (number(exponent) * log_2 + beyond_u))
+            losses[i] = loss if loss == loss else zero  # NaN: the cell is missing
         part = zero
         for i in range(len(weights)):
             part += losses[i]
@@ -951,14 +1019,15 @@ def products_of_pairs(F, out):
             at += 1
 
 
-def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
-    """Improve columns of F (k x m) of a Kullback-Leibler problem in place, given their gradient and Hessians.
+def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies, floor):
+    """Improve columns of F (k x m) in place, given their gradient and Hessians.
 
-    ``multiplies`` asks for a multiplicative step, which cannot raise the objective; ``sums`` are the sums of the other
-    factor's components. Else the quadratic model is minimised; entries fall to a tenth at most, unless they are small.
+    ``multiplies`` asks for a multiplicative step for Kullback-Leibler, which cannot raise the objective; ``sums`` are
+    the sums of the other factor's components. Else the quadratic model is minimised; entries fall to their share
+    ``floor`` at most, unless they are small.
     """
     (k, m), number = F.shape, F.dtype.type
-    zero, one, tenth, little = number(0), number(1), number(0.1), number(1e-3)
+    zero, one, little = number(0), number(1), number(1e-3)
     if multiplies:
         for t in range(k):
             f, g = F[t], gradient[t]
@@ -978,29 +1047,41 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies):
     for t in range(k):
         f, low = F[t], least[t]
         for i in range(m):
-            low[i] = tenth * f[i] if f[i] > little * tops[i] else zero
+            low[i] = floor * f[i] if f[i] > little * tops[i] else zero
     own_grams_descent(F, gradient, grams, least, np.ones(m, F.dtype), sweeps, enough)
 
 
-def descend_counts(X, weights, start, strengths, passes, tol, known, known_value):
-    """Do the same as :func:`descend_squares` for Kullback-Leibler, by Newton steps in single precision."""
+def descend_cells(X, weights, start, strengths, passes, tol, known, known_value, squares):
+    """Do the same as :func:`descend_squares`, by Newton steps in single precision, where cells may be missing (NaN).
+
+    The loss is that of least squares, or Kullback-Leibler. Every row and every column has a Hessian of its own.
+    """
     (m, p), k, number = X.shape, len(start), X.dtype.type
     l1_W, l1_H = number(strengths[0]), number(strengths[1])
     l2_W, l2_H = number(strengths[2]), number(strengths[3])
-    mean, total = X.mean(), 0.0
+    total, sum_, count = 0.0, 0.0, 0
     for i in range(m):
         for j in range(p):
-            total += weights[i] * X[i, j]
-    least = number(1e-12) * mean
+            x = X[i, j]
+            if x == x:
+                total += weights[i] * (x * x / 2 if squares else x)
+                sum_ += x
+                count += 1
+    least, floor = number(1e-12 * sum_ / max(count, 1)), number(0.0 if squares else 0.1)
     strips, v = strips_of(X, weights)
     (_, width, lanes), packed = strips.shape, k * (k + 1) // 2
     H, aim = np.zeros((k, width), X.dtype), np.zeros((k, width), X.dtype)
     H[:, :p], aim[:, :p] = np.maximum(start, number(1e-6) * start.max()), known
     plain, before = H.copy(), H.copy()
-    scores = np.zeros((len(strips), k, lanes), X.dtype)
+    scores, sums_of_H = np.zeros((len(strips), k, lanes), X.dtype), H.sum(axis=0)
     for strip in range(len(strips)):
         for i in range(lanes):
-            scores[strip, :, i] = strips[strip, :, i].sum() / H.sum()
+            fitted, found = 0.0, 0.0
+            for j in range(p):
+                if strips[strip, j, i] == strips[strip, j, i]:
+                    found += strips[strip, j, i]
+                    fitted += sums_of_H[j]
+            scores[strip, :, i] = found / fitted if fitted > 0.0 else 0.0
     kept = scores.copy()
     fit, slope, curvature = np.empty_like(strips[0]), np.empty_like(strips[0]), np.empty_like(strips[0])
     row_slopes, row_hessians = np.empty((k, lanes), X.dtype), np.empty((packed, lanes), X.dtype)
@@ -1018,25 +1099,32 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
         slopes[:], hessians[:], found = number(0), number(0), 0.0
         for strip in range(len(strips)):
             x, F = strips[strip], scores[strip]
-            for step in range(3 if made == 1 else 1):
-                multiplies = cautious > 0 or (made == 1 and step < 2)
+            for step in range(3 if made == 1 and not squares else 1):
+                multiplies = not squares and (cautious > 0 or (made == 1 and step < 2))
                 fit[:], row_slopes[:], row_hessians[:] = number(0), number(0), number(0)
                 add_products(Ht, F, fit)
-                slopes_of_cells(x, fit, ones, least, slope, curvature)
+                if squares:
+                    slopes_of_squares(x, fit, ones, slope, curvature)
+                else:
+                    slopes_of_cells(x, fit, ones, least, slope, curvature)
                 add_products(H, slope, row_slopes)
                 if not multiplies:
                     add_products(pairs_of_H, curvature, row_hessians)
                 most_sweeps, enough = 50 if careful else sweeps, 0.01 if careful else 0.2
-                newton_step(F, row_slopes, row_hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies)
+                newton_step(F, row_slopes, row_hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies, floor)
             fit[:] = number(0)
             add_products(Ht, F, fit)
-            slopes_of_cells(x, fit, v[strip], least, slope, curvature)
+            if squares:
+                slopes_of_squares(x, fit, v[strip], slope, curvature)
+                found += loss_of_squares(x, fit, v[strip])
+            else:
+                slopes_of_cells(x, fit, v[strip], least, slope, curvature)
+                found += loss_of_cells(x, fit, v[strip], ratios)
             products_of_pairs(F, pairs_of_F)
             row_products(F, slope, of_slopes)
             row_products(pairs_of_F, curvature, of_hessians)
             slopes += of_slopes
             hessians += of_hessians
-            found += loss_of_cells(x, fit, v[strip], ratios)
         W_sums = np.zeros(k, X.dtype)
         for strip in range(len(strips)):
             for t in range(k):
@@ -1056,7 +1144,7 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
         history[accepted % 6] = value = found
         accepted += 1
         before[:], plain[:] = plain, H
-        newton_step(plain, slopes, hessians, W_sums, l1_H, l2_H, 40, 0.01, cautious > 0)
+        newton_step(plain, slopes, hessians, W_sums, l1_H, l2_H, 40, 0.01, cautious > 0 and not squares, floor)
         said = verdict(history, accepted, plain, aim, known_value, tol)
         if said > 1 or (said == 1 and careful):
             return plain[:, :p].copy(), known_value if said == 2 else max(value, 1e-13 * total)
@@ -1069,7 +1157,7 @@ def descend_counts(X, weights, start, strengths, passes, tol, known, known_value
         momentum = following
         for t in range(k):
             for j in range(width):
-                H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), number(0.1) * plain[t, j])
+                H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), floor * plain[t, j])
     return before[:, :p].copy(), max(value, 1e-13 * total)
 
 
@@ -1152,5 +1240,7 @@ FAST = {
     slopes_of_cells: {"reassoc", "contract", "arcp", "nsz"},
     loss_of_cells: {"reassoc", "contract", "arcp", "nsz"},
     descend_squares: {"reassoc", "contract", "nsz"},
-    descend_counts: {"reassoc", "contract", "nsz"},
+    slopes_of_squares: {"reassoc", "contract", "nsz"},
+    loss_of_squares: {"reassoc", "contract", "nsz"},
+    descend_cells: {"reassoc", "contract", "nsz"},
 }

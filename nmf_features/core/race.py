@@ -9,18 +9,21 @@ costs less than one descent of the loop, whose passes over a small table are mos
 costs several. A large table is raced on few rows first and then on more, beginning with the minima found on few rows.
 If these are not all rows either, the best few go on, and all rows decide between them.
 
-The Kullback-Leibler divergence has more minima, and poorer ones. Minima of least squares are good starts for it.
+The Kullback-Leibler divergence has more minima, and poorer ones. Minima of least squares are good starts for it; those
+of rows with column means imputed are good starts where cells are missing.
 
 Reference: H. R. Lourenco, O. C. Martin and T. Stuetzle (2003), Iterated local search.
 """
 
 from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from .kernels import compiled, descend_counts, descend_squares
+from .kernels import compiled, descend_cells, descend_squares
 from .missing import column_means, leaves_out_unstored
+from .penalties import Strengths
 from .starts import starts
 from .watch import STARTS
 
@@ -39,13 +42,15 @@ MOST_LEFT = 4  # most minima that go on
 
 
 class Field:
-    """How a loss is raced: the descent, its precision, and how often the best minimum must be reached.
+    """How a loss is raced: the descent, its precision, how many starts are tried, and how many minima go on.
 
-    The more components, the more minima there are: ``hits`` gives that number for k components.
+    Starts are tried until the best minimum has been reached ``hits(k)`` times, for k components: the more, the more
+    minima there are. At most ``most`` are tried; on more rows, at most ``near`` minima of few rows come first.
     """
 
-    def __init__(self, descend, dtype, hits):
-        self.descend, self.dtype, self.hits = descend, dtype, hits
+    def __init__(self, descend, dtype, hits, *options, most=MOST_STARTS, near=MOST_NEAR):
+        self.descend, self.dtype, self.hits, self.options = descend, dtype, hits, options
+        self.most, self.near = most, near
 
     def run(self, X, weights, strengths, candidates, first, hits, most, watch):
         """Return the distinct minima found, best first, as pairs of objective and loadings.
@@ -62,7 +67,7 @@ class Field:
             known = np.zeros(H.shape) if best[1] is None else best[1]
             start = _with_component_of(H, known, turn // 2) if turn >= first and turn % 2 else H
             start = np.ascontiguousarray(start, dtype=self.dtype)
-            H, value = descend(X, weights, start, strengths, PASSES, TOL, known, best[0])
+            H, value = descend(X, weights, start, strengths, PASSES, TOL, known, best[0], *self.options)
             met.append((value, H.astype(np.float64, copy=False)))
             best = min(best, met[-1], key=lambda pair: pair[0])
             if watch(STARTS, len(X), start=turn + 1):
@@ -82,7 +87,7 @@ def mean_units(X, weights, strengths):
 
     X is divided by 4^half, W and H by 2^half, and weights by their mean. Nothing then overflows in single precision.
     """
-    half, mean_weight = int(np.frexp(X.mean())[1]) // 2, weights.mean()
+    half, mean_weight = int(np.frexp(np.nanmean(X))[1]) // 2, weights.mean()
     l1_W, l1_H, l2_W, l2_H = strengths
     strengths = np.ldexp(l1_W, -half), np.ldexp(l1_H, -half) / mean_weight, float(l2_W), l2_H / mean_weight
     return half, mean_weight, strengths
@@ -99,45 +104,46 @@ def _with_component_of(other, H, turn):
 
 
 SQUARES = Field(descend_squares, np.float64, lambda k: min(k // 2 + 2, 6))
-COUNTS = Field(descend_counts, np.float32, lambda k: min(2 * k + 1, 14))
+COUNTS = Field(descend_cells, np.float32, lambda k: min(2 * k + 1, 14), False)
+OBSERVED = Field(descend_cells, np.float32, SQUARES.hits, True, most=6, near=4)
 
 
 def race(table, rows, k, loss, strengths, watch, effort=1):
     """Return the loadings to continue from (None if there is no race), best first, and whether the choice is doubtful.
 
-    ``rows`` are those of the table, ordered by content. Missing cells are imputed with column means here. If that, few
-    rows or another loss make the choice doubtful, minima close to the best are returned as well. ``effort`` multiplies
-    the number of starts, and that many minima are returned, if there are as many distinct ones.
+    ``rows`` are those of the table, ordered by content. If few rows or another loss make the choice doubtful, minima
+    close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
+    returned, if there are as many distinct ones.
     """
     (n, p), missing = table.shape, table.missing
-    field = COUNTS if loss.counts else SQUARES
+    field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
     m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):
         return None, False
-    few, v = _drawn(table, rows, m)
-    if not few.any():
+    few = Few.of(table, rows, m)
+    if not few.full.any():
         return None, False
-    times = effort * SMALL_EFFORT if few.size <= SMALL_CELLS else effort
-    most, not_all = times * MOST_STARTS, n > m
+    times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort
+    most, not_all = times * (MOST_LEFT if field is OBSERVED else MOST_STARTS), n > m
 
     def hits(field):
         return times * (FEW_HITS if not_all else field.hits(k))
 
-    left = SQUARES.run(few, v, strengths, starts(few, k, v), FIRST, hits(SQUARES), most, watch)
-    if loss.counts:
-        if max(mean_units(few, v, strengths)[2]) > MOST_STRENGTH:
-            return [H for _, H in left[:effort]], not_all
+    left = SQUARES.run(few.full, few.weights, strengths, few.starts(k), FIRST, hits(SQUARES), most, watch)
+    if field is not SQUARES:
+        if max(mean_units(few.full, few.weights, strengths)[2]) > MOST_STRENGTH:
+            return [H for _, H in left[:effort]], True
         of_squares = [H for _, H in left[: effort * MOST_LEFT]]
-        candidates = chain(of_squares, starts(few, k, v))
-        left = COUNTS.run(few, v, strengths, candidates, FIRST + len(of_squares), hits(COUNTS), most, watch)
+        candidates, first = chain(of_squares, few.starts(k)), FIRST + len(of_squares)
+        strengths = few.observed(strengths, missing)
+        left = field.run(few.X, few.weights, strengths, candidates, first, hits(field), times * field.most, watch)
     if not_all:
         m = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
-        more, v = _drawn(table, rows, m)
-        near = _near(left, NEAR, effort * MOST_NEAR)
-        candidates, first = chain(near, starts(more, k, v)), len(near) + 2
+        more, near = Few.of(table, rows, m), _near(left, NEAR, effort * field.near)
+        candidates, first = chain(near, more.starts(k)), len(near) + 2
         times_met = effort * field.hits(k) + len(near) - 1  # minima of few rows that lead there are weak evidence
-        left = field.run(more, v, strengths, candidates, first, times_met, most, watch)
-    doubtful = n > m or missing is not None or not (loss.squares or loss.counts)
+        left = field.run(more.X, more.weights, strengths, candidates, first, times_met, times * field.most, watch)
+    doubtful = n > m or not (loss.squares or loss.counts)
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
     return near if len(near) > effort else [H for _, H in left[:effort]], doubtful
 
@@ -147,11 +153,27 @@ def _near(minima, margin, most):
     return [H for value, H in minima[:most] if value <= minima[0][0] * (1 + margin)]
 
 
-def _drawn(table, rows, m):
-    """Return m rows (or all) as an array, with missing cells imputed, and their weights."""
-    drawn, weights = rows.all() if table.shape[0] <= m else rows.sample(m)
-    part = table.take(drawn)
-    part = np.ascontiguousarray(part.toarray() if sparse.issparse(part) else part, dtype=np.float64)
-    if table.missing is not None:
-        part = np.where(np.isnan(part), column_means(part, weights), part)
-    return part, weights
+class Few(NamedTuple):
+    """Some rows of a table, NaN where cells are missing, and their weights; ``full`` has column means there."""
+
+    X: np.ndarray
+    full: np.ndarray
+    weights: np.ndarray
+
+    @classmethod
+    def of(cls, table, rows, m):
+        """Return m rows, or all."""
+        drawn, weights = rows.all() if table.shape[0] <= m else rows.sample(m)
+        X = table.take(drawn)
+        X = np.ascontiguousarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float64)
+        full = X if table.missing is None else np.where(np.isnan(X), column_means(X, weights), X)
+        return cls(X, full, weights)
+
+    def observed(self, strengths, missing):
+        """Return the strengths for the mean share of cells that are observed."""
+        share = 1.0 if missing is None else 1 - np.isnan(self.X).sum() / (len(self.X) * missing.n_counted)
+        return Strengths(*(share * strength for strength in strengths))
+
+    def starts(self, k):
+        """Return the starts that these rows give, without end."""
+        return starts(self.full, k, self.weights)

@@ -11,15 +11,17 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 from functools import cached_property
 
 import numpy as np
+from scipy import sparse
 from scipy.optimize import nnls
 
-from .batches import batch_of, in_tiles, tile_rows
+from .batches import batch_of, tile_rows
 from .blocks import take
-from .kernels import compiled_if_worth, nnls_rows, unpacked
+from .kernels import compiled_if_worth, nnls_rows, row_systems, unpacked
 from .missing import Missing, leaves_out_unstored, observed_shares
 from .products import gram
 
 RIDGE = 1e-12
+OWN_CELLS = 1 << 17  # of grams that are in memory at once, where rows have their own
 LITTLE = 1e-4  # of a difference, beside what it is one of: less has lost four digits
 
 
@@ -92,26 +94,34 @@ class LeastSquares(RowProblems):
 
     def solve_incomplete(self, rows):
         """Solve for rows that each have a gram of their own, summed over the columns observed there."""
-        found, height = np.empty((rows.shape[0], self.size)), tile_rows(self.p)
+        found, height = np.empty((rows.shape[0], self.size)), max(tile_rows(self.p), OWN_CELLS // self.size**2)
         for start in range(0, rows.shape[0], height):
             X = take(rows, slice(start, start + height))
-            observed, batch = self.shares(X)[:, None], batch_of(X)
-            holes = np.isnan(batch.cells)
-            B = batch.times(np.where(holes, 0.0, batch.cells), self.Ht)
-            grams = self.grams_of_observed(batch, holes)
+            B, grams, observed = self.of_stored(X) if sparse.issparse(X) else self.of_dense(X)
+            observed = observed[:, None]
             grams[:, self.diagonal] += observed * self.l2 + self.prior
             found[start : start + height] = self.scores_of_own(grams, B - observed * self.l1)
             found[start : start + height][observed[:, 0] <= 1e-12] = np.nan
         return found
 
-    def grams_of_observed(self, batch, holes):
-        """Return the sum of h h' over the observed columns of every row, rows of k^2 numbers."""
-        if not batch.is_sparse:
-            return in_tiles(~holes, self.products, tile_rows(self.p))
+    def of_dense(self, X):
+        """Return H x and the sum of h h' over the observed columns of every row, and its observed share."""
+        B, grams = np.empty((len(X), self.size)), np.empty((len(X), self.size, self.size))
+        counts = np.empty(len(X))
+        loop = compiled_if_worth(row_systems, self.work)
+        loop(np.ascontiguousarray(X, dtype=np.float64), self.H, B, grams, counts)
+        n_counted = self.p if self.missing is None else self.missing.n_counted
+        return B, grams.reshape(len(X), -1), 1 - (self.p - counts) / n_counted
+
+    def of_stored(self, X):
+        """Return the same for rows of a sparse matrix."""
+        batch = batch_of(X)
+        holes = np.isnan(batch.cells)
+        B = batch.times(np.where(holes, 0.0, batch.cells), self.Ht)
         stored = (~holes if self.unstored else holes).astype(np.float64)
         grams = unpacked(batch.grams(stored, self.Ht, None), self.size).reshape(-1, self.size**2)
         if self.unstored:
-            return grams
+            return B, grams, self.shares(X)
         # All columns, less those missing: where little is left it is summed anew.
         whole = self.gram.ravel().copy()
         whole[self.diagonal] -= self.l2
@@ -122,4 +132,4 @@ class LeastSquares(RowProblems):
             H = self.H.copy()
             H[:, columns[rows == i]] = 0
             grams[i] = gram(H).ravel()
-        return grams
+        return B, grams, self.shares(X)

@@ -189,7 +189,9 @@ class MemoryTable(Table):
         other = copy(self)
         other.Wt = other.before = other.kept = other.exact = None
         if self.missing is not None:
-            other._fill()
+            other.filled, other.blocks = self.filled.copy(), [copy(block) for block in self.blocks]
+            for block in other.blocks:
+                block.X = take(other.filled, block.rows)
         other.round_to(self.dtype)
         return other
 
@@ -263,7 +265,7 @@ class MemoryTable(Table):
 
     def resume(self):
         """Continue from the exact scores."""
-        self.Wt = [self._exact_scores(i) for i in range(self.n_blocks)]
+        self.Wt = [self._exact_scores(i).astype(self.precision, copy=False) for i in range(self.n_blocks)]
 
     def keep(self):
         """Save the scores."""
