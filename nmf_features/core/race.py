@@ -31,7 +31,8 @@ MOST_STARTS = 60  # most starts tried
 FIRST = 4  # starts before every second one is the best minimum with one component replaced
 SAME = 3e-4  # objectives that differ by a smaller share count as one minimum
 PASSES, TOL = 500, 1e-5
-FEW_CELLS, FEW_HITS = 12_000, 3  # cells of the few rows, and how often the best minimum must be reached there
+# Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
+FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
 MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many
 MOST_CELLS = 1 << 18  # most cells raced on; with so many columns that this is not enough, there is no race
 NEAR, MOST_NEAR = 0.2, 6  # minima of few rows that start on more: at most this share above the best, and how many
@@ -124,21 +125,24 @@ def race(table, rows, k, loss, strengths, watch, effort=1):
     if not few.full.any():
         return None, False
     times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort
-    most, not_all = times * (MOST_LEFT if field is OBSERVED else MOST_STARTS), n > m
+    not_all = n > m
 
-    def hits(field):
-        return times * (FEW_HITS if not_all else field.hits(k))
+    def run(field, strengths, candidates, first, most):
+        hits, most = (FEW_HITS, min(most, FEW_STARTS)) if not_all else (field.hits(k), most)
+        X = few.full if field is SQUARES else few.X
+        return field.run(X, few.weights, strengths, candidates, first, times * hits, times * most, watch)
 
-    left = SQUARES.run(few.full, few.weights, strengths, few.starts(k), FIRST, hits(SQUARES), most, watch)
+    left = run(SQUARES, strengths, few.starts(k), FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)
     if field is not SQUARES:
         if max(mean_units(few.full, few.weights, strengths)[2]) > MOST_STRENGTH:
             return [H for _, H in left[:effort]], True
         of_squares = [H for _, H in left[: effort * MOST_LEFT]]
         candidates, first = chain(of_squares, few.starts(k)), FIRST + len(of_squares)
         strengths = few.observed(strengths, missing)
-        left = field.run(few.X, few.weights, strengths, candidates, first, hits(field), times * field.most, watch)
-    if not_all:
-        m = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
+        left = run(field, strengths, candidates, first, field.most)
+    larger = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
+    if not_all and larger > m:
+        m = larger
         more, near = Few.of(table, rows, m), _near(left, NEAR, effort * field.near)
         candidates, first = chain(near, more.starts(k)), len(near) + 2
         times_met = effort * field.hits(k) + len(near) - 1  # minima of few rows that lead there are weak evidence
