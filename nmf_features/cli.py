@@ -305,9 +305,10 @@ def _is_streamed(arguments):
     pandas writes CSV files; where it has to, all rows are in memory.
     """
     table, out = arguments.table, arguments.out
-    if os.path.isdir(table) or (out and _kind(out) is None and (os.path.isdir(out) or not out.suffix)):
+    many = os.path.isdir(table) or files.is_pattern(table)
+    if many or (out and _kind(out) is None and (os.path.isdir(out) or not out.suffix)):
         if out and _kind(out) not in (None, ".parquet"):
-            raise _Mistake(f"{table} is a folder, so rows are written as they are read: wanted --out as .parquet.")
+            raise _Mistake(f"{table} is several files, so rows are written as they are read: wanted --out as .parquet.")
         _need("pyarrow", "parquet")
         return True
     if not os.path.isfile(table) or _kind(table) is None or (out and _kind(out) != ".parquet"):
@@ -412,10 +413,10 @@ def _need_target(arguments):
 def _check_files(inputs, outputs, streamed=False):
     """Refuse missing inputs, outputs that could not be written, and outputs that would overwrite another file.
 
-    A table that is streamed may be a folder.
+    A table that is streamed may be a folder, or a pattern that files match.
     """
     for path in inputs:
-        if streamed and path == inputs[0] and os.path.isdir(path):
+        if streamed and path == inputs[0] and (os.path.isdir(path) or files.is_pattern(path)):
             continue
         if not os.path.isfile(path):  # os.path, unlike Path, gives False, not an error, without permission
             raise _Mistake(f"{path} is not a file." if os.path.exists(path) else f"there is no file {path}.")
@@ -638,6 +639,8 @@ def _about_unknown(argument, parser):
     options, see = re.findall(r"--[\w-]+", parser.format_usage()), f"see {parser.prog} --help"
     if not argument.startswith("-"):
         each = "; each column is named by a --target or --variables of its own" if "--target" in options else ""
+        if "--memory-budget" in options and argument.lower().endswith(tuple(WRITERS)):
+            each = '; several files are one table as a folder, or as a pattern in quotes, like "days/*.parquet"'
         return f"{argument!r} is one argument too many{each}; {see}"
     option = argument.partition("=")[0]
     near = get_close_matches(option.replace("_", "-"), options, n=2)
@@ -827,9 +830,10 @@ tables:
   By suffix: .csv or .csv.gz (comma-separated, UTF-8, with a header) or .parquet (needs the extra "parquet").
   What passes through a CSV file does so as pandas reads it: 007 becomes 7, NA becomes an empty field. An index
   is kept from Parquet to Parquet; CSV has none. In messages, X (or df) is the table.
-  A folder of such files is one table, for fit and transform, and --out may be a new folder. In folders, and where
-  the table would not fit in --memory-budget, rows are read and written in pieces, to Parquet; of CSV files the
-  types then come from the first 4 MB, and whole numbers stay whole where some are missing.
+  A folder of such files is one table, for fit and transform, and so are those that a pattern in quotes finds, like
+  "days/2024-*.parquet"; --out may be a new folder. There, and where the table would not fit in --memory-budget,
+  rows are read and written in pieces, to Parquet; of CSV files the types then come from the first 4 MB, and whole
+  numbers stay whole where some are missing.
 """
 
 EXAMPLE = """\

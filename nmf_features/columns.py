@@ -23,7 +23,6 @@ from .core.checks import check_weights, without_duplicates
 from .core.losses import check_domain, checks_cells, loss_of
 from .core.missing import Missing
 from .factorize import check_solver
-from .files import refuse_source
 from .naming import labelled
 from .nearest import offer, some
 from .scaling import ScaledRows, Scaling
@@ -167,7 +166,6 @@ class Columns:
 
     def checked(self, X):
         """Return X as a table, with the columns that were seen in ``fit``."""
-        refuse_source(X)
         seen = self.labels if self.from_frame else None
         return frames.check_table(self.model, X, reset=False, dtype=_dtype(self.model), seen=seen)
 

@@ -137,8 +137,18 @@ def sample_of(X):
     return np.ones((2, X.shape[1]), X.dtype) if is_array(X) else X._meta_nonempty
 
 
+def refuse_output(model):
+    """Refuse a kind of frame in memory as the output: scikit-learn would compute all rows."""
+    if (kind := frames.configured(model)) != "default":
+        raise ValueError(
+            f"X is of Dask, and set_output or set_config asks for frames of {kind}, in memory; wanted "
+            'set_output(transform="default"), with which the result is of Dask too, and lazy.'
+        )
+
+
 def transformed(model, X):
     """Return what ``model.transform`` makes of X, lazily; the model may be fitted anew before it is computed."""
+    refuse_output(model)
     model = deepcopy(model)  # without callbacks, as every copy of a fitted model
     if not is_array(X):
         return X.map_partitions(model.transform, meta=model.transform(X._meta))

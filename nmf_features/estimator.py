@@ -134,8 +134,9 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         Most columns that a component is made of, for components that are easy to name; they are chosen in the fit, see
         :func:`factorize`. With ``shift="split"`` the two halves of a column count as one. None: no limit.
     memory_budget : int, optional
-        Memory, in bytes, that the fit to a table in files may use. If the columns need more, they and the scores lie
-        in a temporary file, and ``fit`` reads them from there. None: a quarter of the memory that is free.
+        Memory, in bytes, that the fit to a table in files may use. If the columns, their copies and the scores need
+        more, they lie in a temporary file, and ``fit`` reads them from there. None: a quarter of the memory that is
+        free.
     verbose : int, default 0
         1: log what the fit is doing, about once a second; 2: every pass. See :func:`factorize`, and, for progress bars
         and for stopping early, ``set_callbacks``.
@@ -326,7 +327,8 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``. Or a table in
             files: the path of a Parquet, CSV or Feather file or of a folder of them (also with a protocol that fsspec
-            knows), or a ``pyarrow.dataset.Dataset``. y and sample_weight are then names of its columns.
+            knows), a list of files, a pattern such as "days/2024-*.parquet", or a ``pyarrow.dataset.Dataset``. y and
+            sample_weight are then names of its columns.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
             Target, or several: numbers, words, booleans, categories. Rows where it is missing say nothing of it. Needed
             with a ``target_weight``, else ignored.
@@ -360,6 +362,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         frame or array of shape (n_samples, n_features_out)
         """
         if dask_tables.is_dask(X):
+            dask_tables.refuse_output(self)
             learned, _ = self._fit(X, y, sample_weight)
             return self.transform(learned.table)  # without the columns that y and sample_weight name
         files.refuse_source(X)
@@ -385,10 +388,12 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         ----------
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             The batch. Values out of the range of the first one are treated as in ``transform``; without rows, nothing
-            changes.
+            changes. Or a table in files, as in :meth:`fit`: after the first batch one that fits in ``memory_budget``,
+            whose columns are found by their names.
         y : ignored
+            In a first batch in files, or of Dask, it names columns that are left out, as in :meth:`fit`.
         sample_weight : array-like of shape (n_samples,), optional
-            Weights of the rows, 0 or more.
+            Weights of the rows, 0 or more; of a table in files the name of a column.
 
         Returns
         -------
@@ -430,7 +435,8 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         if not hasattr(self, "components_"):
             return self.fit(X, y, sample_weight)
         columns = self.columns_
-        table = columns.checked(X)
+        source = files.opened(X) if files.is_source(X) else None
+        table = columns.checked(X) if source is None else None
         if self.n_components_ == 0:
             return self
         if getattr(self, "_sums", None) is None:
@@ -439,7 +445,12 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
                 "partial_fit, is one of load_tidy, or was fitted to cells whose squares leave the range of floats "
                 "(scale them). Fit it anew."
             )
-        found = follow(columns, table, Sums(**self._sums), sample_weight)
+        if source is None:
+            _refuse_names(sample_weight=sample_weight)
+            matrix, fresh = columns.read(table)
+        else:
+            (matrix, sample_weight), fresh = sources.read(columns, source, sample_weight), True
+        found = follow(columns, matrix, fresh, Sums(**self._sums), sample_weight)
         if found is None:
             return self
         self.components_, self.component_scales_ = found.components, found.component_scales
@@ -488,7 +499,6 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
             The same kind as X. With ``projection="linear"``, the least-squares inverse of X H'.
         """
         check_is_fitted(self)
-        files.refuse_source(X)
         X = frames.as_table(X)
         if not frames.is_frame(X):
             X = check_array(X, accept_sparse="csr", dtype=None, ensure_all_finite=False, ensure_min_samples=0)
@@ -632,7 +642,8 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         elif dask_tables.is_dask(X):
             learned, X, y = dask_tables.learn(self, X, y, sample_weight), None, None
         else:
-            X, y = frames.as_table(X), frames.as_table(y)  # y is counted, then read
+            X, y = frames.as_table(X), frames.read_once(y)  # y is counted, then read
+            _refuse_names(y=y, sample_weight=sample_weight)
             learned = Columns.learn(self, X, sample_weight)
         columns, targets = learned.columns, Targets.of(self, y, X, learned.rows)
         for name in ("target_loadings_", "target_names_", "target_explained_", "_sums"):  # of an earlier fit
@@ -693,6 +704,16 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         return tags
 
 
+def _refuse_names(**arguments):
+    """Refuse names of columns, which are for tables in files and of Dask: of rows in memory they would be ignored."""
+    for argument, value in arguments.items():
+        if isinstance(value, str):
+            raise ValueError(
+                f"{argument} is {value!r}, and X has its rows in memory; wanted one value for each row, such as "
+                f"X[{value!r}], and X without this column."
+            )
+
+
 def checked(model):
     """Return an NMFFeatures after checking its parameters as ``fit`` does."""
     model._validate_params()
@@ -735,23 +756,28 @@ def nnmf(df: Any, n: int = 2, *, target: Any = None, return_transformer: bool = 
     """
     if "n_components" in params:
         raise TypeError("nnmf() takes the number of components as n, not n_components.")
-    df = frames.as_table(df)
+    of_dask = dask_tables.is_dask(df)
+    head = df = df if of_dask else frames.as_table(df)
+    if of_dask:
+        head = dask_tables.sample_of(df)
     if target is not None:
-        labels = frames.labels(df)
+        labels = frames.labels(head)
         targets = listed(target, labels, "target")
         unknown = [name for name in targets if name not in labels]
         if unknown:
             raise ValueError(f"target has {some(unknown)}, not found in X; wanted {offer(unknown, labels)}.")
         variables = params.get("variables")
-        by_rule = frames.chosen_by_rule(df, variables)
+        by_rule = frames.chosen_by_rule(head, variables)
         if by_rule is not None:
             variables = [v for v in listed(by_rule, labels, "variables") if v not in targets]
         elif variables is None:
-            variables = [labels[j] for j in numeric(df, labels, targets)]
+            variables = [labels[j] for j in numeric(head, labels, targets)]
         elif both := [v for v in listed(variables, labels, "variables") if v in targets]:
             raise ValueError(f"target and variables share {both}; wanted each column in one of them at most.")
         params = {**params, "variables": variables}
     transformer = NMFFeatures(n_components=n, **params)
-    y = frames.select(df, [labels.index(name) for name in targets]) if target is not None and targets else None
+    y = None  # a table of Dask has none: a target_weight is refused
+    if target is not None and targets and not of_dask:
+        y = frames.select(df, [labels.index(name) for name in targets])
     result = transformer.fit_transform(df, y)
     return (result, transformer) if return_transformer else result

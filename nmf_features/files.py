@@ -1,9 +1,14 @@
-"""Tables in files, read in batches by pyarrow: Parquet, CSV and Feather; one file, a folder of files, or a dataset.
+"""Tables in files, read in batches by pyarrow: Parquet, CSV and Feather.
+
+One file, a list of them, those that a pattern like "day-*.parquet" finds, a folder of them, or a dataset.
 
 A batch is a table of pyarrow, in the order of the rows. Errors name the file, and of Parquet the row group.
 """
 
+import glob
+import os
 import posixpath
+import re
 from bisect import bisect_right
 from contextlib import contextmanager
 from itertools import accumulate
@@ -11,18 +16,29 @@ from pathlib import Path
 
 import numpy as np
 
-from .nearest import some
+from ._warn import warn_user
+from .nearest import offer, some
 
 BATCH_CELLS = 1 << 19
 HEAD_ROWS = 1000  # by which columns are chosen
 CSV_BLOCK = 1 << 22  # bytes of a CSV file that are parsed at once; types are inferred from the first block
 READ_BUFFER = 1 << 16  # bytes of a column of a Parquet file that are read at once
+WILD = re.compile("[*?[]")  # of the names that a pattern stands for
 KINDS = {".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".csv.gz": "csv", ".feather": "feather"}
 
 
 def is_source(X):
-    """Whether X is a path, a dataset of pyarrow or a Source."""
-    return isinstance(X, str | Path | Source) or type(X).__module__ == "pyarrow._dataset"
+    """Whether X is a path, a list of paths, a dataset of pyarrow or a Source."""
+    return isinstance(X, str | Path | Source) or _are_paths(X) or type(X).__module__ == "pyarrow._dataset"
+
+
+def _are_paths(X):
+    return isinstance(X, list | tuple) and len(X) > 0 and all(isinstance(path, str | Path) for path in X)
+
+
+def is_pattern(path):
+    """Whether a path stands for the names that match it, such as "day-*.parquet": no file has that very name."""
+    return WILD.search(str(path)) is not None and not os.path.exists(path)
 
 
 def is_of_dask(X):
@@ -34,51 +50,99 @@ def refuse_source(X):
     """Refuse a table in files, or of Dask, where rows in memory are wanted."""
     if is_of_dask(X):
         raise ValueError(
-            f"X is Dask's {type(X).__name__}; wanted rows in memory. fit and transform take frames and arrays of Dask; "
-            "for all else pass X.compute(), or that of some rows, or let X.map_partitions call it for each partition."
+            f"X is Dask's {type(X).__name__}; wanted rows in memory. NMFFeatures.fit and transform take frames and "
+            "arrays of Dask; for all else pass X.compute(), or that of some rows, or let X.map_partitions call it for "
+            "each partition."
         )
     if is_source(X):
-        what = f"the path {str(X)!r}" if isinstance(X, str | Path) else "a dataset of pyarrow"
         raise ValueError(
-            f"X is {what}; wanted rows in memory. fit takes tables in files, and transform_to(source, destination) "
-            "writes their components beside the other columns; for all else read some of the rows first."
+            f"X is {_what(X)}; wanted rows in memory. NMFFeatures.fit takes tables in files, and transform_to(source, "
+            "destination) writes their components beside the other columns; for all else read some of the rows first."
         )
+
+
+def _what(X):
+    if isinstance(X, str | Path):
+        return f"the path {str(X)!r}"
+    return f"a list of paths, {some([*map(str, X)])}" if _are_paths(X) else "a dataset of pyarrow"
 
 
 def opened(X):
-    """Return the Source of a path (also with a protocol that fsspec knows) or of a dataset; of a Source, itself."""
+    """Return the Source of a path (also with a protocol that fsspec knows), of paths, or of a dataset; or itself."""
     if isinstance(X, Source):
         return X
+    if not is_source(X):
+        raise TypeError(
+            f"source is of type {type(X).__module__.partition('.')[0]}.{type(X).__name__}; wanted a table in files: a "
+            "path, a list of paths, or a dataset of pyarrow. transform takes frames, also of Dask, and "
+            "transform(frame).to_parquet(...) writes the result."
+        )
     try:
         import pyarrow.dataset
     except ImportError as error:
         raise ImportError('Tables in files are read with pyarrow: pip install "nmf-features[parquet]".') from error
-    if not isinstance(X, str | Path):
+    if not isinstance(X, str | Path) and not _are_paths(X):
         return Source(X)
-    filesystem, path = located(X)
-    if filesystem is not None:
-        inside = {name: posixpath.relpath(name, path) for name in sorted(filesystem.find(path))}
-    else:
-        path = str(Path(path))  # "./t" and "t//" are t, as in the names of the files that are found there
-        found = sorted(Path(path).rglob("*.*")) if Path(path).is_dir() else [Path(path)]
-        inside = {str(name): str(name.relative_to(path)) for name in found if name.is_file()}
-    if not inside and not (filesystem is None and Path(path).is_dir()):
-        raise FileNotFoundError(f"X is the path {path!r}, where there is no file or folder; wanted a table to read.")
-    kinds = {name: _kind_of(name) for name, within in inside.items() if name == path or not _is_hidden(within)}
-    kinds = {name: kind for name, kind in kinds.items() if kind is not None}
-    if len(set(kinds.values())) != 1:
-        found = f"files of several kinds: {sorted(set(kinds.values()))}" if kinds else "no file of a known kind"
-        raise ValueError(f"{path} has {found}; wanted one of {sorted(KINDS)}.")
+    filesystem, folder, base, found = _found(X)
+    kinds = {name: _kind_of(name) for name, within in found.items() if not _is_hidden(within)}
+    if base is not None:  # beside the table there may be other files
+        kinds = {name: kind for name, kind in kinds.items() if kind is not None}
+    if len(set(kinds.values())) != 1 or None in kinds.values():
+        named_ = {kind or "unknown" for kind in kinds.values()}
+        what = f"files of several kinds: {sorted(named_)}" if len(named_) > 1 else "no file of a known kind"
+        raise ValueError(f"{X if isinstance(X, str | Path) else 'X'} has {what}; wanted one of {sorted(KINDS)}.")
     is_csv, names = "csv" in kinds.values(), list(kinds)
-    how = _csv_format() if is_csv else kinds[names[0]]
-    folder, parts = None if names == [path] else path, None
-    if folder is not None:  # folders named year=2024 make a column of categories, as for pandas
+    how, parts = _csv_format() if is_csv else kinds[names[0]], None
+    if base is not None:  # folders named year=2024 make a column of categories, as for pandas
         parts = pyarrow.dataset.HivePartitioning.discover(infer_dictionary=True)
     with named(names[0]):
         dataset = pyarrow.dataset.dataset(
-            names, filesystem=filesystem, format=how, partitioning=parts, partition_base_dir=folder
+            names, filesystem=filesystem, format=how, partitioning=parts, partition_base_dir=base
         )
-    return Source(dataset, folder, _csv_schema(dataset) if is_csv else None)
+        return Source(dataset, folder, _csv_schema(dataset) if is_csv else None)
+
+
+def _found(X):
+    """Return the filesystem of a path or of paths, the ``folder`` of the Source, and the files.
+
+    ``base`` is the folder in which the names of folders say something of the rows, None for files that were named.
+    Each file comes with its place in it.
+    """
+    if _are_paths(X):
+        return _listed(X)
+    filesystem, path = located(X)
+    there, paths = (filesystem, posixpath) if filesystem is not None else (os.path, os.path)
+    if filesystem is None:
+        path = str(Path(path))  # "./t" and "t//" are t, as in the names of the files that are found there
+    folder = base = path
+    if there.isfile(path):
+        return filesystem, None, None, {path: ""}
+    if (wild := WILD.search(path)) and not there.exists(path):
+        folder, base = "", paths.dirname(path[: wild.start()])
+        names = glob.glob(path, recursive=True) if filesystem is None else filesystem.glob(path)
+        names = [name for name in sorted(names) if there.isfile(name)]
+    elif filesystem is not None:
+        names = sorted(filesystem.find(path))
+    else:
+        names = [str(name) for name in sorted(Path(path).rglob("*.*")) if name.is_file()]
+    if not names and not there.isdir(path):
+        where = "which no file matches" if folder == "" else "where there is no file or folder"
+        raise FileNotFoundError(f"X is the path {path!r}, {where}; wanted a table to read.")
+    return filesystem, folder, base, {name: paths.relpath(name, base or ".") for name in names}
+
+
+def _listed(X):
+    """Return what :func:`_found` does, for a list of files."""
+    places = [located(path) for path in X]
+    filesystem, names = places[0][0], [path for _, path in places]
+    is_file = os.path.isfile if filesystem is None else filesystem.isfile
+    if any(other != filesystem for other, _ in places):
+        raise ValueError("X is a list of paths on several systems; wanted files on one.")
+    if lost := [name for name in names if not is_file(name)]:
+        raise FileNotFoundError(f"X is a list of paths with {some(lost)}, where there is no file; wanted files.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"X is a list of paths with {some(twice)} more than once; wanted each file once.")
+    return filesystem, "", None, dict.fromkeys(names, "")
 
 
 def located(path):
@@ -157,8 +221,9 @@ def named(where):
 class Source:
     """Rows in the files of a dataset. Files that change while they are read are refused.
 
-    ``folder`` is the one that the files were found in, if so: their columns must be of the same types. The schema of a
-    dataset is the choice of who made it, and files are read as it says. ``index`` names the columns that pandas wrote
+    ``folder`` is the one that the files were found in, "" if they were listed or match a pattern: their columns must be
+    of the same types. It is None for one file, and for a dataset, whose schema is the choice of who made it: files are
+    read as it says. ``index`` names the columns that pandas wrote
     as the index of its frame: they are no features. ``empty`` names the columns of a CSV file that begin without a
     value: they are words, unless they are wanted as floats. ``told``, if set, is called with the number of rows read,
     batch by batch.
@@ -196,6 +261,27 @@ class Source:
         """Take these columns for floats, where a CSV file begins with whole numbers, or with nothing."""
         if self.is_csv:
             self.schema = _as_floats(self.schema, {*names} & {*_whole(self.schema), *self.empty})
+
+    def check(self, columns):
+        """Refuse a table that lacks columns of a fitted model."""
+        if not columns.from_frame:
+            raise ValueError(
+                "The model was fitted to an array, whose columns have no names; wanted one fitted to a frame."
+            )
+        lost = [name for name in columns.variables if name not in self.schema.names]
+        if lost and columns.n_components:
+            raise ValueError(
+                f"{self.where} lacks the columns {some(lost)}, which the model was fitted on; it has "
+                f"{offer(lost, self.schema.names)}."
+            )
+
+    def report_empty(self, names, what, way_out):
+        """Warn of columns of a CSV file that begin without a value."""
+        if names:
+            warn_user(
+                f"{self.where} has the columns {some(names)} without a value in its first {CSV_BLOCK >> 20} MB: they "
+                f"are read as words, and {what}. {way_out}"
+            )
 
     def head(self):
         """Return the first rows. Of CSV files more is read ahead, where whole numbers may have ended."""
@@ -242,7 +328,8 @@ class Source:
 
         A dataset would decode whole row groups of Parquet, which may be a whole file; the file itself is read by pages.
         """
-        own = [name for name in columns if name in fragment.physical_schema.names]
+        there = set(fragment.physical_schema.names)
+        own = [name for name in columns if name in there]
         if _format_of(fragment) == "parquet" and own:
             from pyarrow.parquet import ParquetFile
 
@@ -269,9 +356,10 @@ class Source:
         import pyarrow
 
         schema, arrays = pyarrow.schema([self.schema.field(name) for name in columns], self.schema.metadata), []
+        place = {name: j for j, name in enumerate(batch.schema.names)}  # to ask a schema for a name takes a search
         for field in schema:
-            if field.name in batch.schema.names:
-                column = batch.column(field.name)
+            if field.name in place:
+                column = batch.column(place[field.name])
                 arrays.append(column if column.type == field.type else column.cast(field.type))
             else:
                 same = pyarrow.array([keys[field.name]], field.type)

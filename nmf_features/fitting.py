@@ -54,7 +54,7 @@ class Components:
     column_explained: np.ndarray
     objective: float
     alive: np.ndarray  # components with a positive score and a positive loading
-    facts: "Facts"  # in units of 4^e
+    facts: "Facts"
 
 
 def problem_of(columns, X, weights=None):
@@ -121,6 +121,16 @@ class Facts(NamedTuple):
         explained = np.append(self.explained[:-1][order], self.explained[-1])
         return self._replace(amounts=amounts, sums=sums, squares=squares, explained=explained)
 
+    def in_units(self, e, loss):
+        """Return the facts of X, given those of X in units of 4^e; what leaves the range of floats is inf."""
+        with np.errstate(over="ignore"):
+            amounts, sums = (np.ldexp(values, 2 * e) for values in (self.amounts, self.sums))
+            squares, left = (np.ldexp(values, 4 * e) for values in (self.squares, self.column_left))
+            size = np.ldexp(self.column_size, 4 * e)
+            explained = np.ldexp(self.explained, (4 if loss.squares else 2) * e)
+        value = in_units(self.divergence, 2 * e * loss.degree)
+        return Facts(amounts, sums, squares, self.counts, explained, left, size, value)
+
 
 def facts_of(X, U, H, weights, missing, loss):
     """Return the Facts of some rows."""
@@ -173,7 +183,7 @@ def in_canonical_form(facts, e, H, sums, problem, by_column, n_counted, arrange=
         explained_share(facts.column_left, facts.column_size, problem.width),
         float(value + cost) + strengths.cost(np.zeros(0), unit_H * s[:, None], columns=by_column),
         (facts.amounts[order] > 0) & unit_H.any(axis=1),
-        facts.chosen(order),
+        facts.chosen(order).in_units(e, loss) if e else facts.chosen(order),
     )
 
 

@@ -16,6 +16,7 @@ from sklearn.utils.validation import validate_data
 
 from . import cells
 from .core.checks import without_duplicates
+from .files import refuse_source
 from .nearest import MOST, some
 
 CHUNK_ROWS = 1 << 14  # a frame is read in slices, so that conversion copies stay small
@@ -36,10 +37,13 @@ def is_frame(X):
 
 
 def as_table(X):
-    """Return X in a form whose rows can be read, more than once; most are so already.
+    """Return X in a form whose rows can be read, more than once; rows in files or of Dask are refused."""
+    refuse_source(X)
+    return read_once(X)
 
-    An Arrow stream (of DuckDB, say) becomes a table of pyarrow, and a sparse matrix one of compressed rows.
-    """
+
+def read_once(X):
+    """Return an Arrow stream (of DuckDB, say) as a table of pyarrow, a sparse matrix as compressed rows; else X."""
     if sparse.issparse(X):
         return X.tocsr()
     known = isinstance(X, np.ndarray) or nw.dependencies.is_into_dataframe(X) or nw.dependencies.is_into_series(X)
@@ -107,7 +111,7 @@ def numeric_positions(X):
         return labels(X)
     if _plain_dtype(X, slice(None)) is not None:
         return list(range(len(labels(X))))
-    columns = [_column(X, j) for j in range(len(labels(X)))]
+    columns = _columns(X, range(len(labels(X))))
     return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
 
 
@@ -116,9 +120,10 @@ def nearly_numeric(X, positions):
 
     A column is judged by about a thousand cells. Categories are meant to be such.
     """
+    if not positions:  # as for an array
+        return ""
     names, found, of_pandas = labels(X), {}, nw.dependencies.is_pandas_dataframe(X)
-    for j in positions:
-        column = _column(X, j)
+    for j, column in zip(positions, _columns(X, positions), strict=True):
         if not _may_hold_numbers(column):
             continue
         step = -(-len(column) // cells.SLICE)
@@ -153,8 +158,12 @@ def chosen_by_rule(X, rule):
     return rule.expand(X) if hasattr(rule, "expand") else None  # skrub's, which it need not be imported to ask
 
 
-def _column(X, j):
-    return X.iloc[:, j] if nw.dependencies.is_pandas_dataframe(X) else nw.from_native(X)[:, j]
+def _columns(X, positions):
+    """Return columns of a frame; asked of all at once, since a frame of narwhals takes long to make."""
+    if nw.dependencies.is_pandas_dataframe(X):
+        return [X.iloc[:, j] for j in positions]
+    frame, names = nw.from_native(X), labels(X)
+    return [frame.get_column(names[j]) for j in positions]
 
 
 def _is_numeric(column):
@@ -254,7 +263,7 @@ class Rows:
         if not is_frame(X):
             self.dtype, self.columns, self.whole = X.dtype, None, self.positions == labels(X)
             return
-        columns, names = [_column(X, j) for j in self.positions], labels(X)
+        columns, names = _columns(X, self.positions), labels(X)
         _refuse_words(columns, [names[j] for j in self.positions])
         self.dtype = np.dtype(np.float32 if all(map(_is_single, columns)) else np.float64)
         self.columns = [_to_numpy(column) for column in columns]
@@ -279,7 +288,7 @@ def readable_by_rows(X, positions):
     if np.shape(X)[0] <= CHUNK_ROWS:
         return False
     if is_frame(X):
-        return _plain_dtype(X, positions) is not None or not _all_sparse([_column(X, int(j)) for j in positions])
+        return _plain_dtype(X, positions) is not None or not _all_sparse(_columns(X, positions))
     return not sparse.issparse(X) and X.dtype in (np.float32, np.float64)
 
 
@@ -357,7 +366,7 @@ def _read(X, positions):
             matrix[rows] = _plain_numbers(X, positions, rows)
         return matrix
     names = labels(X)
-    columns = [_column(X, j) for j in positions]
+    columns = _columns(X, positions)
     _refuse_words(columns, [names[j] for j in positions])
     if _all_sparse(columns):
         matrix = X.iloc[:, positions].sparse.to_coo().tocsr()
@@ -385,12 +394,12 @@ def target_columns(y):
     """Return pairs of a name and an array, or a pandas Categorical, for the columns of y in whatever form it comes."""
     if sparse.issparse(y):
         raise ValueError("y is sparse; wanted a dense array: pass y.toarray().")
-    y = as_table(y)
+    y = read_once(y)
     if is_frame(y):
         names = list(y.columns) if nw.dependencies.is_pandas_dataframe(y) else nw.from_native(y).columns
         if not names:
             raise ValueError("y is a frame without columns; wanted at least one target.")
-        return [(name, _values(_column(y, j))) for j, name in enumerate(names)]
+        return [(name, _values(column)) for name, column in zip(names, _columns(y, range(len(names))), strict=True)]
     if nw.dependencies.is_into_series(y) and not isinstance(y, np.ndarray):
         y = y if isinstance(y, pd.Series) else nw.from_native(y, series_only=True)
         return [("y" if y.name in (None, "") else y.name, _values(y))]
@@ -443,7 +452,7 @@ def fill(X, positions, values, missing):
         frame = nw.from_native(X)
         new = []
         for j, filled, m in changed:
-            column = frame[:, j]
+            column = frame.get_column(names[j])
             dtype = column.dtype if column.dtype.is_float() else nw.Float64
             whole = np.where(m, filled, _to_numpy(column))
             backend = nw.get_native_namespace(frame)
@@ -530,9 +539,14 @@ def beside(left, right):
     return nw.to_native(nw.concat([nw.from_native(left), nw.from_native(right)], how="horizontal"))
 
 
+def configured(estimator):
+    """Return which kind of frame ``set_output`` or ``set_config`` asks for: "default" is that of X."""
+    return _get_output_config("transform", estimator)["dense"]
+
+
 def as_configured(estimator, frame):
     """Return a frame of the kind that ``set_output`` or ``set_config`` asks for (by default, unchanged)."""
-    kind = _get_output_config("transform", estimator)["dense"]
+    kind = configured(estimator)
     if kind == "pandas" and not nw.dependencies.is_pandas_dataframe(frame):
         return nw.from_native(frame).to_pandas()
     if kind == "polars" and not nw.dependencies.is_polars_dataframe(frame):

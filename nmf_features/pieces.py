@@ -202,8 +202,10 @@ def fit_pieces(columns, pieces, arrange=None, watch=None):
         unit_H = fit.H / fit.sums[:, None]
         found = table.sum_over(_facts_of_block, unit_H, np.ldexp(fit.sums, -e), missing, loss)
         order, found = in_canonical_form(found, e, fit.H, fit.sums, terms, observed, columns.n_counted, arrange)
-        factor = fit.sums[order] / found.scales
-        sums_ = None if e else sums_of_table(columns, table, found, observed, order, factor)
+        factor = np.ldexp(fit.sums[order], -e) / found.scales
+        sums_ = None
+        if not exponent_of(top, np.float64, loss):  # they are of float64, and leave its range late
+            sums_ = sums_of_table(columns, table, found, observed, order, factor, e)
     return fit, found, np.ldexp(means, 2 * e), sums_
 
 

@@ -19,7 +19,6 @@ from . import frames
 from .core.projection import linear_scores
 from .files import located, named
 from .fitting import report_unobserved, silent_scores_of
-from .nearest import offer, some
 from .pairs import MARK
 
 SUFFIXES = (".parquet", ".pq")
@@ -32,14 +31,7 @@ def transform_to(columns, source, destination, fit):
 
     ``fit`` is the id of the fit, with which the table is marked (pairs.py), or None.
     """
-    if not columns.from_frame:
-        raise ValueError("The model was fitted to an array, whose columns have no names; wanted one fitted to a frame.")
-    missing = [name for name in columns.variables if name not in source.schema.names]
-    if missing and columns.n_components:
-        raise ValueError(
-            f"{source.where} lacks the columns {some(missing)}, which the model was fitted on; it has "
-            f"{offer(missing, source.schema.names)}."
-        )
+    source.check(columns)
     dropped = set(columns.variables) if columns.model.drop_original and columns.n_components else set()
     source.with_floats(columns.variables)
     kept = [name for name in source.schema.names if name not in dropped]
@@ -50,14 +42,21 @@ def transform_to(columns, source, destination, fit):
         parts = Parts(schema_of(columns, source, kept, fit, create.is_folder), create, destination)
         try:
             unobserved, below = 0, np.zeros(len(columns.variables), dtype=int)
+            empty, late = [name for name in source.empty if name in kept], {}  # of no type, until a value comes
             for batch, where in source.batches():
                 W, outside = components_of(columns, batch, where)
                 unobserved, below = unobserved + int(np.isnan(W[:, :1]).sum()), below + outside
+                late |= {name: True for name in empty if batch.column(name).null_count < len(batch)}
                 parts.write([*(batch.column(name) for name in kept), *W.T])
         except BaseException:
             parts.abandon()
             raise
         parts.close()
+    source.report_empty(
+        [*late],
+        "written as such",
+        'If they hold numbers, pass a dataset with their types: pyarrow.dataset.dataset(path, schema, format="csv").',
+    )
     if columns.n_components:
         report_unobserved(unobserved)
         columns.scaling.report_below(below, "warn", columns.variables)
@@ -110,7 +109,10 @@ def _described(pandas, kept, components, dtype, one_range):
     ]
     there = [column for column in pandas["columns"] if column.get("field_name", column["name"]) in kept]
     index = [name for name in pandas["index_columns"] if (one_range if isinstance(name, dict) else name in kept)]
-    return pandas | {"columns": [*there, *added], "index_columns": index}
+    named = pandas.get("column_indexes", [])
+    if len(named) != 1 or named[0]["pandas_type"] != "unicode":  # the names of components are words
+        named = []
+    return pandas | {"columns": [*there, *added], "index_columns": index, "column_indexes": named}
 
 
 class Parts:

@@ -33,7 +33,7 @@ from .core.newton import MultiplicativeDivergence
 from .core.penalties import Strengths, balance
 from .core.tables import MemoryTable
 from .core.threads import workers
-from .core.units import exponent_of
+from .core.units import exponent_of, in_units
 from .fitting import facts_of, impute_penalties, in_canonical_form, problem_of, scores_of
 
 SWEEPS, ENOUGH = 200, 1e-3  # over the components, given the sums: they cost little beside the scores
@@ -115,10 +115,14 @@ def sums_of_fit(columns, problem, found):
         return sums_of_table(columns, _table(problem, found.W, found.scales, each, columns.model), found, shares)
 
 
-def sums_of_table(columns, table, found, shares, order=slice(None), factor=1.0):
-    """Return the sums of a table with scores, which are balanced once they are reordered and multiplied by a factor."""
-    H = found.H * found.scales[:, None]
+def sums_of_table(columns, table, found, shares, order=slice(None), factor=1.0, e=0):
+    """Return the sums of a table with scores, which are balanced once they are reordered and multiplied by a factor.
+
+    Rows and scores are in units of 4^``e``.
+    """
+    H, degree = found.H * found.scales[:, None], columns.loss.degree
     above, below = statistics(table, H, solver_of(columns), order, factor)
+    above, below = (in_units(values, 2 * e * degree) for values in (above, below))
     return Sums.of(found.facts, found.scales, shares, _allowed(above, H > 0, columns.model), below)
 
 
@@ -132,10 +136,9 @@ def statistics(table, H, solver, order=slice(None), factor=1.0):
     return H ** _power(solver.loss) * down, up * np.ones(H.shape)
 
 
-def follow(columns, table, sums, sample_weight=None):
-    """Return what a model becomes after the rows of a checked table, None if there are no rows."""
+def follow(columns, matrix, fresh, sums, sample_weight=None):
+    """Return what a model becomes after rows that were read, None if there are none; ``fresh`` ones may be changed."""
     model, loss = columns.model, columns.loss
-    matrix, fresh = columns.read(table)
     if matrix.shape[0] == 0:
         return None
     weights = check_weights(sample_weight, matrix)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import partial
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits, load_wine
 
-from nmf_features import NMFFeatures
+from nmf_features import NMFFeatures, NonNegativeScaler, nnmf, penalty_path, select_components, stability
+from nmf_features.plots import RowDisplay, ScoresDisplay
 
 dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 dd = pytest.importorskip("dask.dataframe")
@@ -278,13 +280,49 @@ def test_methods_that_need_rows_in_memory_say_so(table, method):
     X = table.drop(columns=["w", "kind"])
     model = NMFFeatures(2, missing_values="ignore").fit(in_parts(X, 100))
     for lazy in (in_parts(X, 100), da.from_array(X.to_numpy(), chunks=(500, 13))):
-        with pytest.raises(
-            ValueError, match=r"X is Dask.s .*; wanted rows in memory. fit and transform take .*X.compute\(\)"
-        ):
+        with pytest.raises(ValueError, match=r"X is Dask.s .*; wanted rows in memory. .*fit and transform.*X.compute"):
             getattr(model, method)(lazy)
     if method == "inverse_transform":
         with pytest.raises(ValueError, match=r"X is the path 'rows.parquet'; wanted rows in memory"):
             model.inverse_transform("rows.parquet")
+
+
+def test_functions_that_need_rows_in_memory_say_so(table):
+    X = in_parts(table.drop(columns=["w", "kind"]), 100)
+    model = NMFFeatures(2).fit(X)
+    calls = [select_components, partial(penalty_path, n_components=2), partial(stability, n_components=2)]
+    calls += [NonNegativeScaler().fit]
+    if find_spec("matplotlib"):
+        calls += [partial(ScoresDisplay.from_estimator, model), partial(RowDisplay.from_estimator, model)]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"X is Dask's DataFrame; wanted rows in memory"):
+            call(X)
+    with pytest.raises(TypeError, match=r"source is of type dask.DataFrame; wanted .*transform takes frames"):
+        model.transform_to(X, "s.parquet")
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_frames_in_memory_as_output_are_refused(table, kind):
+    X = table.drop(columns=["w", "kind"])
+    for lazy in (in_parts(X, 100), da.from_array(X.to_numpy(), chunks=(500, 13))):
+        model = NMFFeatures(2).set_output(transform=kind)
+        with pytest.raises(ValueError, match=rf"asks for frames of {kind}.*set_output\(transform=\"default\"\)"):
+            model.fit_transform(lazy)
+        with pytest.raises(ValueError, match=rf"asks for frames of {kind}"):
+            model.fit(lazy).transform(lazy)
+
+
+def test_nnmf_with_a_target(table):
+    """It passes through, as in memory."""
+    lazy = in_parts(table, 300, 700)
+    result, model = nnmf(lazy, 2, target="w", return_transformer=True)
+    assert "w" not in model.variables_
+    assert result.compute().columns.tolist() == ["kind", "w", "NNMF1", "NNMF2"]
+    assert_array_equal(result.compute()["w"], table["w"])
+    with pytest.raises(ValueError, match="target_weight is above 0, and X is a table of Dask"):
+        nnmf(lazy, 2, target="w", target_weight=1)
+    with pytest.raises(ValueError, match=r"target has \['q'\], not found"):
+        nnmf(lazy, 2, target="q")
 
 
 # A real cluster

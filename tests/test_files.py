@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import time
+import tracemalloc
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,18 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 
-from nmf_features import NMFFeatures, cli, files, streaming
+from nmf_features import (
+    NMFFeatures,
+    NonNegativeScaler,
+    cli,
+    files,
+    nnmf,
+    penalty_path,
+    select_components,
+    sources,
+    stability,
+    streaming,
+)
 
 VARIABLES = list("abcdef")
 BUDGET = 1 << 18  # bytes: a quarter of what the columns need
@@ -374,6 +387,7 @@ FAULTS = {
     "semicolons": (lambda few: text("t.csv", b"a;b\n1;2\n"), "one column, 'a;b'; wanted columns separated by commas"),
     "twice": (lambda few: text("t.csv", b"a,a\n1,2\n"), "t.csv.*multiple columns named a"),
     "short row": (lambda few: text("t.csv", b"a,b\n1,2\n3\n"), "t.csv.*Expected 2 columns, got 1"),
+    "header not utf-8": (lambda few: text("t.csv", "a,größe\n1,2\n".encode("latin1")), "t.csv: 'utf-8' codec"),
     "not utf-8": (lambda few: text("t.csv", b"a,b,c\n1,2,3\n\xff,3,4\n"), r"not UTF-8: \['a'\]"),
 }
 
@@ -759,6 +773,134 @@ def test_a_folder_elsewhere_however_it_is_called(here, few):
         memory.rm("/_bucket", recursive=True)
 
 
+def test_lists_and_patterns(here, few, model):
+    for year in (2023, 2024):
+        Path(f"t/year={year}").mkdir(parents=True)
+        for part in (0, 1):
+            few.iloc[part * 700 : (part + 1) * 700].to_parquet(f"t/year={year}/{part}.parquet")
+    Path("t/year=2023/notes.txt").write_text("")
+    inner = [f"t/year={year}/0.parquet" for year in (2023, 2024)]
+    expected = NMFFeatures(2, variables=VARIABLES).fit(pd.concat([few.iloc[:700]] * 2))
+    for X in (inner, [*map(Path, inner)], tuple(inner), "t/*/0.parquet", Path("t/**/0.*"), f"{here}/t/year=202?/0.p*"):
+        assert files.opened(X).files[-1].endswith(inner[-1])
+        assert_array_equal(NMFFeatures(2, variables=VARIABLES).fit(X).components_, expected.components_)
+        assert ("year" in files.opened(X).schema.names) == isinstance(X, str | Path)  # said by folders that are found
+        model.transform_to(X, "s.parquet")
+        assert pq.read_metadata("s.parquet").num_rows == 1400
+    assert files.opened("t/year=2023/*").count_rows() == 1400  # other files are none of the table
+    few.to_parquet("[x].parquet")
+    assert files.opened("[x].parquet").count_rows() == 3000  # a name, though it looks like a pattern
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        (["0.parquet", "1.parquet"], FileNotFoundError, r"list of paths with \['1.parquet'\], where there is no file"),
+        (["0.parquet", "."], FileNotFoundError, r"list of paths with \['.'\], where there is no file"),
+        (["0.parquet", "0.parquet"], ValueError, r"'0.parquet'\] more than once"),
+        (["0.parquet", "0.csv"], ValueError, "files of several kinds"),
+        (["0.parquet", "0.txt"], ValueError, "files of several kinds"),
+        (["0.parquet", "memory://0.parquet"], ValueError, "several systems"),
+        (["0.parquet", "other.parquet"], ValueError, "other.parquet has other columns than the first file"),
+        ("?.feather", FileNotFoundError, "'.*feather', which no file matches"),
+        ("*.txt", ValueError, "no file of a known kind"),
+    ],
+)
+def test_lists_and_patterns_that_are_refused(here, few, X, error, message):
+    few.to_parquet("0.parquet")
+    few.astype({"a": "float32"}).to_parquet("other.parquet")
+    few.to_csv("0.csv")
+    Path("0.txt").write_text("")
+    with pytest.raises(error, match=message):
+        NMFFeatures(2, variables=VARIABLES).fit(X)
+
+
+def test_a_pattern_does_not_write_to_what_it_finds(here, few, model):
+    few.to_parquet("0.parquet")
+    for X in ("?.parquet", ["0.parquet"]):
+        with pytest.raises(ValueError, match="from which the rows are read"):
+            model.transform_to(X, "0.parquet")
+    run("fit", "?.parquet", "--target", "y", "--model", "m.skops", "--out", "s")
+    run("transform", "?.parquet", "--model", "m.skops", "--out", "u.parquet")
+    assert pq.read_metadata("u.parquet").num_rows == 3000
+
+
+def test_names_of_columns_that_pandas_does_not_read_as_words(here, few, model):
+    """Nor would it read those of the components as numbers."""
+    frame = few[VARIABLES].set_axis(range(6), axis=1)
+    frame.to_parquet("t.parquet")
+    NMFFeatures(2).fit("t.parquet").transform_to("t.parquet", "s.parquet")
+    assert pd.read_parquet("s.parquet").columns.tolist() == ["NNMF1", "NNMF2"]
+
+
+# Rows that are in memory, and rows that are not
+
+
+def test_partial_fit_of_files(here, few):
+    first, then = few.iloc[:2000], few.iloc[2000:]
+    then.iloc[::-1, ::-1].to_parquet("t.parquet", row_group_size=300)
+    then.drop(columns="kind").to_csv("t.csv", index=False)
+    for weight in (None, "weight"):
+        expected = NMFFeatures(3, variables=VARIABLES).fit(first)
+        expected.partial_fit(then, sample_weight=None if weight is None else then[weight])
+        for X in ("t.parquet", ["t.csv"], pa.dataset.dataset("t.parquet")):
+            found = NMFFeatures(3, variables=VARIABLES).fit(first).partial_fit(X, sample_weight=weight)
+            assert_allclose(found.components_, expected.components_, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"sample_weight is 'w', and X is a table in files"):
+        found.partial_fit("t.csv", sample_weight="w")
+    with pytest.raises(ValueError, match=r"t.csv is larger than memory_budget, and a batch has to be in memory"):
+        found.set_params(memory_budget=BUDGET).partial_fit("t.csv")
+    few[["a", "b"]].to_csv("t.csv", index=False)
+    with pytest.raises(ValueError, match=r"t.csv lacks the columns \['c', 'd', 'e', 'f'\]"):
+        found.partial_fit("t.csv")
+    with pytest.raises(ValueError, match="fitted to an array"):
+        NMFFeatures(3).fit(first[VARIABLES].to_numpy()).partial_fit("t.csv")
+
+
+@pytest.mark.parametrize("X", ["t.parquet", ["t.parquet"], Path("t.parquet")])
+def test_what_wants_rows_in_memory_says_so(here, few, model, X):
+    few.to_parquet("t.parquet")
+    calls = [model.transform, model.fit_transform, model.score, model.inverse_transform, model.report, nnmf]
+    calls += [select_components, partial(penalty_path, n_components=2), partial(stability, n_components=2)]
+    calls += [NonNegativeScaler().fit, NonNegativeScaler().fit(few[VARIABLES]).transform]
+    calls += [partial(nnmf, target="y")]
+    for call in calls:
+        with pytest.raises(ValueError, match=r"X is .*t.parquet.*wanted rows in memory"):
+            call(X)
+
+
+def test_names_are_not_for_rows_in_memory(few):
+    for names in ({"y": "y"}, {"sample_weight": "weight"}):
+        with pytest.raises(ValueError, match=r"wanted one value for each row, such as X\["):
+            NMFFeatures(3, variables=VARIABLES).fit(few, **names)
+
+
+def test_rows_in_memory_are_not_for_transform_to(here, few, model):
+    with pytest.raises(TypeError, match=r"source is of type pandas.DataFrame; wanted a table in files"):
+        model.transform_to(few, "s.parquet")
+
+
+@pytest.mark.parametrize("case", ["plain", "split", "missing", "scores", "single", "target"])
+def test_a_budget_holds(here, case):
+    """What is asked for while a table is fitted in memory stays below what is said to be needed, and near it."""
+    rng, n, dtype = np.random.default_rng(0), 60_000, np.float32 if case == "single" else np.float64
+    X = (rng.gamma(1, 1, (n, 3)) @ rng.gamma(0.5, 1, (3, 8)) + rng.random((n, 8))).astype(dtype)
+    if case == "missing":
+        X[rng.random(X.shape) < 0.1] = np.nan
+    pd.DataFrame(X, columns=list("abcdefgh")).to_parquet("t.parquet")
+    del X
+    others = {"split": {"shift": "split"}, "missing": {"missing_values": "ignore"}, "target": {"target_weight": 1}}
+    model = NMFFeatures(7 if case == "scores" else 2, memory_budget=1 << 40, tol=0.1, n_jobs=1, **others.get(case, {}))
+    y = "h" if case == "target" else None
+    model.fit("t.parquet", y)  # kernels are loaded
+    tracemalloc.start()
+    model.fit("t.parquet", y)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    needed = sources.bytes_of_fit(model.columns_, n, dtype, case == "missing")
+    assert 0.3 * needed < peak < needed
+
+
 @pytest.mark.parametrize("name", ["_x.parquet", ".x.csv", "_dir/_x.parquet", "./_x.csv"])
 def test_a_file_is_read_whatever_its_name(here, few, model, name):
     Path("_dir").mkdir()
@@ -787,8 +929,11 @@ def test_a_csv_column_that_begins_without_a_value(here, few, monkeypatch):
     found = NMFFeatures(2, variables=VARIABLES, **options).fit("t.csv")
     expected = NMFFeatures(2, variables=VARIABLES, **options).fit(pd.read_csv("t.csv", **cli.EXACT))
     assert_array_equal(found.components_, expected.components_)
-    found.transform_to("t.csv", "s.parquet")
+    with pytest.warns(UserWarning, match=r"t.csv has the columns \['v'\] without a value.*and written as such"):
+        found.transform_to("t.csv", "s.parquet")
     assert_array_equal(pd.read_parquet("s.parquet")["NNMF1"], found.transform(gaps)["NNMF1"])
+    gaps.assign(v=None).to_csv("u.csv", index=False)
+    found.transform_to("u.csv", "s.parquet")  # a column that stays empty is no news
     with pytest.raises(ValueError, match=r"targets \['v'\], and t.csv has no value of them in .* knows their"):
         NMFFeatures(2, target_weight=1, variables=VARIABLES, **options).fit("t.csv", "v")
     with pytest.raises(ValueError, match="'v' has weights that are negative, missing"):  # as numbers, not as words

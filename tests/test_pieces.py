@@ -100,6 +100,24 @@ def test_rescaled_scores_are_read_rescaled(table):
             assert found == {(2.0, 6.0, 2.0, 6.0)}
 
 
+def test_scores_are_written_where_they_change(table, monkeypatch):
+    X = table[0].to_numpy()
+    rows = Spill(8, np.float64)
+    rows.put(0, X)
+    spilled = SpilledTable(rows, len(X), MemoryTable(X[:100], k=2)).fresh()
+    spilled.start(np.dtype(np.float64), remembers=True)
+    put, written = Spill.put, []
+    monkeypatch.setattr(Spill, "put", lambda self, *args: (written.append(self), put(self, *args)))
+    for function, n in ((_set_to_ones, 2), (_set_to_ones, 0), (_means_of_scores, 0), (_set_first, 1)):
+        spilled.visit(function)
+        assert len(written) == n * spilled.n_blocks
+        written.clear()
+
+
+def _set_first(block, Wt):
+    Wt[0] = 2
+
+
 def _set_to_ones(block, Wt):
     Wt[:], block.before[:] = 1, 1
 

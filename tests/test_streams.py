@@ -375,3 +375,19 @@ def test_refusals():
     for without in (load_tidy(nmf.tidy()), model().fit(X * 1e200)):
         with pytest.raises(ValueError, match="no sums over rows"):
             without.partial_fit(X)
+
+
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler", 1.5])
+@pytest.mark.parametrize("size", [1e6, 1e-7])
+def test_sums_of_single_precision(loss, size, tmp_path):
+    """Cells whose squares leave its range are fitted in other units; sums are in those of X, on disk too."""
+    pytest.importorskip("pyarrow")
+    X = (rows(3000) + 0.1) * size
+    nmf = NMFFeatures(3, shift=None, scale=None, loss=loss, penalty=0, init=rows(3, seed=2), tol=1e-7, max_iter=3000)
+    wanted = nmf.fit(pd.DataFrame(X, columns=list("abcdefgh")))._sums
+    single = pd.DataFrame(X.astype(np.float32), columns=list("abcdefgh"))
+    single.to_parquet(tmp_path / "t.parquet")
+    for found in (clone(nmf).fit(single), clone(nmf).set_params(memory_budget=1).fit(tmp_path / "t.parquet")):
+        for name, value in found._sums.items():
+            assert_allclose(value, wanted[name], rtol=0.02, atol=0.02 * np.max(wanted[name]), err_msg=name)
+        assert found.partial_fit(single[:100]).score(single) > 0.9

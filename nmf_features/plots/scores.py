@@ -102,7 +102,7 @@ class ScoresDisplay:
         check_fitted(nmf)
         drawing.pyplot()
         names = nmf.columns_.component_names
-        W = nmf.transform(X)
+        W = nmf.transform(frames.as_table(X))
         scores = pd.DataFrame(_to_array(W, slice(len(frames.labels(W)) - len(names), None)), columns=names)
         return cls(scores, y).plot(kind=kind, max_components=max_components, max_points=max_points, cmap=cmap, ax=ax)
 

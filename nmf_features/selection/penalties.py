@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import _safe_indexing, check_random_state, column_or_1d
 from sklearn.utils.validation import _num_samples
 
+from .. import frames
 from .._warn import numpy_defaults
 from ..columns import Columns
 from ..core.missing import leaves_out_unstored
@@ -138,6 +139,7 @@ def penalty_path(
     if "penalty" in params:
         raise TypeError("penalty_path() takes its penalties as penalties, not penalty.")
     k, given = runs.check_count(n_components), None if penalties is None else _check_penalties(penalties)
+    X = frames.as_table(X)
     rng, n = check_random_state(random_state), _num_samples(X)
     X, y, weights, groups = runs.sampled(X, y, max_samples, rng, sample_weight, groups)
     if y is not None and _num_samples(X) < n and isinstance(cv, Iterable) and not hasattr(cv, "split"):
