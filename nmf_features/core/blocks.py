@@ -27,7 +27,8 @@ from .kernels import (
 from .products import PRODUCT_CELLS, inner, product
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
-SPARSE_BLOCKS = 16  # each block of a sparse matrix needs sums as large as the loadings, so there are few
+# Each block of a sparse matrix needs sums as large as the loadings, so there are few, of at least so many stored cells.
+SPARSE_BLOCKS, SPARSE_CELLS = 16, 1 << 16
 
 
 def row_blocks(X, k, per_row=0):
@@ -36,7 +37,10 @@ def row_blocks(X, k, per_row=0):
     ``per_row`` numbers are kept for each row besides its cells (at least two sets of scores).
     """
     n, p = X.shape
-    rows = n // SPARSE_BLOCKS if sparse.issparse(X) else BLOCK_BYTES // (8 * max(p + max(per_row, 2 * k), 1))
+    if sparse.issparse(X):
+        rows = max(n // SPARSE_BLOCKS, SPARSE_CELLS * n // max(X.nnz, 1))
+    else:
+        rows = BLOCK_BYTES // (8 * max(p + max(per_row, 2 * k), 1))
     rows = -(-max(128, 4 * k, rows) // 64) * 64
     return [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
 
