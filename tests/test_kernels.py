@@ -240,11 +240,15 @@ def test_filling_holes():
 
 FRESH = """
 import numpy as np
-from nmf_features.core.kernels import compiled, descend_squares
+from nmf_features.core.kernels import compiled, descend_cells, descend_squares, strips_of
 rng = np.random.default_rng(0)
-X, H = rng.random((178, 13)), rng.random((5, 13))
-found, value = compiled(descend_squares)(X, np.ones(178), H, (1e-3, 1e-3, 0.0, 0.0), 50, 1e-9, 0 * H, np.inf)
-print(found.tobytes().hex())
+X, H, known = rng.random((178, 13)), rng.random((5, 13)), np.zeros((5, 13))
+fields = (descend_squares, np.float64), (descend_cells, np.float32, False), (descend_cells, np.float32, True)
+for descend, dtype, *options in fields:
+    strips, v = strips_of(X.astype(dtype), np.ones(178))
+    strengths = 1e-3, 1e-3, 0.0, 0.0
+    found, value = compiled(descend)(strips, v, H.astype(dtype), strengths, 50, 1e-9, known, np.inf, *options)
+    print(found.tobytes().hex(), value)
 """
 
 
@@ -264,6 +268,64 @@ def cached(tmp_path, monkeypatch):
         return x / 2
 
     return lambda: [kernels.compiled(function) for function in (doubled, halved)]
+
+
+def total_of_doubled(x):
+    total = 0.0
+    for i in range(len(x)):
+        total += double(x[i])
+    return total
+
+
+def double(x):
+    return 2 * x
+
+
+def total_of_halves(x):
+    total = 0.0
+    for i in range(len(x)):
+        total += half(x[i])
+    return total
+
+
+def half(x):
+    return x / 2
+
+
+@pytest.mark.parametrize(("loop", "called"), [(total_of_doubled, double), (total_of_halves, half)])
+def test_loops_call_others_by_address_or_inline_them(cached, monkeypatch, loop, called):
+    by_address = called is double
+    monkeypatch.setattr(kernels, "_callable", set())
+    if not by_address:  # as if numba were another version
+        monkeypatch.setattr(kernels, "_knows_addresses", lambda: False)
+    x = np.arange(4.0)
+    for _ in range(2):  # the second time from the cache
+        code = kernels.compiled(loop)
+        assert code(x) == loop(x)
+        assert (called in kernels._machine_code) == by_address
+        monkeypatch.setattr(kernels, "_machine_code", {})
+        monkeypatch.setattr(kernels, "_by_address", {})
+    assert sum(code.stats.cache_hits.values()) == 1
+    assert kernels._knows_addresses() == by_address  # so it does in all versions that are tested
+
+
+def test_little_work_is_done_without_a_compiler_until_it_adds_up(cached, monkeypatch):
+    monkeypatch.setattr(kernels, "_worked", {})
+    assert kernels.compiled_if_worth(double, 1) is double
+    cached()  # the compiler is loaded
+    assert kernels.compiled_if_worth(double, 1) is double
+    some = kernels.MANY // 2
+    monkeypatch.setattr(kernels, "FEW", some)
+    assert kernels.compiled_if_worth(double, some) is double
+    code = kernels.compiled_if_worth(double, some)
+    assert code is not double
+    assert code(3.0) == 6
+    assert kernels.compiled_if_worth(double, 1) is code
+    monkeypatch.setattr(kernels, "_machine_code", {})
+    monkeypatch.setattr(kernels, "_worked", {})
+    cached()
+    assert kernels.compiled_if_worth(double, 1) is not double  # as it is in the cache
+    assert kernels.compiled_if_worth(total_of_doubled, 1) is total_of_doubled
 
 
 @pytest.mark.parametrize("method", ["save", "load"])

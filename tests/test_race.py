@@ -12,7 +12,7 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _initialize_nmf
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
-from nmf_features.core.kernels import compiled, content_keys, descend_squares
+from nmf_features.core.kernels import compiled, content_keys, descend_squares, strips_of
 from nmf_features.core.race import COUNTS, OBSERVED, SQUARES
 from nmf_features.core.samples import Rows
 from nmf_features.core.schedule import _distinct
@@ -125,7 +125,7 @@ def test_descents_in_machine_code_are_those_of_the_loop(field, beta, missing, pe
     strengths = (penalty * 9, penalty * n, 0.0, 0.0)
     if missing:
         X[np.random.default_rng(3).random(X.shape) < 0.2] = np.nan
-    arguments = (X, weights, start, strengths, 500, 1e-9, np.zeros((3, 9)), np.inf, *field.options)
+    arguments = (*strips_of(X, weights), start, strengths, 500, 1e-9, np.zeros((3, 9)), np.inf, *field.options)
     _, value = compiled(descend)(*arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,7 +133,7 @@ def test_descents_in_machine_code_are_those_of_the_loop(field, beta, missing, pe
         options |= dict(missing_values="ignore") if missing else {}
         f = factorize(X.astype(float), 3, init=start, **options)
     assert_allclose(value, f.objective, rtol=1e-4)
-    few = (X[:10], weights[:10], start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf, *field.options)
+    few = (*strips_of(X[:10], weights[:10]), start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf, *field.options)
     slow_H, slow = descend(*few)
     fast_H, fast = compiled(descend)(*few)
     assert_allclose(slow, fast, rtol=1e-4 if single else 1e-9)  # small differences grow from pass to pass
@@ -149,7 +149,7 @@ def test_an_exact_fit_that_rounding_takes_below_zero_is_a_minimum_too():
 def test_a_descent_that_leads_to_a_known_minimum_stops_on_the_way():
     X = gamma(80, 8)
     start = np.random.default_rng(0).uniform(size=(3, 8))
-    arguments = (X, np.ones(80), start, (0.0, 0.0, 0.0, 0.0), 1000, 1e-12)
+    arguments = (*strips_of(X, np.ones(80)), start, (0.0, 0.0, 0.0, 0.0), 1000, 1e-12)
     H, value = compiled(descend_squares)(*arguments, np.zeros_like(start), np.inf)
     again, known = compiled(descend_squares)(*arguments, H, value)
     assert known == value

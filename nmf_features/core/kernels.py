@@ -3,12 +3,17 @@
 The functions are plain Python. ``compiled`` turns one into machine code at its first use, which takes seconds, once:
 numba caches the code. So importing the package, or scoring a few rows, does not wait for a compiler. No loop starts
 threads; all release the GIL.
+
+What the compiler takes grows with the statements, above all with loops and with what makes or copies arrays. Copying
+an array into another by ``a[:] = b`` takes it longest: 3 s for the text of an error that cannot arise here.
 """
 
 import sys
 import warnings
+from functools import partial, wraps
 from pickle import UnpicklingError
 from types import FunctionType
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,10 +28,12 @@ WHOLE = 16  # numbers that a compiled loop takes at once, where it can
 LOG_2 = 0.6931471805599453
 BITS_OF_LEAST_PART = np.int32(0x3F3504F3)  # of 1 / sqrt(2)
 SHIFT = np.int32(23)
-FEW = 50_000
+FEW, MANY = 50_000, 1_000_000  # us
+OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
-_machine_code, _callable = {}, set()
+_machine_code, _callable, _by_address, _worked = {}, set(), {}, {}
+_calls = WeakKeyDictionary()
 
 
 def compiled(function):
@@ -35,7 +42,7 @@ def compiled(function):
         from numba import njit
 
         _make_callable(function)
-        options = dict(nogil=True, error_model="numpy", fastmath=FAST.get(function, False))
+        options = dict(OPTIONS, fastmath=FAST.get(function, False), no_cfunc_wrapper=True)
         try:
             code = njit(cache=True, **options)(function)
             code._cache = _Cache(code._cache)
@@ -67,9 +74,10 @@ class _Cache:
             print("nmf_features is compiled for this machine: once, for some seconds.", file=sys.stderr)
         return found
 
-    def save_overload(self, *what):
-        """Save machine code."""
-        self._unless_broken(self.cache.save_overload, what)
+    def save_overload(self, types, result):
+        """Save machine code, and what has to be at its address before it is loaded."""
+        result.reload_init.extend(_calls.get(result.library, ()))
+        self._unless_broken(self.cache.save_overload, (types, result))
 
     def _unless_broken(self, method, what):
         try:
@@ -87,116 +95,173 @@ class _Cache:
 
 
 def _make_callable(function):
-    """Make what a function of this file calls available to machine code.
+    """Make what a function of this file calls available to machine code, by its address.
 
-    Callees are always inlined: code that was just compiled and code from the cache could else use different copies.
+    So a callee is compiled by itself, once for each kind of arguments, and never inlined: that would take longer at
+    every place of a call, and code that was just compiled could use other copies, with other bits, than code from the
+    cache. For a version of numba that lacks what this needs, callees are always inlined.
     """
-    from numba.extending import register_jitable
+    from numba.core import types
+    from numba.extending import lower_builtin, register_jitable, type_callable
 
     for called in map(function.__globals__.get, function.__code__.co_names):
         if isinstance(called, FunctionType) and called not in _callable:
             _callable.add(called)
-            _make_callable(called)
-            register_jitable(nogil=True, error_model="numpy", forceinline=True, fastmath=FAST.get(called, False))(
-                called
-            )
+            if _knows_addresses():
+                type_callable(called)(partial(_typer_of, called))
+                lower_builtin(called, types.VarArg(types.Any))(partial(_write_call, called))
+            else:
+                _make_callable(called)
+                register_jitable(**OPTIONS, forceinline=True, fastmath=FAST.get(called, False))(called)
+
+
+def _knows_addresses():
+    """Whether this version of numba has what calls by address need, which is not all public."""
+    from numba.core import cgutils, compiler
+    from numba.core.registry import cpu_target
+
+    context = cpu_target.target_context
+    library = context.codegen().create_library("nmf_features")
+    needed = (
+        (cgutils, "get_or_insert_function"),
+        (context, "active_code_library"),
+        (context.call_conv, "call_function"),
+        (context.call_conv, "get_function_type"),
+        (context.call_conv, "return_status_propagate"),
+        (library, "get_pointer_to_function"),
+        (compiler.CompileResult, "reload_init"),
+    )
+    return all(name in dir(of) for of, name in needed)
+
+
+def _typer_of(called, context):
+    """Return what tells the compiler the type of a result."""
+    from numba.core.types import unliteral
+
+    @wraps(called)  # it shows the arguments
+    def typer(*types):
+        return _at_its_address(called, tuple(map(unliteral, types))).signature
+
+    return typer
+
+
+def _at_its_address(called, types):
+    """Compile a function for arguments of these types, tell the linker where it is, and return what numba knows."""
+    from llvmlite.binding import add_symbol
+
+    name = _name_of(called, types)
+    if name not in _by_address:
+        code = compiled(called)
+        code.compile(types)
+        found = code.overloads[types]
+        add_symbol(name, found.library.get_pointer_to_function(found.fndesc.llvm_func_name))
+        _by_address[name] = found  # it stays in memory
+    return _by_address[name]
+
+
+def _name_of(called, types):
+    return f"{called.__module__}.{called.__qualname__}{types}"
+
+
+def _write_call(called, context, builder, signature, values):
+    """Write a call into the code of the caller."""
+    from numba.core import cgutils
+
+    result, types = signature.return_type, signature.args
+    function_type = context.call_conv.get_function_type(result, types)
+    outside = cgutils.get_or_insert_function(builder.module, function_type, _name_of(called, types))
+    status, value = context.call_conv.call_function(builder, outside, result, types, values)
+    with builder.if_then(status.is_error, likely=False):  # no memory
+        context.call_conv.return_status_propagate(builder, status)
+    _calls.setdefault(context.active_code_library, []).append(partial(_at_its_address, called, types))
+    return value
 
 
 def compiled_if_worth(function, work):
-    """Return machine code if the compiler is loaded anyway, or ``work`` (about 1 us each) would take longer."""
-    return compiled(function) if _machine_code or work > FEW else function
+    """Return machine code if it is there or ``work`` (about 1 us each) would take longer, else the function itself.
+
+    Work that is little each time adds up, once the compiler is loaded. The function has to give the bits of its code.
+    """
+    if function in _machine_code or work > FEW:
+        return compiled(function)
+    if not _machine_code:
+        return function
+    saved = function not in _worked and _is_saved(function)
+    _worked[function] = _worked.get(function, 0) + work
+    return compiled(function) if saved or _worked[function] > MANY else function
+
+
+def _is_saved(function):
+    """Whether numba's cache has code of a function, as far as can be seen."""
+    from numba.core.caching import FunctionCache
+
+    try:
+        return bool(FunctionCache(function)._cache_file._load_index())
+    except (AttributeError, RuntimeError, OSError, EOFError, UnpicklingError):  # another numba; no cache; a broken one
+        return False
 
 
 def coordinate_descent(F, A, B, weights, sweeps, enough):
     """Minimise 1/2 tr(F' A F) - tr(F' B) over F >= 0 (k x m) by sweeps over its rows, in place.
 
     A strip of columns is copied to a small array, swept there while it changes by more than the share ``enough`` of
-    the first sweep's change (in which columns count by ``weights``), and copied back. Four components are treated at a
-    time: every number that is loaded is used four times, and the three later components are corrected for the steps of
-    those before. A component without curvature is zero in the other factor, so only its penalty is left: if there is
-    one, it becomes zero.
+    the first sweep's change (in which columns count by ``weights``), and copied back. Two components are treated at a
+    time, so that every number that is loaded is used twice, and the second is corrected for the step of the first; an
+    odd number of them gets one more, of zeros. A component without curvature is zero in the other factor, so only its
+    penalty is left: if there is one, it becomes zero.
     """
     k, m = F.shape
-    four = k // 4 * 4
     zero, one = F.dtype.type(0), F.dtype.type(1)
-    f, b, g = np.empty((k, STRIP), F.dtype), np.empty((k, STRIP), F.dtype), np.empty((4, STRIP), F.dtype)
-    inverse = np.zeros(k, F.dtype)
+    four, even = k // 4 * 4, -(-k // 2) * 2
+    f, b, g = np.zeros((even, STRIP), F.dtype), np.zeros((even, STRIP), F.dtype), np.empty((2, STRIP), F.dtype)
+    C, inverse = np.zeros((even, even), F.dtype), np.zeros(even, F.dtype)
     for t in range(k):
-        if A[t, t] > zero:
-            inverse[t] = one / A[t, t]
+        for s in range(k):
+            C[t, s] = A[t, s]
+        if C[t, t] > zero:
+            inverse[t] = one / C[t, t]
+    g0, g1 = g[0], g[1]
     for start in range(0, m, STRIP):
-        strip_F, strip_B = F[:, start : start + STRIP], B[:, start : start + STRIP]
-        v = weights[start : start + STRIP]
-        lanes = strip_F.shape[1]
+        lanes, v = min(STRIP, m - start), weights[start:]
         for t in range(k):
-            from_F, from_B = strip_F[t], strip_B[t]
+            ft, bt, from_F, from_B, flat = f[t], b[t], F[t, start:], B[t, start:], inverse[t] == zero
             for i in range(lanes):
-                f[t, i] = zero if inverse[t] == zero and from_B[i] < zero else from_F[i]
-            for i in range(lanes):
-                b[t, i] = from_B[i]
+                bt[i] = from_B[i]
+                ft[i] = zero if flat and bt[i] < zero else from_F[i]
         first = zero
         for sweep in range(sweeps):
             change = zero
-            for t in range(0, four, 4):
+            for t in range(0, even, 2):
+                A0, A1, b0, b1 = C[t], C[t + 1], b[t], b[t + 1]
                 for i in range(lanes):
-                    g[0, i], g[1, i], g[2, i], g[3, i] = b[t, i], b[t + 1, i], b[t + 2, i], b[t + 3, i]
+                    g0[i], g1[i] = b0[i], b1[i]
                 for s in range(0, four, 4):
-                    a00, a01, a02, a03 = A[t, s], A[t, s + 1], A[t, s + 2], A[t, s + 3]
-                    a10, a11, a12, a13 = A[t + 1, s], A[t + 1, s + 1], A[t + 1, s + 2], A[t + 1, s + 3]
-                    a20, a21, a22, a23 = A[t + 2, s], A[t + 2, s + 1], A[t + 2, s + 2], A[t + 2, s + 3]
-                    a30, a31, a32, a33 = A[t + 3, s], A[t + 3, s + 1], A[t + 3, s + 2], A[t + 3, s + 3]
+                    a00, a01, a02, a03 = A0[s], A0[s + 1], A0[s + 2], A0[s + 3]
+                    a10, a11, a12, a13 = A1[s], A1[s + 1], A1[s + 2], A1[s + 3]
+                    f0, f1, f2, f3 = f[s], f[s + 1], f[s + 2], f[s + 3]
                     for i in range(lanes):
-                        f0, f1, f2, f3 = f[s, i], f[s + 1, i], f[s + 2, i], f[s + 3, i]
-                        g[0, i] -= a00 * f0 + a01 * f1 + a02 * f2 + a03 * f3
-                        g[1, i] -= a10 * f0 + a11 * f1 + a12 * f2 + a13 * f3
-                        g[2, i] -= a20 * f0 + a21 * f1 + a22 * f2 + a23 * f3
-                        g[3, i] -= a30 * f0 + a31 * f1 + a32 * f2 + a33 * f3
-                for s in range(four, k):
-                    a00, a10, a20, a30 = A[t, s], A[t + 1, s], A[t + 2, s], A[t + 3, s]
+                        g0[i] -= a00 * f0[i] + a01 * f1[i] + a02 * f2[i] + a03 * f3[i]
+                        g1[i] -= a10 * f0[i] + a11 * f1[i] + a12 * f2[i] + a13 * f3[i]
+                for s in range(four, even, 2):
+                    a00, a01, a10, a11, f0, f1 = A0[s], A0[s + 1], A1[s], A1[s + 1], f[s], f[s + 1]
                     for i in range(lanes):
-                        f0 = f[s, i]
-                        g[0, i] -= a00 * f0
-                        g[1, i] -= a10 * f0
-                        g[2, i] -= a20 * f0
-                        g[3, i] -= a30 * f0
-                c0, c1, c2, c3 = A[t, t], A[t + 1, t + 1], A[t + 2, t + 2], A[t + 3, t + 3]
-                i0, i1, i2, i3 = inverse[t], inverse[t + 1], inverse[t + 2], inverse[t + 3]
-                a10, a20, a21 = A[t + 1, t], A[t + 2, t], A[t + 2, t + 1]
-                a30, a31, a32 = A[t + 3, t], A[t + 3, t + 1], A[t + 3, t + 2]
+                        g0[i] -= a00 * f0[i] + a01 * f1[i]
+                        g1[i] -= a10 * f0[i] + a11 * f1[i]
+                c0, c1, a10, i0, i1, f0, f1 = A0[t], A1[t + 1], A1[t], inverse[t], inverse[t + 1], f[t], f[t + 1]
                 for i in range(lanes):
-                    d0 = max(g[0, i] * i0, -f[t, i])
-                    d1 = max((g[1, i] - a10 * d0) * i1, -f[t + 1, i])
-                    d2 = max((g[2, i] - a20 * d0 - a21 * d1) * i2, -f[t + 2, i])
-                    d3 = max((g[3, i] - a30 * d0 - a31 * d1 - a32 * d2) * i3, -f[t + 3, i])
-                    f[t, i] += d0
-                    f[t + 1, i] += d1
-                    f[t + 2, i] += d2
-                    f[t + 3, i] += d3
-                    change += v[i] * (c0 * d0 * d0 + c1 * d1 * d1 + c2 * d2 * d2 + c3 * d3 * d3)
-            for t in range(four, k):
-                for i in range(lanes):
-                    g[0, i] = b[t, i]
-                for s in range(0, four, 4):
-                    a00, a01, a02, a03 = A[t, s], A[t, s + 1], A[t, s + 2], A[t, s + 3]
-                    for i in range(lanes):
-                        g[0, i] -= a00 * f[s, i] + a01 * f[s + 1, i] + a02 * f[s + 2, i] + a03 * f[s + 3, i]
-                for s in range(four, k):
-                    a00 = A[t, s]
-                    for i in range(lanes):
-                        g[0, i] -= a00 * f[s, i]
-                c0, i0 = A[t, t], inverse[t]
-                for i in range(lanes):
-                    d0 = max(g[0, i] * i0, -f[t, i])
-                    f[t, i] += d0
-                    change += v[i] * c0 * d0 * d0
+                    d0 = max(g0[i] * i0, -f0[i])
+                    d1 = max((g1[i] - a10 * d0) * i1, -f1[i])
+                    f0[i] += d0
+                    f1[i] += d1
+                    change += v[i] * (c0 * d0 * d0 + c1 * d1 * d1)
             if sweep == 0:
                 first = change
             if change <= enough * enough * first:
                 break
         for t in range(k):
-            into = strip_F[t]
+            into, ft = F[t, start:], f[t]
             for i in range(lanes):
-                into[i] = f[t, i]
+                into[i] = ft[i]
 
 
 def coordinate_descent_numpy(F, A, B, weights, sweeps, enough):
@@ -609,52 +674,54 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
     k, m = F.shape
     zero = F.dtype.type(0)
     f, b, low = np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype)
-    A, g, changes = np.empty((len(grams), LANES), F.dtype), np.empty(LANES, F.dtype), np.empty(LANES, F.dtype)
+    A, work = np.empty((len(grams), LANES), F.dtype), np.empty((2, LANES), F.dtype)
+    g, changes = work[0], work[1]
     four, at = k // 4 * 4, np.empty((k, k), np.int64)
     for t in range(k):
         for s in range(t + 1):
             at[t, s] = at[s, t] = t * (t + 1) // 2 + s
     for start in range(0, m, LANES):
-        strip, v = F[:, start : start + LANES], weights[start : start + LANES]
-        lanes = strip.shape[1]
-        for t in range(k):
-            from_F, from_least = strip[t], least[t, start : start + LANES]
-            for i in range(lanes):
-                f[t, i], low[t, i] = from_F[i], from_least[i]
+        lanes, v = min(LANES, m - start), weights[start:]
         for row in range(len(grams)):
-            from_A, into_A = grams[row, start : start + LANES], A[row]
+            from_A, a0 = grams[row, start:], A[row]
             for i in range(lanes):
-                into_A[i] = from_A[i]
+                a0[i] = from_A[i]
+        for t in range(k):
+            ft, from_F, lt, from_least = f[t], F[t, start:], low[t], least[t, start:]
+            for i in range(lanes):
+                ft[i], lt[i] = from_F[i], from_least[i]
         for t in range(k):  # b = A f - slope, so that the gradient at any f is A f - b
-            bt, slope = b[t], slopes[t, start : start + LANES]
+            bt, slope = b[t], slopes[t, start:]
             for i in range(lanes):
                 bt[i] = -slope[i]
             for s in range(k):
-                a, fs = A[at[t, s]], f[s]
+                a0, f0 = A[at[t, s]], f[s]
                 for i in range(lanes):
-                    bt[i] += a[i] * fs[i]
+                    bt[i] += a0[i] * f0[i]
         first = zero
         for sweep in range(sweeps):
-            changes[:lanes] = zero
+            for i in range(lanes):
+                changes[i] = zero
             for t in range(k):
+                bt, row = b[t], at[t]
                 for i in range(lanes):
-                    g[i] = b[t, i]
+                    g[i] = bt[i]
                 for s in range(0, four, 4):
-                    a0, a1, a2, a3 = A[at[t, s]], A[at[t, s + 1]], A[at[t, s + 2]], A[at[t, s + 3]]
+                    a0, a1, a2, a3 = A[row[s]], A[row[s + 1]], A[row[s + 2]], A[row[s + 3]]
                     f0, f1, f2, f3 = f[s], f[s + 1], f[s + 2], f[s + 3]
                     for i in range(lanes):
                         g[i] = (((g[i] - a0[i] * f0[i]) - a1[i] * f1[i]) - a2[i] * f2[i]) - a3[i] * f3[i]
                 for s in range(four, k):
-                    a, fs = A[at[t, s]], f[s]
+                    a0, f0 = A[row[s]], f[s]
                     for i in range(lanes):
-                        g[i] -= a[i] * fs[i]
-                a, ft, lt, bt = A[at[t, t]], f[t], low[t], b[t]
+                        g[i] -= a0[i] * f0[i]
+                a0, ft, lt = A[row[t]], f[t], low[t]
                 for i in range(lanes):
                     room = lt[i] - ft[i]
                     flat = zero if bt[i] >= zero else room  # without curvature: nothing depends on it but the penalty
-                    step = max(g[i] / a[i], room) if a[i] > zero else flat
+                    step = max(g[i] / a0[i], room) if a0[i] > zero else flat
                     ft[i] += step
-                    changes[i] += v[i] * a[i] * step * step
+                    changes[i] += v[i] * a0[i] * step * step
             change = zero
             for i in range(lanes):
                 change += changes[i]
@@ -663,9 +730,9 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
             if change <= enough * enough * first:
                 break
         for t in range(k):
-            into = strip[t]
+            into, ft = F[t, start:], f[t]
             for i in range(lanes):
-                into[i] = f[t, i]
+                into[i] = ft[i]
 
 
 def own_grams_descent_numpy(F, slopes, grams, least, weights, sweeps, enough):
@@ -753,13 +820,10 @@ def strips_of(X, weights):
     m, p = X.shape
     count, width = max(-(-m // WIDE), 1), -(-p // 4) * 4
     lanes = -(-m // (count * WHOLE)) * WHOLE
-    strips, v = np.zeros((count, width, lanes), X.dtype), np.zeros((count, lanes), X.dtype)
-    for i in range(m):
-        strip, at = i // lanes, i % lanes
-        v[strip, at] = weights[i]
-        for j in range(p):
-            strips[strip, j, at] = X[i, j]
-    return strips, v
+    padded, v = np.zeros((count * lanes, width), X.dtype), np.zeros(count * lanes, X.dtype)
+    padded[:m, :p], v[:m] = X, weights
+    strips = np.ascontiguousarray(padded.reshape(count, lanes, width).transpose(0, 2, 1))
+    return strips, v.reshape(count, lanes)
 
 
 def scale_of_least_cost(a1, b1, a2, b2):
@@ -778,29 +842,8 @@ def scale_of_least_cost(a1, b1, a2, b2):
     return np.exp(log_c)
 
 
-def penalty_of(scores, H, weights, strengths):
-    """Return the penalty on scores, in strips (k x lanes), and loadings."""
-    l1_W, l1_H, l2_W, l2_H = strengths
-    cost = 0.0
-    if l1_W + l2_W > 0.0:
-        for strip in range(len(scores)):
-            for t in range(len(H)):
-                w, v = scores[strip, t], weights[strip]
-                for i in range(len(w)):
-                    cost += v[i] * w[i] * (l1_W + l2_W / 2 * w[i])
-        for t in range(len(H)):
-            for j in range(H.shape[1]):
-                cost += H[t, j] * (l1_H + l2_H / 2 * H[t, j])
-    return cost
-
-
-def balance_in_place(scores, H, before, weights, strengths):
-    """Balance the scale of every component between W and H so that the penalty is minimal; return that penalty.
-
-    ``before`` are the loadings of the previous pass, which are rescaled like H.
-    """
-    l1_W, l1_H, l2_W, l2_H = strengths
-    cost = 0.0
+def moments_of(scores, H, weights, out):
+    """Write the sums of scores, in strips (k x lanes), their squares, loadings and their squares to out (k x 4)."""
     for t in range(len(H)):
         w1, w2, h1, h2 = 0.0, 0.0, 0.0, 0.0
         for strip in range(len(scores)):
@@ -808,20 +851,41 @@ def balance_in_place(scores, H, before, weights, strengths):
             for i in range(len(w)):
                 w1 += v[i] * w[i]
                 w2 += v[i] * w[i] * w[i]
-        for j in range(H.shape[1]):
-            h1 += H[t, j]
-            h2 += H[t, j] * H[t, j]
-        c = scale_of_least_cost(l1_W * w1, l1_H * h1, l2_W * w2, l2_H * h2)
-        factor = H.dtype.type(c)
+        h = H[t]
+        for j in range(len(h)):
+            h1 += h[j]
+            h2 += h[j] * h[j]
+        out[t, 0], out[t, 1], out[t, 2], out[t, 3] = w1, w2, h1, h2
+
+
+def costs_of(moments, strengths, factors):
+    """Return the penalty on factors with these moments, and the least one of factors of another scale.
+
+    The scales at which it is least are written to ``factors``: a component of W is to be multiplied, one of H divided.
+    """
+    l1_W, l1_H, l2_W, l2_H = strengths
+    cost, least = 0.0, 0.0
+    for t in range(len(moments)):
+        w1, h1 = l1_W * moments[t, 0], l1_H * moments[t, 2]
+        w2, h2 = l2_W * moments[t, 1], l2_H * moments[t, 3]
+        c = scale_of_least_cost(w1, h1, w2, h2)
+        factors[t] = c
+        cost += w1 + h1 + (w2 + h2) / 2
+        least += c * w1 + h1 / c + (c * c * w2 + h2 / (c * c)) / 2
+    return cost, least
+
+
+def rescale(scores, H, before, factors):
+    """Multiply scores, in strips (k x lanes), by factors, and divide loadings, also those of the previous pass."""
+    for t in range(len(H)):
+        factor, h, old = H.dtype.type(factors[t]), H[t], before[t]
         for strip in range(len(scores)):
             w = scores[strip, t]
             for i in range(len(w)):
                 w[i] *= factor
-        for j in range(H.shape[1]):
-            H[t, j] /= factor
-            before[t, j] /= factor
-        cost += c * l1_W * w1 + l1_H * h1 / c + (c * c * l2_W * w2 + l2_H * h2 / (c * c)) / 2
-    return cost
+        for j in range(len(h)):
+            h[j] /= factor
+            old[j] /= factor
 
 
 def leads_to(H, known):
@@ -842,39 +906,44 @@ def leads_to(H, known):
     return True
 
 
-def verdict(history, accepted, H, known, known_value, tol):
-    """Judge the last objectives and loadings: 0 to go on, 1 if converged, 2 if on the way to a known minimum."""
+def verdict(history, accepted, known_value, tol):
+    """Judge the last objectives: 0 to go on, 1 if converged, 2 if perhaps on the way to a known minimum."""
     now, before = history[(accepted - 1) % 6], history[accepted % 6]
     if before - now <= 5 * tol * now:
         return 1
-    if accepted % 5 == 0 and now <= 1.02 * known_value and leads_to(H, known):
-        return 2
-    return 0
+    return 2 if accepted % 5 == 0 and now <= 1.02 * known_value else 0
 
 
-def descend_squares(X, weights, start, strengths, passes, tol, known, known_value):
-    """Descend from loadings (k x p) to a minimum of least squares, by the loop of descent.py, in strips of rows.
+def descend_squares(strips, v, start, strengths, passes, tol, known, known_value):
+    """Descend from loadings (k x p) to a minimum of least squares, by the loop of descent.py.
 
-    X is n x p, without missing cells; ``weights`` are row weights; ``strengths`` are the costs of a unit of |W|_1,
-    |H|_1, |W|^2 / 2 and |H|^2 / 2. Stops where the objective falls by less than the share ``tol`` per pass (mean of
-    five), or on the way to a ``known`` minimum. Returns the loadings and their objective: that of the known minimum if
-    on the way to it, and the size of rounding errors if the fit is exact.
+    ``strips`` and ``v`` are the rows, without missing cells, and their weights, from :func:`strips_of`; ``strengths``
+    are the costs of a unit of |W|_1, |H|_1, |W|^2 / 2 and |H|^2 / 2. Stops where the objective falls by less than the
+    share ``tol`` per pass (mean of five), or on the way to a ``known`` minimum. Returns the loadings and their
+    objective: that of the known minimum if on the way to it, and the size of rounding errors if the fit is exact.
     """
-    k, p, penalised = len(start), X.shape[1], strengths[0] + strengths[2] > 0.0
+    (count, width, lanes), (k, p), penalised = strips.shape, start.shape, strengths[0] + strengths[2] > 0.0
     l1_W, l1_H, l2_W, l2_H = strengths
-    squared_norm = 0.0
-    for i in range(len(X)):
-        for j in range(p):
-            squared_norm += weights[i] * X[i, j] * X[i, j]
-    strips, v = strips_of(X, weights)
-    _, width, lanes = strips.shape
-    scores = np.zeros((len(strips), k, lanes))
-    weighted, HXt, gram, ones = np.empty((k, lanes)), np.empty((k, lanes)), np.empty((k, k)), np.ones(width)
+    scores, weighted, HXt, gram = (
+        np.zeros((count, k, lanes)),
+        np.empty((k, lanes)),
+        np.empty((k, lanes)),
+        np.empty((k, k)),
+    )
     WtW, WtX, of_WtW, of_WtX = np.empty((k, k)), np.empty((k, width)), np.empty((k, k)), np.empty((k, width))
-    H, aim, value = np.zeros((k, width)), np.zeros((k, width)), np.inf
-    H[:, :p], aim[:, :p] = start, known
-    best = H.copy()
-    history = np.full(6, np.inf)
+    H, aim, slope = np.zeros((k, width)), np.zeros((k, width)), np.empty((k, width))
+    ones, history = np.ones(width), np.full(6, np.inf)
+    moments, factors = np.empty((k, 4)), np.empty(k)
+    for t in range(k):
+        for j in range(p):
+            H[t, j], aim[t, j] = start[t, j], known[t, j]
+    squared_norm = 0.0
+    for strip in range(count):
+        for j in range(width):
+            x, u = strips[strip, j], v[strip]
+            for i in range(lanes):
+                squared_norm += u[i] * x[i] * x[i]
+    best, value = H.copy(), np.inf
     momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
     made = 0
     while made < passes:
@@ -883,7 +952,7 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
         for t in range(k):
             gram[t, t] += l2_W
         WtW[:], WtX[:] = 0.0, 0.0
-        for strip in range(len(strips)):
+        for strip in range(count):
             x, F, u = strips[strip], scores[strip], v[strip]
             HXt[:] = -l1_W
             add_products(H, x, HXt)
@@ -895,22 +964,25 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
             row_products(weighted, F, of_WtW)
             WtX += of_WtX
             WtW += of_WtW
-        new = H.copy()
-        curved = WtW.copy()
+        new, curved = H.copy(), WtW.copy()
         for t in range(k):
             curved[t, t] += l2_H
-        coordinate_descent(new, curved, WtX - l1_H, ones, 40, 0.01)
+            for j in range(width):
+                slope[t, j] = WtX[t, j] - l1_H
+        coordinate_descent(new, curved, slope, ones, 40, 0.01)
         row_products(new, new, gram)
-        found = squared_norm / 2
+        found, cost, least_cost = squared_norm / 2, 0.0, 0.0
         for t in range(k):
             for j in range(width):
                 found -= new[t, j] * WtX[t, j]
             for s in range(k):
                 found += WtW[t, s] * gram[t, s] / 2
-        cost = penalty_of(scores, new, v, strengths)
+        if penalised:
+            moments_of(scores, new, v, moments)
+            cost, least_cost = costs_of(moments, strengths, factors)
         found += cost
         if not found <= value + 4e-14 * squared_norm:  # extrapolated too far, or too few sweeps
-            H[:] = best
+            H = best.copy()
             momentum, rejected = 1.0, rejected + 1
             if rejected > 1:
                 sweeps, careful = min(2 * sweeps, 100), True
@@ -918,21 +990,25 @@ def descend_squares(X, weights, start, strengths, passes, tol, known, known_valu
                 break
             continue
         if penalised:
-            found += balance_in_place(scores, new, best, v, strengths) - cost
+            rescale(scores, new, best, factors)
+            found += least_cost - cost
         rejected = 0
         history[accepted % 6] = value = found
         accepted += 1
-        said = 1 if found <= 1e-14 * squared_norm else verdict(history, accepted, new, aim, known_value, tol)
-        if said > 1 or (said == 1 and careful):
-            return new[:, :p].copy(), known_value if said == 2 else max(value, 1e-14 * squared_norm)
-        careful = said == 1
+        said = 1 if found <= 1e-14 * squared_norm else verdict(history, accepted, known_value, tol)
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
         share = (momentum - 1) / following
         momentum = following
         for t in range(k):
             for j in range(width):
                 H[t, j] = max(new[t, j] + share * (new[t, j] - best[t, j]), 0.0)
-        best[:] = new
+        best = new
+        if said == 2 and leads_to(new, aim):
+            value = known_value
+            break
+        if said == 1 and careful:
+            break
+        careful = said == 1
     return best[:, :p].copy(), max(value, 1e-14 * squared_norm)
 
 
@@ -1051,57 +1127,66 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies, fl
     own_grams_descent(F, gradient, grams, least, np.ones(m, F.dtype), sweeps, enough)
 
 
-def descend_cells(X, weights, start, strengths, passes, tol, known, known_value, squares):
+def descend_cells(strips, v, start, strengths, passes, tol, known, known_value, squares):
     """Do the same as :func:`descend_squares`, by Newton steps in single precision, where cells may be missing (NaN).
 
     The loss is that of least squares, or Kullback-Leibler. Every row and every column has a Hessian of its own.
     """
-    (m, p), k, number = X.shape, len(start), X.dtype.type
+    (count, width, lanes), (k, p), number = strips.shape, start.shape, strips.dtype.type
+    packed, zero, one = k * (k + 1) // 2, number(0), number(1)
     l1_W, l1_H = number(strengths[0]), number(strengths[1])
     l2_W, l2_H = number(strengths[2]), number(strengths[3])
-    total, sum_, count = 0.0, 0.0, 0
-    for i in range(m):
+    scores = np.empty((count, k, lanes), strips.dtype)
+    H, aim = np.zeros((k, width), strips.dtype), np.zeros((k, width), strips.dtype)
+    Ht, fit = np.empty((width, k), strips.dtype), np.empty((width, lanes), strips.dtype)
+    slope, curvature = np.empty((width, lanes), strips.dtype), np.empty((width, lanes), strips.dtype)
+    row_slopes, row_hessians = np.empty((k, lanes), strips.dtype), np.empty((packed, lanes), strips.dtype)
+    slopes, hessians = np.empty((k, width), strips.dtype), np.empty((packed, width), strips.dtype)
+    of_slopes, of_hessians = np.empty((k, width), strips.dtype), np.empty((packed, width), strips.dtype)
+    pairs_of_H, pairs_of_F = np.empty((packed, width), strips.dtype), np.empty((packed, lanes), strips.dtype)
+    ones, ratios = np.empty(lanes, strips.dtype), np.empty(lanes, strips.dtype)
+    sums, W_sums, sums_of_H = np.empty(k, strips.dtype), np.empty(k, strips.dtype), np.zeros(width, strips.dtype)
+    moments, factors, history = np.empty((k, 4)), np.empty(k), np.full(6, np.inf)
+    top, total, sum_, cells = zero, 0.0, 0.0, 0
+    for t in range(k):
         for j in range(p):
-            x = X[i, j]
-            if x == x:
-                total += weights[i] * (x * x / 2 if squares else x)
-                sum_ += x
-                count += 1
-    least, floor = number(1e-12 * sum_ / max(count, 1)), number(0.0 if squares else 0.1)
-    strips, v = strips_of(X, weights)
-    (_, width, lanes), packed = strips.shape, k * (k + 1) // 2
-    H, aim = np.zeros((k, width), X.dtype), np.zeros((k, width), X.dtype)
-    H[:, :p], aim[:, :p] = np.maximum(start, number(1e-6) * start.max()), known
-    plain, before = H.copy(), H.copy()
-    scores, sums_of_H = np.zeros((len(strips), k, lanes), X.dtype), H.sum(axis=0)
-    for strip in range(len(strips)):
+            top = max(top, start[t, j])
+    for t in range(k):
+        for j in range(p):
+            H[t, j], aim[t, j] = max(start[t, j], number(1e-6) * top), known[t, j]
+            sums_of_H[j] += H[t, j]
+    for strip in range(count):
+        F, u = scores[strip], v[strip]
         for i in range(lanes):
-            fitted, found = 0.0, 0.0
+            of_row, fitted, ones[i] = zero, zero, one
             for j in range(p):
-                if strips[strip, j, i] == strips[strip, j, i]:
-                    found += strips[strip, j, i]
+                cell = strips[strip, j, i]
+                if cell == cell:
+                    of_row += cell
                     fitted += sums_of_H[j]
-            scores[strip, :, i] = found / fitted if fitted > 0.0 else 0.0
-    kept = scores.copy()
-    fit, slope, curvature = np.empty_like(strips[0]), np.empty_like(strips[0]), np.empty_like(strips[0])
-    row_slopes, row_hessians = np.empty((k, lanes), X.dtype), np.empty((packed, lanes), X.dtype)
-    slopes, hessians = np.empty((k, width), X.dtype), np.empty((packed, width), X.dtype)
-    of_slopes, of_hessians = np.empty_like(slopes), np.empty_like(hessians)
-    pairs_of_H, pairs_of_F = np.empty((packed, width), X.dtype), np.empty((packed, lanes), X.dtype)
-    ones, ratios = np.ones(lanes, X.dtype), np.empty(lanes, X.dtype)
-    value, history = np.inf, np.full(6, np.inf)
+                    total += u[i] * (cell * cell / 2 if squares else cell)
+                    sum_, cells = sum_ + cell, cells + 1
+            for t in range(k):
+                F[t, i] = of_row / fitted if fitted > zero else zero
+    least, floor = number(1e-12 * sum_ / max(cells, 1)), number(0.0 if squares else 0.1)
+    plain, before, kept = H.copy(), H.copy(), scores.copy()
+    value = np.inf
     momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
     cautious, patience, made = 0, 1, 0
     while made < passes:
         made += 1
-        sums, Ht = H.sum(axis=1), np.ascontiguousarray(H.T)
+        for t in range(k):
+            sums[t] = zero
+            for j in range(width):
+                sums[t] += H[t, j]
+                Ht[j, t] = H[t, j]
         products_of_pairs(H, pairs_of_H)
-        slopes[:], hessians[:], found = number(0), number(0), 0.0
-        for strip in range(len(strips)):
-            x, F = strips[strip], scores[strip]
+        slopes[:], hessians[:], W_sums[:], found = zero, zero, zero, 0.0
+        for strip in range(count):
+            x, F, u = strips[strip], scores[strip], v[strip]
             for step in range(3 if made == 1 and not squares else 1):
                 multiplies = not squares and (cautious > 0 or (made == 1 and step < 2))
-                fit[:], row_slopes[:], row_hessians[:] = number(0), number(0), number(0)
+                fit[:], row_slopes[:], row_hessians[:] = zero, zero, zero
                 add_products(Ht, F, fit)
                 if squares:
                     slopes_of_squares(x, fit, ones, slope, curvature)
@@ -1112,27 +1197,26 @@ def descend_cells(X, weights, start, strengths, passes, tol, known, known_value,
                     add_products(pairs_of_H, curvature, row_hessians)
                 most_sweeps, enough = 50 if careful else sweeps, 0.01 if careful else 0.2
                 newton_step(F, row_slopes, row_hessians, sums, l1_W, l2_W, most_sweeps, enough, multiplies, floor)
-            fit[:] = number(0)
+            fit[:] = zero
             add_products(Ht, F, fit)
             if squares:
-                slopes_of_squares(x, fit, v[strip], slope, curvature)
-                found += loss_of_squares(x, fit, v[strip])
+                slopes_of_squares(x, fit, u, slope, curvature)
+                found += loss_of_squares(x, fit, u)
             else:
-                slopes_of_cells(x, fit, v[strip], least, slope, curvature)
-                found += loss_of_cells(x, fit, v[strip], ratios)
+                slopes_of_cells(x, fit, u, least, slope, curvature)
+                found += loss_of_cells(x, fit, u, ratios)
             products_of_pairs(F, pairs_of_F)
             row_products(F, slope, of_slopes)
             row_products(pairs_of_F, curvature, of_hessians)
             slopes += of_slopes
             hessians += of_hessians
-        W_sums = np.zeros(k, X.dtype)
-        for strip in range(len(strips)):
-            for t in range(k):
-                for i in range(lanes):
-                    W_sums[t] += v[strip, i] * scores[strip, t, i]
-        found += penalty_of(scores, H, v, strengths)
+        moments_of(scores, H, v, moments)
+        for t in range(k):
+            W_sums[t] = moments[t, 0]
+        cost, _ = costs_of(moments, strengths, factors)
+        found += cost
         if not found <= value * (1 + 1e-6) + 1e-13 * total:
-            H[:], scores[:] = plain, kept
+            H, scores = plain.copy(), kept.copy()
             momentum, rejected = 1.0, rejected + 1
             if rejected > 1:
                 sweeps, careful, cautious = min(2 * sweeps, 100), True, patience
@@ -1143,15 +1227,21 @@ def descend_cells(X, weights, start, strengths, passes, tol, known, known_value,
         rejected, cautious = 0, max(cautious - 1, 0)
         history[accepted % 6] = value = found
         accepted += 1
-        before[:], plain[:] = plain, H
+        before, plain = plain, H.copy()
         newton_step(plain, slopes, hessians, W_sums, l1_H, l2_H, 40, 0.01, cautious > 0 and not squares, floor)
-        said = verdict(history, accepted, plain, aim, known_value, tol)
-        if said > 1 or (said == 1 and careful):
-            return plain[:, :p].copy(), known_value if said == 2 else max(value, 1e-13 * total)
+        said = verdict(history, accepted, known_value, tol)
+        if said == 2 and leads_to(plain, aim):
+            before, value = plain, known_value
+            break
+        if said == 1 and careful:
+            before = plain
+            break
         careful = said == 1
-        if l1_W + l2_W > 0.0:
-            balance_in_place(scores, plain, before, v, strengths)
-        kept[:] = scores
+        if l1_W + l2_W > zero:
+            moments_of(scores, plain, v, moments)
+            costs_of(moments, strengths, factors)
+            rescale(scores, plain, before, factors)
+        kept = scores.copy()
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
         share = number((momentum - 1) / following)
         momentum = following
@@ -1235,8 +1325,8 @@ FAST = {
     csr_transposed_times: {"contract"},
     add_products: {"reassoc", "contract", "nsz"},
     leads_to: {"reassoc", "contract", "nsz"},
-    penalty_of: {"reassoc", "contract", "nsz"},
-    balance_in_place: {"reassoc", "contract", "nsz"},
+    moments_of: {"reassoc", "contract", "nsz"},
+    rescale: {"reassoc", "contract", "nsz"},
     slopes_of_cells: {"reassoc", "contract", "arcp", "nsz"},
     loss_of_cells: {"reassoc", "contract", "arcp", "nsz"},
     descend_squares: {"reassoc", "contract", "nsz"},

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .kernels import compiled, descend_cells, descend_squares
+from .kernels import compiled, descend_cells, descend_squares, strips_of
 from .missing import column_means, leaves_out_unstored
 from .penalties import Strengths
 from .starts import starts
@@ -62,13 +62,13 @@ class Field:
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
         half, mean_weight, strengths = mean_units(X, weights, strengths)
-        X, weights = np.ldexp(X, -2 * half).astype(self.dtype), (weights / mean_weight).astype(self.dtype)
+        strips, v = strips_of(np.ldexp(X, -2 * half).astype(self.dtype), weights / mean_weight)
         for turn, H in enumerate(islice(candidates, most)):
             H = H / (H.mean() or 1.0)
             known = np.zeros(H.shape) if best[1] is None else best[1]
             start = _with_component_of(H, known, turn // 2) if turn >= first and turn % 2 else H
             start = np.ascontiguousarray(start, dtype=self.dtype)
-            H, value = descend(X, weights, start, strengths, PASSES, TOL, known, best[0], *self.options)
+            H, value = descend(strips, v, start, strengths, PASSES, TOL, known, best[0], *self.options)
             met.append((value, H.astype(np.float64, copy=False)))
             best = min(best, met[-1], key=lambda pair: pair[0])
             if watch(STARTS, len(X), start=turn + 1):

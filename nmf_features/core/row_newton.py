@@ -175,7 +175,7 @@ class OtherLosses(RowProblems):
         least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
         if swept:
             new, slopes, floor = (q.T.copy() for q in (w, slopes, least))
-            self.descent(new, slopes, grams, floor, np.ones(len(w), w.dtype), self.SWEEPS, 0.0)
+            self.descent(new, slopes, np.ascontiguousarray(grams), floor, np.ones(len(w), w.dtype), self.SWEEPS, 0.0)
             return np.ascontiguousarray(new.T)
         A = unpacked(grams, self.size)
         B = np.einsum("mts,ms->mt", A, w) - slopes
