@@ -14,7 +14,7 @@ from scipy import sparse
 from . import frames
 from .core.batches import batch_of
 from .core.contributions import KINDS, ScoredRows
-from .core.missing import leaves_out_unstored, observed_shares
+from .core.missing import leaves_out_unstored, observed_in_rows
 from .core.products import RESIDUAL_CELLS
 from .fitting import scores_of
 
@@ -101,7 +101,7 @@ def _blocks(columns, Z, split):
         if split is None:
             yield rows, x[:, None, :] * H, np.zeros((len(x), len(H)))
             continue
-        observed = np.ones((len(x), 1)) if missing is None else observed_shares(z, missing)[0][:, None]
+        observed = np.ones((len(x), 1)) if missing is None else observed_in_rows(z, missing)[:, None]
         w = W[rows].astype(np.float64)
         empty = np.isnan(w)
         parts, penalty = split(ScoredRows(x, np.where(empty, 0, w), H, observed * l1, observed * l2, columns.loss))

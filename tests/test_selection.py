@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 from nmf_features import NegativeBinomial, NMFFeatures, factorize, penalty_path, select_components, stability
 from nmf_features.core.losses import LOSSES
 from nmf_features.selection import runs
+from nmf_features.selection.components import _new_loadings
 from nmf_features.selection.hidden import Split, draw_cells, draw_splits, hide
 from nmf_features.selection.stability import matched_with
 
@@ -108,6 +110,31 @@ def test_each_fit_goes_on_from_the_one_before(monkeypatch, wine):
     seen.clear()
     penalty_path(wine, 2, [0, 0.01], n_splits=0, random_state=0)
     assert_array_equal(seen[1][0], seen[0][1].H)
+
+
+@pytest.mark.parametrize("k", [3, 6])
+def test_a_smaller_tolerance_chooses_the_same(k):
+    X, more = generated(k, k, 150, 20), {"shift": None, "random_state": 0}
+    usual, small = (select_components(X, range(1, 9), **params, **more) for params in ({}, {"tol": 1e-6}))
+    assert usual.n_components == small.n_components == k
+    errors = usual.summary["error"][:k], small.summary["error"][:k]
+    # of the numbers that matter the error is the same but for the noise of the splits, a few hundredths
+    assert_allclose(*errors, rtol=0.02)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_new_loadings_lie_along_what_is_left(weighted):
+    rng = np.random.default_rng(0)
+    W, H = np.zeros((60, 3)), np.zeros((3, 12))
+    for t, size in enumerate((9, 3, 1)):  # far apart, on rows and columns of their own: singular vectors
+        W[20 * t : 20 * t + 20, t] = rng.uniform(size, 2 * size, 20)
+        H[t, 4 * t : 4 * t + 4] = rng.uniform(1, 2, 4)
+    X, v = W @ H, rng.integers(1, 4, 60).astype(float) if weighted else None
+    X[::7, ::5] = np.nan
+    known = SimpleNamespace(U=W[:, :1].copy(), H=H[:1], sums=np.ones(1))
+    new = _new_loadings(SimpleNamespace(X=X, weights=v), known, 3)
+    cosines = np.sum(new * H[1:], axis=1) / np.linalg.norm(new, axis=1) / np.linalg.norm(H[1:], axis=1)
+    assert (cosines > 0.99).all()
 
 
 def test_error_is_that_of_a_fit_to_the_other_cells(wine):

@@ -132,6 +132,19 @@ def _copied(block, Wt):
     return Wt.copy()
 
 
+def test_fresh_tables_have_imputed_cells_of_their_own():
+    X = np.random.default_rng(0).uniform(size=(300, 6))
+    X[::5, ::2] = np.nan
+    table = in_memory(X, None, Missing(6))
+    first, second = table.fresh(), table.fresh()
+    first.start(X.dtype, False)
+    for block in first.blocks:
+        block.fill_with(np.full(6, 9.0))
+    assert_array_equal(first.filled, np.where(np.isnan(X), 9, X))
+    for other in (table, second):
+        assert_array_equal(other.filled, np.where(np.isnan(X), np.nanmean(X, axis=0), X))
+
+
 @pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
 def test_a_table_on_disk_is_fitted_in_little_memory(loss, monkeypatch):
     """With samples, races and single precision: as low an objective, and never two blocks in memory at once."""

@@ -37,20 +37,32 @@ def missing_of(X, n_counted, missing_values):
 
 def observed_shares(X, missing, weights=None):
     """Return the observed share of every row, and of every column (with row weights)."""
-    v = np.ones(X.shape[0]) if weights is None else weights
+    v, by_row = np.ones(X.shape[0]) if weights is None else weights, observed_in_rows(X, missing)
     if not sparse.issparse(X):
         holes = np.isnan(X)
-        by_column = np.where(holes.all(axis=0), 0.0, 1 - product(v, holes) / v.sum())
-        return 1 - holes.sum(axis=1) / missing.n_counted, by_column
-    marked = X.copy()  # 1 at missing stored cells, or at observed ones if ``unstored``
-    marked.data = np.isnan(X.data).astype(np.float64)
-    if missing.unstored:
-        marked.data = 1 - marked.data
-    by_row, by_column = marked @ np.ones(X.shape[1]) / missing.n_counted, v @ marked / v.sum()
+        return by_row, np.where(holes.all(axis=0), 0.0, 1 - product(v, holes) / v.sum())
+    marked = _marked(X, missing)
+    by_column = v @ marked / v.sum()
     if missing.unstored:
         return by_row, by_column
     nowhere = np.bincount(X.indices, marked.data, X.shape[1]) == X.shape[0]
-    return 1 - by_row, np.where(nowhere, 0.0, 1 - by_column)
+    return by_row, np.where(nowhere, 0.0, 1 - by_column)
+
+
+def observed_in_rows(X, missing):
+    """Return the observed share of every row."""
+    if not sparse.issparse(X):
+        return 1 - np.isnan(X).sum(axis=1) / missing.n_counted
+    by_row = _marked(X, missing) @ np.ones(X.shape[1]) / missing.n_counted
+    return by_row if missing.unstored else 1 - by_row
+
+
+def _marked(X, missing):
+    """Return sparse X with 1 at missing stored cells, or at observed ones if ``unstored``; else 0."""
+    holes = np.isnan(X.data)
+    marked = X.copy()
+    marked.data = (~holes if missing.unstored else holes).astype(np.float64)
+    return marked
 
 
 def penalised_counts(X, missing, weights):

@@ -26,7 +26,7 @@ from .blocks import fitted_at_stored, squares
 from .checks import check_weights, without_duplicates
 from .loss import Loss
 from .losses import loss_of
-from .missing import leaves_out_unstored, missing_of, observed_shares, penalised_counts
+from .missing import leaves_out_unstored, missing_of, observed_in_rows, penalised_counts
 from .penalties import Strengths
 from .products import PRODUCT_CELLS, RESIDUAL_CELLS, gram, inner, product, weighted_sum
 from .units import in_units, safe_scale
@@ -120,7 +120,7 @@ def objective(
     strengths = Strengths.of(penalty, l1_ratio, n, X.shape[1])
     missing = missing_of(X, X.shape[1], missing_values)
     if missing:
-        empty = observed_shares(X, missing)[0] <= 0
+        empty = observed_in_rows(X, missing) <= 0
         W = np.where(empty[:, None], 0, W)  # a row with nothing observed has no scores
     counts = penalised_counts(X, missing, weights)
     unit_X, e = safe_scale(X, loss=loss)

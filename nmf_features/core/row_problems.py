@@ -17,7 +17,7 @@ from scipy.optimize import nnls
 from .batches import batch_of, tile_rows
 from .blocks import take
 from .kernels import compiled_if_worth, nnls_rows, row_systems, unpacked
-from .missing import Missing, leaves_out_unstored, observed_shares
+from .missing import Missing, leaves_out_unstored, observed_in_rows
 from .products import gram
 
 RIDGE = 1e-12
@@ -65,7 +65,7 @@ class RowProblems:
 
     def shares(self, batch):
         """Return which share of its cells is observed in every row."""
-        return observed_shares(batch, self.missing or Missing(self.p))[0]
+        return observed_in_rows(batch, self.missing or Missing(self.p))
 
 
 class LeastSquares(RowProblems):

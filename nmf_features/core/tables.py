@@ -16,7 +16,7 @@ import numpy as np
 from scipy import sparse
 
 from .blocks import block_of, cells_of, row_blocks, take, with_data
-from .missing import column_means, observed_shares
+from .missing import column_means, observed_in_rows, observed_shares
 from .projection import scores_of_used
 
 KEPT_CELLS = 1 << 21  # up to this size tables are rounded once, not block by block in every pass
@@ -117,7 +117,7 @@ class DrawnTable(Table):
 
 def block_read(X, weights, rows, missing, means):
     """Return the block of rows that were read; missing cells are imputed, in X itself, with column means."""
-    holes, shares = (None, None) if missing is None else (np.isnan(X), observed_shares(X, missing)[0])
+    holes, shares = (None, None) if missing is None else (np.isnan(X), observed_in_rows(X, missing))
     block = block_of(X, weights, holes, shares)
     block.rows = rows
     if holes is not None:
@@ -147,7 +147,8 @@ def rescale_scores(block, Wt, c):
 def _summary_of_block(block, Wt):
     cells, shape = block.cells, block.X.shape
     sums = np.asarray(block.X.sum(axis=0, dtype=np.float64)).ravel()
-    return Summary(sums, shape[0] * shape[1], float(np.min(cells, where=cells > 0, initial=np.inf)), block.is_sparse)
+    least = float(np.where(cells > 0, cells, np.inf).min(initial=np.inf))
+    return Summary(sums, shape[0] * shape[1], least, block.is_sparse)
 
 
 class MemoryTable(Table):
@@ -164,21 +165,21 @@ class MemoryTable(Table):
         self.rows = row_blocks(X, k, per_row)
         self.n_blocks = len(self.rows)
         self.Wt = self.before = self.kept = self.exact = None
-        self._fill()
-
-    def _fill(self):
-        """Make the blocks; if cells are missing, from a copy in which column means are imputed."""
-        X, weights, self.observed, self.filled, self.means = self.X, self.weights, None, self.X, None
-        by_row = holes = None
-        if self.missing is not None:
-            by_row, self.observed = observed_shares(X, self.missing, weights)
-            self.means = column_means(X, weights, self.missing)
+        self.observed, self.filled, self.means, self.by_row, self.holes = None, X, None, None, None
+        if missing is not None:
+            self.by_row, self.observed = observed_shares(X, missing, weights)
+            self.means = column_means(X, weights, missing)
             self.filled, holes = filled(X, self.means)
-            holes = holes if holes.any() else None
+            self.holes = holes if holes.any() else None
+        self._make_blocks()
+
+    def _make_blocks(self):
+        """Make the blocks, of the copy in which missing cells are imputed, if there are any."""
+        X = self.X
         self.blocks, self.columns, self.precision = [], None, X.dtype
         for rows in self.rows:
-            v, shares = (None if of_rows is None else of_rows[rows] for of_rows in (weights, by_row))
-            marks = None if holes is None else holes[cells_of(X, rows)]
+            v, shares = (None if of_rows is None else of_rows[rows] for of_rows in (self.weights, self.by_row))
+            marks = None if self.holes is None else self.holes[cells_of(X, rows)]
             block = block_of(take(self.filled, rows), v, marks, shares)
             block.rows = rows
             self.blocks.append(block)
@@ -189,9 +190,8 @@ class MemoryTable(Table):
         other = copy(self)
         other.Wt = other.before = other.kept = other.exact = None
         if self.missing is not None:
-            other.filled, other.blocks = self.filled.copy(), [copy(block) for block in self.blocks]
-            for block in other.blocks:
-                block.X = take(other.filled, block.rows)
+            other.filled = self.filled.copy()
+            other._make_blocks()
         other.round_to(self.dtype)
         return other
 

@@ -23,6 +23,8 @@ from . import runs
 from .hidden import draw_rows, draw_splits, without_rare
 
 TIE = 1e-6  # errors that differ by a smaller share are equal: of fits whose last components died, say
+TOL = 1e-3  # the splits differ by more than what smaller tolerances gain
+POWER_STEPS = 4  # towards a singular vector: it is only a start
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,8 @@ def select_components(
     progress : bool, default True
         Whether to show a progress bar, in terminals and notebooks, if ``rich`` is installed.
     **params
-        Any other parameter of :class:`NMFFeatures`; ``tol`` is 1e-4 if not given.
+        Any other parameter of :class:`NMFFeatures`; ``tol`` is 1e-3 if not given, since the splits differ by more than
+        what a smaller one gains.
 
     Returns
     -------
@@ -148,7 +151,7 @@ def select_components(
     counts = None if n_components is None else _check_counts(n_components)
     rng = check_random_state(random_state)
     X, y, weights, groups = runs.sampled(X, y, max_samples, rng, sample_weight, groups)
-    columns, Z = runs.scaled(X, counts[-1] if counts else 1, n_jobs, params, weights, tol=1e-4)
+    columns, Z = runs.scaled(X, counts[-1] if counts else 1, n_jobs, params, weights, tol=TOL)
     if not sparse.issparse(Z):
         Z = without_rare(Z, columns, weights)
     model, most = columns.model, int((~columns.scaling.constant).sum())
@@ -192,26 +195,27 @@ def _check_counts(n_components):
 
 
 def _new_loadings(problem, fit, k):
-    """Return loadings for the residual of a fit, up to k: leading singular vectors of its positive part, one by one.
+    """Return loadings for the residual of a fit, up to k: nearly leading singular vectors of its positive part.
 
     With row weights v they are those of V^1/2 R.
     """
     R = block_of(problem.X).residual(fit.U.T, fit.H / fit.sums[:, None]).X
     cells, new = R.data if sparse.issparse(R) else R, np.zeros((k - len(fit.H), R.shape[1]))
-    cells[np.isnan(cells)] = 0
+    np.fmax(cells, 0, out=cells)  # missing cells leave nothing
     cells /= cells.max(initial=0.0) or 1.0  # so that no square overflows
     root = np.ones(R.shape[0]) if problem.weights is None else np.sqrt(problem.weights)
     if problem.weights is not None:
         cells *= np.repeat(root, np.diff(R.indptr)) if sparse.issparse(R) else root[:, None]
     for t in range(len(new)):
         h = np.asarray(product(root, R) if problem.weights is not None else R.sum(axis=0), dtype=np.float64).ravel()
-        for _ in range(10):
+        for _ in range(POWER_STEPS):
             w = product(R, h / (np.linalg.norm(h) or 1.0))
             h = product(w / (np.linalg.norm(w) or 1.0), R)
         h /= np.linalg.norm(h) or 1.0
         w = product(R, h)
-        R = block_of(R).residual(w[None], h[None]).X
         new[t] = np.sqrt(np.linalg.norm(w)) * h
+        if t + 1 < len(new):
+            R = block_of(R).residual(w[None], h[None]).X
     return new
 
 

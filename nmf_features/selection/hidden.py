@@ -151,7 +151,7 @@ class Split:
         self.means, self.lowest, self.highest = (v[self.columns] for v in (means, learned.minimum, learned.maximum))
         if not self.loss.spares_zeros:  # the loss is infinite where zero is predicted for a positive cell
             self.lowest = np.maximum(self.lowest, LEAST_SHARE * self.means)
-        self.spread = self._loss(self.means)
+        self.spread, self.seen = self._loss(self.means), None
         if not self.spread > 0:
             raise ValueError("X is too small, or too nearly constant: the hidden cells are all equal to column means.")
 
@@ -161,10 +161,12 @@ class Split:
 
     def fitted(self, fit):
         """Return what a fit predicts for the hidden cells."""
-        W = self._scores(fit)
-        fitted = np.einsum("ct,tc->c", W[self.rows], (fit.H / fit.sums[:, None])[:, self.columns])
-        fitted = np.where(np.isnan(fitted), self.means, fitted)  # rows in which nothing else is observed
-        return np.clip(fitted, self.lowest, self.highest)
+        if self.seen is not fit:  # two questions are asked about each
+            W = self._scores(fit)
+            fitted = np.einsum("ct,ct->c", W[self.rows], (fit.H / fit.sums[:, None]).T[self.columns])
+            fitted = np.where(np.isnan(fitted), self.means, fitted)  # rows in which nothing else is observed
+            self.seen, self.fitted_of_seen = fit, np.clip(fitted, self.lowest, self.highest)
+        return self.fitted_of_seen
 
     def negative_log_likelihood(self, fit):
         """Return the mean over the hidden cells; None where the loss belongs to no distribution."""
