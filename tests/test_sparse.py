@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
+from nmf_features.core import blocks
 from nmf_features.core.blocks import block_of, row_blocks, take
 from nmf_features.core.kernels import compiled, csr_times, csr_transposed_times
 from nmf_features.scaling import SCALES
@@ -70,7 +71,8 @@ def test_factorize_as_dense(X, make, transpose):
     assert_allclose(found.objective, objective(X, found.W, found.H), rtol=1e-9)
 
 
-def test_threads_give_the_same_bits(X):
+def test_threads_give_the_same_bits(X, monkeypatch):
+    monkeypatch.setattr(blocks, "SPARSE_CELLS", 1 << 10)
     S = sparse.vstack([sparse.csr_array(X)] * 10).tocsr()
     assert len(row_blocks(S, 4)) > 10
     assert_array_equal(factorize(S, 4, n_jobs=1).W, factorize(S, 4, n_jobs=2).W)

@@ -21,7 +21,7 @@ from .descent import Descent
 from .kernels import compiled, leads_to
 from .loss import Loss
 from .losses import check_range
-from .missing import Missing, column_means, leaves_out_unstored, observed_shares
+from .missing import Missing, column_means, leaves_out_unstored, observed_in_rows
 from .objective import divergence
 from .penalties import Strengths
 from .projection import exact_scores, scores_of_used
@@ -86,7 +86,7 @@ def _rows_to_fit(X, missing, weights):
     """Return which rows are fitted: those of positive weight with an observed cell."""
     used = np.ones(X.shape[0], dtype=bool) if weights is None else weights > 0
     if missing is not None:
-        used &= observed_shares(X, missing)[0] > 1e-12
+        used &= observed_in_rows(X, missing) > 1e-12
         if not used.any():
             raise ValueError("X has no observed cell in any row that counts: there is nothing to fit.")
     return used
