@@ -18,6 +18,7 @@ from nmf_features.core.samples import Rows
 from nmf_features.core.schedule import _distinct
 from nmf_features.core.starts import GRAM_COLUMNS, leading_directions, nndsvda
 from nmf_features.core.tables import MemoryTable
+from nmf_features.core.watch import Watch
 
 
 def scaled(name):
@@ -98,6 +99,17 @@ def test_missing_cells_are_left_out_of_the_race():
     f = factorize(X, 4, penalty=0, missing_values="ignore")
     assert f.objective < 787.5
     assert f.n_iter < 20  # it begins at the minimum, with exact scores
+
+
+def test_a_rough_fit_is_that_of_one_start(monkeypatch):
+    """Unless more are asked for."""
+    starts = []
+    monkeypatch.setattr(Watch, "__call__", lambda self, stage, *_, start=0, **__: starts.append(start) and False)
+    X = scaled("anes96")
+    for tol, n_init, least, most in ((1e-2, 1, 1, 1), (1e-2, 2, 3, 99), (1e-5, 1, 3, 99)):
+        starts.clear()
+        factorize(X, 4, tol=tol, n_init=n_init)
+        assert least <= sum(start > 0 for start in starts) <= most
 
 
 def test_more_starts_are_no_worse():

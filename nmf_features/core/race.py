@@ -31,6 +31,7 @@ MOST_STARTS = 60  # most starts tried
 FIRST = 4  # starts before every second one is the best minimum with one component replaced
 SAME = 3e-4  # objectives that differ by a smaller share count as one minimum
 PASSES, TOL = 500, 1e-5
+ROUGH_TOL = 1e-3  # with a larger tolerance, no better fit is asked for than that of one start
 # Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
 FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
 MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many
@@ -53,7 +54,7 @@ class Field:
         self.descend, self.dtype, self.hits, self.options = descend, dtype, hits, options
         self.most, self.near = most, near
 
-    def run(self, X, weights, strengths, candidates, first, hits, most, watch):
+    def run(self, X, weights, strengths, candidates, first, hits, most, tol, watch):
         """Return the distinct minima found, best first, as pairs of objective and loadings.
 
         At most ``most`` candidates are tried, until the best minimum has been reached ``hits`` times, or the watch,
@@ -68,7 +69,7 @@ class Field:
             known = np.zeros(H.shape) if best[1] is None else best[1]
             start = _with_component_of(H, known, turn // 2) if turn >= first and turn % 2 else H
             start = np.ascontiguousarray(start, dtype=self.dtype)
-            H, value = descend(strips, v, start, strengths, PASSES, TOL, known, best[0], *self.options)
+            H, value = descend(strips, v, start, strengths, PASSES, tol, known, best[0], *self.options)
             met.append((value, H.astype(np.float64, copy=False)))
             best = min(best, met[-1], key=lambda pair: pair[0])
             if watch(STARTS, len(X), start=turn + 1):
@@ -109,14 +110,14 @@ COUNTS = Field(descend_cells, np.float32, lambda k: min(2 * k + 1, 14), False)
 OBSERVED = Field(descend_cells, np.float32, SQUARES.hits, True, most=6, near=4)
 
 
-def race(table, rows, k, loss, strengths, watch, effort=1):
+def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     """Return the loadings to continue from (None if there is no race), best first, and whether the choice is doubtful.
 
     ``rows`` are those of the table, ordered by content. If few rows or another loss make the choice doubtful, minima
     close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
-    returned, if there are as many distinct ones.
+    returned, if there are as many distinct ones. If one is, and ``tol`` is above ROUGH_TOL, one start is tried.
     """
-    (n, p), missing = table.shape, table.missing
+    (n, p), missing, rough = table.shape, table.missing, tol > ROUGH_TOL and effort == 1
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
     m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):
@@ -125,12 +126,12 @@ def race(table, rows, k, loss, strengths, watch, effort=1):
     if not few.full.any():
         return None, False
     times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort
-    not_all = n > m
+    not_all, tol = n > m, tol if rough else TOL
 
     def run(field, strengths, candidates, first, most):
         hits, most = (FEW_HITS, min(most, FEW_STARTS)) if not_all else (field.hits(k), most)
-        X = few.full if field is SQUARES else few.X
-        return field.run(X, few.weights, strengths, candidates, first, times * hits, times * most, watch)
+        X, most = few.full if field is SQUARES else few.X, 1 if rough else times * most
+        return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch)
 
     left = run(SQUARES, strengths, few.starts(k), FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)
     if field is not SQUARES:
@@ -146,8 +147,9 @@ def race(table, rows, k, loss, strengths, watch, effort=1):
         more, near = Few.of(table, rows, m), _near(left, NEAR, effort * field.near)
         candidates, first = chain(near, more.starts(k)), len(near) + 2
         times_met = effort * field.hits(k) + len(near) - 1  # minima of few rows that lead there are weak evidence
-        left = field.run(more.X, more.weights, strengths, candidates, first, times_met, times * field.most, watch)
-    doubtful = n > m or not (loss.squares or loss.counts)
+        most = 1 if rough else times * field.most
+        left = field.run(more.X, more.weights, strengths, candidates, first, times_met, most, tol, watch)
+    doubtful = not rough and (n > m or not (loss.squares or loss.counts))
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
     return near if len(near) > effort else [H for _, H in left[:effort]], doubtful
 

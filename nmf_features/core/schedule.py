@@ -25,7 +25,7 @@ from .missing import Missing, column_means, leaves_out_unstored, observed_in_row
 from .objective import divergence
 from .penalties import Strengths
 from .projection import exact_scores, scores_of_used
-from .race import SAME, race
+from .race import ROUGH_TOL, SAME, race
 from .race import TOL as RACE_TOL
 from .samples import Rows
 from .solvers import is_default, solver_maker
@@ -305,8 +305,9 @@ class Search:
         by_content = Rows(pool, self.loss.power) if self.races or len(sizes) > 1 else None
         left, doubtful = None, False
         if self.races:
-            left, doubtful = race(pool, by_content, table.k, self.loss, self.strengths, self.watch, self.n_init)
-            doubtful |= pool.shape[0] < n
+            how = self.loss, self.strengths, self.watch, self.n_init, self.tol
+            left, doubtful = race(pool, by_content, table.k, *how)
+            doubtful |= pool.shape[0] < n and self.tol <= ROUGH_TOL
         good = left is not None
         judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
         for m in sizes:
@@ -370,7 +371,8 @@ class Search:
         """Return the starts that were asked for, made from the rows of a table."""
         if isinstance(self.init, str) and self.init == "auto":
             X, weights = table.in_memory()
-            return list(islice(starts(X, table.k, weights), 1 if table.k < 2 else max(2, self.n_init)))
+            few = self.n_init if table.k < 2 or self.tol > ROUGH_TOL else max(2, self.n_init)
+            return list(islice(starts(X, table.k, weights), few))
         first = self._start(STARTS[self.init], table) if isinstance(self.init, str) else self.init
         return [first, *(self._start(STARTS["random"], table) for _ in range(self.n_init - 1))]
 
