@@ -146,7 +146,9 @@ class Columns:
         """Positions of the columns that come before the components in the result."""
         if not self.model.drop_original or self.n_components == 0:
             return np.arange(len(self.labels))
-        return np.setdiff1d(np.arange(len(self.labels)), self.positions)
+        kept = np.ones(len(self.labels), dtype=bool)
+        kept[self.positions] = False
+        return np.flatnonzero(kept)
 
     # From a table to the scaled matrix
 
