@@ -369,7 +369,9 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
             return self.transform(learned.table)
         if self.n_components_ and self.projection == "linear":
             W = linear_scores(learned.X, self.components_)
-        return learned.columns.result(learned.table, W)
+        columns, table = learned.columns, learned.table
+        del learned  # frees the copy of the columns, before there is one of the scores
+        return columns.result(table, W)
 
     @without_target
     @numpy_defaults
