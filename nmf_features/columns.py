@@ -196,10 +196,10 @@ class Columns:
 
     def scaled_by_rows(self, table):
         """As :meth:`scaled`, but rows are read and scaled on demand, unless a check needs all of them."""
-        needs_all = checks_cells(self.loss) or self.model.out_of_range != "clip"
-        if needs_all or not frames.readable_by_rows(table, self.positions):
+        needs_all, positions = checks_cells(self.loss) or self.model.out_of_range != "clip", self.positions.tolist()
+        if needs_all or not frames.readable_by_rows(table, positions):
             return self.scaled(table)
-        return ScaledRows(frames.Rows(table, self.positions, self.model.missing_values), self.scaling, self.variables)
+        return ScaledRows(frames.Rows(table, positions, self.model.missing_values), self.scaling, self.variables)
 
     def missing(self, Z):
         """Return which cells of scaled rows can be missing; None where none can."""

@@ -260,41 +260,44 @@ class Numbers:
     """The columns at ``positions`` of a frame as floats, missing cells NaN, read a slice of rows at a time.
 
     Frames take long to hand out one column after the other. So plain numbers are read together, and so are objects.
+    With ``ahead``, for many small slices, columns are converted when this is made, unless slices of them are views.
     """
 
-    def __init__(self, X, positions):
+    def __init__(self, X, positions, ahead=False):
         dtypes, of_pandas = _dtypes(X), isinstance(X, pd.DataFrame)
         self.X, self.positions, self.whole = X, positions, list(positions) == list(range(len(dtypes)))
         dtypes = dtypes if self.whole else [dtypes[j] for j in positions]
         plain = {dtype: _is_plain(dtype) for dtype in set(dtypes)}
         self.are_sparse = all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in plain)
         self.dtype = np.dtype(np.float32 if all(map(_is_single, plain)) else np.float64)
-        self.options = {}
-        if of_pandas and not all(
-            isinstance(dtype, np.dtype) for dtype in plain
-        ):  # some have missing cells of their own
-            self.options = {"dtype": self.dtype, "na_value": np.nan}
-        self.plain, self.objects, self.others = slice(None), [], []
-        if not all(plain.values()):
-            self.plain = [i for i, dtype in enumerate(dtypes) if plain[dtype]]
-            self.objects = [i for i, dtype in enumerate(dtypes) if of_pandas and dtype == np.dtype(object)]
-            self.others = sorted({*range(len(dtypes))} - {*self.plain, *self.objects})
-        if self.others:
-            _refuse_words(X, positions)
+        of_numpy = of_pandas and all(isinstance(dtype, np.dtype) for dtype in plain)  # else NA may be among the cells
+        self.options = {"dtype": self.dtype, "na_value": np.nan} if of_pandas and not of_numpy else {}
+        self.plain, self.objects, self.others = slice(None), [], {}
+        if all(plain.values()) and (of_numpy or not ahead):
+            return
+        self.plain = [i for i, dtype in enumerate(dtypes) if plain[dtype] and not ahead]
+        self.objects = [i for i, dtype in enumerate(dtypes) if of_pandas and dtype == np.dtype(object) and not ahead]
+        others = sorted({*range(len(dtypes))} - {*self.plain, *self.objects})
+        self.others = {i: _column(X, positions[i]) for i in others}
+        if others:
+            self._refuse_words()
+        if ahead:
+            self.others = {i: _to_numpy(column) for i, column in self.others.items()}
 
     def read(self, rows, into):
         """Copy a slice of the rows into a matrix, and return it."""
-        part = _rows(self.X, rows)
+        part = _rows(self.X, rows) if self.plain or self.objects else None
         if self.plain:
             into[:, self.plain] = self._together(part, self.plain).to_numpy(**self.options)
         if self.objects:
             values = self._together(part, self.objects).to_numpy()
             floats, strange = cells.to_floats(values.ravel())
             if strange is not None:
-                _refuse_words(self.X, self.positions)
+                self._refuse_words()
             into[:, self.objects] = floats.reshape(values.shape)
-        for i in self.others:
-            into[:, i] = _to_numpy(_column(part, self.positions[i]))
+        for i, column in self.others.items():
+            values = column.iloc[rows] if isinstance(column, pd.Series) else column[rows]
+            into[:, i] = values if isinstance(values, np.ndarray) else _to_numpy(values)
         return into
 
     def _together(self, part, places):
@@ -302,15 +305,18 @@ class Numbers:
             return select(part, [self.positions[i] for i in places])
         return part if self.whole else select(part, self.positions)
 
+    def _refuse_words(self):
+        names, columns = labels(self.X), {i: _column(self.X, self.positions[i]) for i in self.objects} | self.others
+        _refuse_words({names[self.positions[i]]: columns[i] for i in sorted(columns)})
+
 
 class Rows:
     """The columns at ``positions`` of a frame or a float array, read and checked a slice of rows at a time."""
 
     def __init__(self, X, positions, missing_values="raise"):
-        self.table, self.positions = X, [int(j) for j in positions]
-        self.missing_values = missing_values
+        self.table, self.positions, self.missing_values = X, positions, missing_values
         self.shape = len(X), len(self.positions)
-        self.numbers = Numbers(X, self.positions) if is_frame(X) else None
+        self.numbers = Numbers(X, positions, ahead=True) if is_frame(X) else None
         self.dtype = X.dtype if self.numbers is None else self.numbers.dtype
         self.whole = self.positions == labels(X)
 
@@ -337,11 +343,10 @@ def readable_by_rows(X, positions):
     return not sparse.issparse(X) and X.dtype in (np.float32, np.float64)
 
 
-def _refuse_words(X, positions):
-    """Refuse columns that are not numeric, all of them at once."""
-    names, strange = labels(X), {}
-    for j in positions:
-        name, column = names[j], _column(X, j)
+def _refuse_words(columns):
+    """Refuse columns, by name, that are not numeric."""
+    strange = {}
+    for name, column in columns.items():
         if _is_numeric(column) or _is_boolean(column):
             continue
         if not _may_hold_numbers(column):

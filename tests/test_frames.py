@@ -154,16 +154,22 @@ def test_columns_of_many_dtypes_are_the_numbers_they_hold(kind, order):
             assert_array_equal(found, expected[rows])
 
 
-@pytest.mark.parametrize("kind", ["motley", "pandas", "float32", "polars"])
+@pytest.mark.parametrize("kind", ["motley", "pandas", "float32", "polars", "pyarrow"])
 def test_a_row_has_the_bits_it_has_in_a_long_frame(kind):
     frame, X = motley(n=20_000)  # which is read and scored a slice of rows at a time
     floats = pd.DataFrame(X, columns=frame.columns)
-    made = {"pandas": floats, "float32": floats.astype("float32"), "polars": pl.from_pandas(floats), "motley": frame}
+    made = {
+        "motley": frame,
+        "pandas": floats,
+        "float32": floats.astype("float32"),
+        "polars": pl.from_pandas(floats),
+        "pyarrow": pa.Table.from_pandas(floats),
+    }
     long = made[kind]
-    nmf = NMFFeatures(3, variables=list(frame.columns), max_iter=5, tol=1e-1).fit(long[:500])
-    whole = nmf.transform(long).to_numpy()
+    nmf = NMFFeatures(3, variables=list(frame.columns), tol=1e-1).fit(long[:500])
+    whole = to_pandas(nmf.transform(long)).to_numpy()
     for i in (0, 7, 16_500):
-        assert_array_equal(nmf.transform(long[i : i + 1]).to_numpy()[0], whole[i])
+        assert_array_equal(to_pandas(nmf.transform(long[i : i + 1])).to_numpy()[0], whole[i])
 
 
 @pytest.mark.parametrize(("kind", "most"), [("pandas", 0), ("polars", 1), ("objects", 20)])
