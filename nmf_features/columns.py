@@ -145,7 +145,9 @@ class Columns:
         """Positions of the columns that come before the components in the result."""
         if not self.model.drop_original or self.n_components == 0:
             return np.arange(len(self.labels))
-        return np.setdiff1d(np.arange(len(self.labels)), self.positions)
+        kept = np.ones(len(self.labels), dtype=bool)
+        kept[self.positions] = False
+        return np.flatnonzero(kept)
 
     # From a table to the scaled matrix
 
@@ -192,10 +194,10 @@ class Columns:
 
     def scaled_by_rows(self, table):
         """As :meth:`scaled`, but rows are read and scaled on demand, unless a check needs all of them."""
-        needs_all = checks_cells(self.loss) or self.model.out_of_range != "clip"
-        if needs_all or not frames.readable_by_rows(table, self.positions):
+        needs_all, positions = checks_cells(self.loss) or self.model.out_of_range != "clip", self.positions.tolist()
+        if needs_all or not frames.readable_by_rows(table, positions):
             return self.scaled(table)
-        return ScaledRows(frames.Rows(table, self.positions, self.model.missing_values), self.scaling, self.variables)
+        return ScaledRows(frames.Rows(table, positions, self.model.missing_values), self.scaling, self.variables)
 
     def missing(self, Z):
         """Return which cells of scaled rows can be missing; None where none can."""

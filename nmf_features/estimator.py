@@ -3,7 +3,8 @@
 A fit is: choose, shift and scale columns (columns) -> find loadings H and bring them to canonical form (fitting).
 """
 
-from functools import partial
+from functools import cache, partial
+from inspect import signature
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,7 @@ import pandas as pd
 from scipy import sparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
 
 from . import dask_tables, files, frames, sources
@@ -372,7 +373,9 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
             return self.transform(learned.table)
         if self.n_components_ and self.projection == "linear":
             W = linear_scores(learned.X, self.components_)
-        return learned.columns.result(learned.table, W)
+        columns, table = learned.columns, learned.table
+        del learned  # frees the copy of the columns, before there is one of the scores
+        return columns.result(table, W)
 
     @without_target
     @numpy_defaults
@@ -476,11 +479,10 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         frame or array of shape (n_samples, n_features_out)
             The same kind as X, with its index; other columns come first, then the components.
         """
-        check_is_fitted(self)
+        columns = self.columns_
         self._validate_params()
         if dask_tables.is_dask(X):
             return dask_tables.transformed(self, X)
-        columns = self.columns_
         table = columns.checked(X)
         return columns.result(table, scores_of_table(columns, table) if self.n_components_ else None)
 
@@ -617,6 +619,21 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         names, columns = _check_feature_names_in(self, input_features), self.columns_
         return np.asarray([*names[columns.kept], *columns.component_names], dtype=object)
 
+    @classmethod
+    @cache
+    def _get_param_names(cls):
+        """Return the names that scikit-learn reads from the signature, once for every class."""
+        return super()._get_param_names()
+
+    def _validate_params(self):
+        """Check the parameters that are not at their defaults: to check all takes longer than to score a row."""
+        given = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if name not in DEFAULTS or type(value) is not type(DEFAULTS[name]) or value != DEFAULTS[name]
+        }
+        validate_parameter_constraints(self._parameter_constraints, given, type(self).__name__)
+
     @property
     def columns_(self):
         """The :class:`Columns` that are factorised: for plots and other code that works on the scaled matrix."""
@@ -713,6 +730,9 @@ def _refuse_names(**arguments):
                 f"{argument} is {value!r}, and X has its rows in memory; wanted one value for each row, such as "
                 f"X[{value!r}], and X without this column."
             )
+
+
+DEFAULTS = {name: parameter.default for name, parameter in signature(NMFFeatures).parameters.items()}
 
 
 def checked(model):

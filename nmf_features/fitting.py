@@ -134,10 +134,10 @@ class Facts(NamedTuple):
 
 def facts_of(X, U, H, weights, missing, loss):
     """Return the Facts of some rows."""
-    v = np.ones(len(U)) if weights is None else weights
-    by_row = penalised_counts(X, missing, v)[0]
     with np.errstate(over="ignore"):
         value = divergence(X, U, H.astype(X.dtype), loss, weights, leaves_out_unstored(missing))
+    v = np.ones(len(U)) if weights is None else weights
+    by_row = penalised_counts(X, missing, v)[0]
     return Facts(
         product(v, U),
         product(by_row, U),

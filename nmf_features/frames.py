@@ -28,12 +28,14 @@ LEFT_OUT = ("ignore", "unstored")  # values of missing_values with which NaN is 
 
 def is_frame(X):
     """Whether X is a dataframe; a lazy one is refused."""
+    if isinstance(X, np.ndarray | pd.DataFrame) or nw.dependencies.is_polars_dataframe(X):  # quick: often asked
+        return not isinstance(X, np.ndarray)
     if nw.dependencies.is_polars_lazyframe(X):
         raise TypeError(
             "X is a lazy frame; wanted an eager one: call .collect() first, and .select(...) before that if not all "
             "columns are needed."
         )
-    return nw.dependencies.is_into_dataframe(X) and not isinstance(X, np.ndarray)
+    return nw.dependencies.is_into_dataframe(X)
 
 
 def as_table(X):
@@ -46,7 +48,7 @@ def read_once(X):
     """Return an Arrow stream (of DuckDB, say) as a table of pyarrow, a sparse matrix as compressed rows; else X."""
     if sparse.issparse(X):
         return X.tocsr()
-    known = isinstance(X, np.ndarray) or nw.dependencies.is_into_dataframe(X) or nw.dependencies.is_into_series(X)
+    known = isinstance(X, np.ndarray) or is_frame(X) or nw.dependencies.is_into_series(X)
     if known or not hasattr(X, "__arrow_c_stream__"):
         return X
     try:
@@ -67,6 +69,8 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
     """
     X = as_table(X)
     if not is_frame(X):
+        if not reset and _is_plain_array(X, estimator):
+            return X
         return validate_data(
             estimator,
             X if dtype is None else cells.with_nan(X),
@@ -81,6 +85,8 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
         raise ValueError("X has no columns: found a frame of 0 feature(s) while a minimum of 1 is required.")
     if reset and not len(X):
         raise ValueError("X has no rows: found a frame of 0 sample(s) while a minimum of 1 is required.")
+    if not reset and columns == seen:  # scikit-learn would ask the same, for longer than a row is scored
+        return X
     validate_data(estimator, X, reset=reset, skip_check_array=True)
     seen = columns if seen is None else seen
     if not all(isinstance(name, str) for name in [*columns, *seen]) and seen != columns:
@@ -91,11 +97,21 @@ def check_table(estimator, X, reset, dtype=None, seen=None):
     return X
 
 
+def _is_plain_array(X, estimator):
+    """Whether X is an array that scikit-learn lets pass as it is: it takes longer to ask than to score a row."""
+    if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in (np.float32, np.float64):
+        return False
+    return X.shape[1] == estimator.n_features_in_ and not hasattr(estimator, "feature_names_in_")
+
+
 def labels(X):
     """Return the column labels of a table, positions for an array; duplicated names are refused."""
     if not is_frame(X):
         return list(range(np.shape(X)[1]))
-    found = list(X.columns) if nw.dependencies.is_pandas_dataframe(X) else list(nw.from_native(X).columns)
+    if isinstance(X, pd.DataFrame):
+        found = X.columns.tolist()
+    else:
+        found = list((X if nw.dependencies.is_polars_dataframe(X) else nw.from_native(X)).columns)
     if len(set(found)) < len(found):
         twice = sorted({str(name) for name in found if found.count(name) > 1})
         raise ValueError(f"X has duplicated column names: {twice}. Rename them, so that every column has its own name.")
@@ -109,10 +125,11 @@ def numeric_positions(X):
     """
     if not is_frame(X):
         return labels(X)
-    if _plain_dtype(X, slice(None)) is not None:
-        return list(range(len(labels(X))))
-    columns = _columns(X, range(len(labels(X))))
-    return [j for j, c in enumerate(columns) if _is_numeric(c) or (_is_object(c) and cells.hold_numbers(_objects(c)))]
+    dtypes = _dtypes(X)
+    plain = {dtype: _is_plain(dtype) for dtype in set(dtypes)}
+    others = [j for j, dtype in enumerate(dtypes) if not plain[dtype]]
+    words = {j for j, column in zip(others, _columns(X, others), strict=True) if not _holds_numbers(column)}
+    return [j for j in range(len(dtypes)) if j not in words]
 
 
 def nearly_numeric(X, positions):
@@ -122,7 +139,7 @@ def nearly_numeric(X, positions):
     """
     if not positions:  # as for an array
         return ""
-    names, found, of_pandas = labels(X), {}, nw.dependencies.is_pandas_dataframe(X)
+    names, found, of_pandas = labels(X), {}, isinstance(X, pd.DataFrame)
     for j, column in zip(positions, _columns(X, positions), strict=True):
         if not _may_hold_numbers(column):
             continue
@@ -160,21 +177,30 @@ def chosen_by_rule(X, rule):
 
 def _columns(X, positions):
     """Return columns of a frame; asked of all at once, since a frame of narwhals takes long to make."""
-    if nw.dependencies.is_pandas_dataframe(X):
+    if isinstance(X, pd.DataFrame):
         return [X.iloc[:, j] for j in positions]
     frame, names = nw.from_native(X), labels(X)
     return [frame.get_column(names[j]) for j in positions]
 
 
 def _is_numeric(column):
-    if isinstance(column, pd.Series):
-        test = pd.api.types
-        return test.is_numeric_dtype(column.dtype) and not (test.is_bool_dtype(column) or test.is_complex_dtype(column))
-    return column.dtype.is_numeric()
+    return _is_number(column.dtype) if isinstance(column, pd.Series) else column.dtype.is_numeric()
+
+
+def _is_number(dtype):
+    """Whether a dtype of pandas is one of numbers, which booleans are not here, nor complex ones."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "fiu"
+    test = pd.api.types
+    return test.is_numeric_dtype(dtype) and not (test.is_bool_dtype(dtype) or test.is_complex_dtype(dtype))
 
 
 def _is_boolean(column):
     return pd.api.types.is_bool_dtype(column) if isinstance(column, pd.Series) else column.dtype == nw.Boolean
+
+
+def _holds_numbers(column):
+    return _is_numeric(column) or (_is_object(column) and cells.hold_numbers(_objects(column)))
 
 
 def _is_object(column):
@@ -193,36 +219,24 @@ def _objects(column):
     return column.to_numpy(dtype=object) if isinstance(column, pd.Series) else column.to_numpy().astype(object)
 
 
-def _is_single(column):
-    dtype = str(column.dtype).lower()
-    return any(name in dtype for name in ("float32", "float[pyarrow]"))
+def _is_single(dtype):
+    return any(name in str(dtype).lower() for name in ("float32", "float[pyarrow]"))
 
 
-def _plain_dtype(X, positions):
-    """Return the dtype of the matrix of some columns, if all hold ordinary numbers and can be read at once; else None.
-
-    Asked of all columns together: frames take long to hand out one column after the other.
-    """
-    if nw.dependencies.is_pandas_dataframe(X):
-        dtypes = set(X.dtypes.to_numpy()[positions])
-        if not all(isinstance(dtype, np.dtype) and dtype.kind in "fiu" for dtype in dtypes):
-            return None
-    elif nw.dependencies.is_polars_dataframe(X):
-        dtypes = set(np.array([str(dtype) for dtype in X.dtypes], dtype=object)[positions])
-        if not all(dtype.startswith(PLAIN) for dtype in dtypes):
-            return None
-    else:
-        return None
-    return np.dtype(np.float32 if {str(dtype).lower() for dtype in dtypes} == {"float32"} else np.float64)
+def _dtypes(X):
+    """Return the dtype of every column; of a polars frame, its name."""
+    if isinstance(X, pd.DataFrame):
+        return X.dtypes.tolist()
+    if nw.dependencies.is_polars_dataframe(X):
+        return [str(dtype) for dtype in X.dtypes]
+    return nw.from_native(X).schema.dtypes()
 
 
-def _plain_numbers(X, positions, rows):
-    """Return a slice of the rows of such columns."""
-    whole = list(positions) == list(range(X.shape[1]))
-    if nw.dependencies.is_pandas_dataframe(X):
-        return (X.iloc[rows] if whole else X.iloc[rows, positions]).to_numpy()
-    part = X[rows]
-    return (part if whole else part.select([X.columns[j] for j in positions])).to_numpy()
+def _is_plain(dtype):
+    """Whether columns of such a dtype hold ordinary numbers, so that all of them can be read together."""
+    if isinstance(dtype, str):
+        return dtype.startswith(PLAIN)
+    return not isinstance(dtype, nw.dtypes.DType | pd.SparseDtype) and _is_number(dtype)
 
 
 def to_matrix(X, positions, missing_values=None):
@@ -231,7 +245,6 @@ def to_matrix(X, positions, missing_values=None):
     float32 if every column is of single precision, else float64. Missing cells are NaN, if ``missing_values`` is
     "ignore"; else ("raise", or None if the caller has no such choice) they are refused, as infinite ones always are.
     """
-    names = labels(X)
     if is_frame(X):
         matrix = _read(X, positions)
     elif sparse.issparse(X) or X.dtype in (np.float32, np.float64):
@@ -248,34 +261,86 @@ def to_matrix(X, positions, missing_values=None):
         with np.errstate(over="ignore"):
             total = values[start : start + CHUNK_ROWS].sum(dtype=np.float64)
         if not np.isfinite(total):
+            names = labels(X)
             _refuse_nonfinite(matrix, [names[j] for j in positions], missing_values)
             break  # all cells were checked
     return matrix, matrix is not X
+
+
+class Numbers:
+    """The columns at ``positions`` of a frame as floats, missing cells NaN, read a slice of rows at a time.
+
+    Frames take long to hand out one column after the other. So plain numbers are read together, and so are objects.
+    With ``ahead``, for many small slices, columns are converted when this is made, unless slices of them are views.
+    """
+
+    def __init__(self, X, positions, ahead=False):
+        dtypes, of_pandas = _dtypes(X), isinstance(X, pd.DataFrame)
+        self.X, self.positions, self.whole = X, positions, list(positions) == list(range(len(dtypes)))
+        dtypes = dtypes if self.whole else [dtypes[j] for j in positions]
+        plain = {dtype: _is_plain(dtype) for dtype in set(dtypes)}
+        self.are_sparse = all(isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in plain)
+        self.dtype = np.dtype(np.float32 if all(map(_is_single, plain)) else np.float64)
+        of_numpy = of_pandas and all(isinstance(dtype, np.dtype) for dtype in plain)  # else NA may be among the cells
+        self.options = {"dtype": self.dtype, "na_value": np.nan} if of_pandas and not of_numpy else {}
+        self.plain, self.objects, self.others = slice(None), [], {}
+        if all(plain.values()) and (of_numpy or not ahead):
+            return
+        self.plain = [i for i, dtype in enumerate(dtypes) if plain[dtype] and not ahead]
+        self.objects = [i for i, dtype in enumerate(dtypes) if of_pandas and dtype == np.dtype(object) and not ahead]
+        others = sorted({*range(len(dtypes))} - {*self.plain, *self.objects})
+        self.others = self._columns(others)
+        if others:
+            self._refuse_words()
+        if ahead:
+            self.others = {i: _to_numpy(column) for i, column in self.others.items()}
+
+    def read(self, rows, into):
+        """Copy a slice of the rows into a matrix, and return it."""
+        part = _rows(self.X, rows) if self.plain or self.objects else None
+        if self.plain:
+            into[:, self.plain] = self._together(part, self.plain).to_numpy(**self.options)
+        if self.objects:
+            values = self._together(part, self.objects).to_numpy()
+            floats, strange = cells.to_floats(values.ravel())
+            if strange is not None:
+                self._refuse_words()
+            into[:, self.objects] = floats.reshape(values.shape)
+        for i, column in self.others.items():
+            values = column.iloc[rows] if isinstance(column, pd.Series) else column[rows]
+            into[:, i] = values if isinstance(values, np.ndarray) else _to_numpy(values)
+        return into
+
+    def _together(self, part, places):
+        if places != slice(None):
+            return select(part, [self.positions[i] for i in places])
+        return part if self.whole else select(part, self.positions)
+
+    def _columns(self, places):
+        return dict(zip(places, _columns(self.X, [self.positions[i] for i in places]), strict=True))
+
+    def _refuse_words(self):
+        names, columns = labels(self.X), self._columns(self.objects) | self.others
+        _refuse_words({names[self.positions[i]]: columns[i] for i in sorted(columns)})
 
 
 class Rows:
     """The columns at ``positions`` of a frame or a float array, read and checked a slice of rows at a time."""
 
     def __init__(self, X, positions, missing_values="raise"):
-        self.table, self.positions = X, [int(j) for j in positions]
-        self.missing_values = missing_values
+        self.table, self.positions, self.missing_values = X, positions, missing_values
         self.shape = len(X), len(self.positions)
-        if not is_frame(X):
-            self.dtype, self.columns, self.whole = X.dtype, None, self.positions == labels(X)
-            return
-        columns, names = _columns(X, self.positions), labels(X)
-        _refuse_words(columns, [names[j] for j in self.positions])
-        self.dtype = np.dtype(np.float32 if all(map(_is_single, columns)) else np.float64)
-        self.columns = [_to_numpy(column) for column in columns]
+        self.numbers = Numbers(X, positions, ahead=True) if is_frame(X) else None
+        self.dtype = X.dtype if self.numbers is None else self.numbers.dtype
+        self.whole = self.positions == labels(X)
 
     def __getitem__(self, rows):
         """Return a slice of the rows as a matrix that must not be changed."""
-        if self.columns is None:
+        if self.numbers is None:
             matrix = self.table[rows] if self.whole else self.table[rows, self.positions]
         else:
-            matrix = np.empty((len(range(*rows.indices(self.shape[0]))), self.shape[1]), self.dtype)
-            for j, column in enumerate(self.columns):
-                matrix[:, j] = column[rows]
+            size = len(range(*rows.indices(self.shape[0]))), self.shape[1]
+            matrix = self.numbers.read(rows, np.empty(size, self.dtype))
         with np.errstate(over="ignore"):
             total = matrix.sum(dtype=np.float64)
         if not np.isfinite(total) and (self.missing_values not in LEFT_OUT or np.isinf(matrix).any()):
@@ -288,18 +353,14 @@ def readable_by_rows(X, positions):
     if np.shape(X)[0] <= CHUNK_ROWS:
         return False
     if is_frame(X):
-        return _plain_dtype(X, positions) is not None or not _all_sparse(_columns(X, positions))
+        return not Numbers(X, positions).are_sparse
     return not sparse.issparse(X) and X.dtype in (np.float32, np.float64)
 
 
-def _all_sparse(columns):
-    """Whether all columns are pandas' Sparse ones that are zero where nothing is stored."""
-    return all(isinstance(getattr(c, "dtype", None), pd.SparseDtype) and c.dtype.fill_value == 0 for c in columns)
-
-
-def _refuse_words(columns, names):
+def _refuse_words(columns):
+    """Refuse columns, by name, that are not numeric."""
     strange = {}
-    for name, column in zip(names, columns, strict=True):
+    for name, column in columns.items():
         if _is_numeric(column) or _is_boolean(column):
             continue
         if not _may_hold_numbers(column):
@@ -359,24 +420,14 @@ def _read(X, positions):
 
     Sparse columns that are zero where nothing is stored become a CSR matrix.
     """
-    if (dtype := _plain_dtype(X, positions)) is not None:
-        matrix = np.empty((len(X), len(positions)), dtype)
-        for start in range(0, len(X), CHUNK_ROWS):
-            rows = slice(start, start + CHUNK_ROWS)
-            matrix[rows] = _plain_numbers(X, positions, rows)
-        return matrix
-    names = labels(X)
-    columns = _columns(X, positions)
-    _refuse_words(columns, [names[j] for j in positions])
-    if _all_sparse(columns):
+    numbers = Numbers(X, positions)
+    if numbers.are_sparse:
         matrix = X.iloc[:, positions].sparse.to_coo().tocsr()
         return matrix.astype(np.float32 if matrix.dtype == np.float32 else np.float64)
-    n = len(X)
-    matrix = np.empty((n, len(columns)), dtype=np.float32 if all(map(_is_single, columns)) else np.float64)
-    for start in range(0, n, CHUNK_ROWS):
+    matrix = np.empty((len(X), len(positions)), numbers.dtype)
+    for start in range(0, len(X), CHUNK_ROWS):
         rows = slice(start, start + CHUNK_ROWS)
-        for j, column in enumerate(columns):
-            matrix[rows, j] = _to_numpy(column.iloc[rows] if isinstance(column, pd.Series) else column[rows])
+        numbers.read(rows, matrix[rows])
     return matrix
 
 
@@ -396,7 +447,7 @@ def target_columns(y):
         raise ValueError("y is sparse; wanted a dense array: pass y.toarray().")
     y = read_once(y)
     if is_frame(y):
-        names = list(y.columns) if nw.dependencies.is_pandas_dataframe(y) else nw.from_native(y).columns
+        names = list(y.columns) if isinstance(y, pd.DataFrame) else nw.from_native(y).columns
         if not names:
             raise ValueError("y is a frame without columns; wanted at least one target.")
         return [(name, _values(column)) for name, column in zip(names, _columns(y, range(len(names))), strict=True)]
@@ -418,7 +469,7 @@ def _values(column):
     if of_pandas and isinstance(column.dtype, pd.CategoricalDtype):
         return column.array
     column = column.infer_objects() if of_pandas and _is_object(column) else column
-    if _is_numeric(column) or (_is_object(column) and cells.hold_numbers(_objects(column))):
+    if _holds_numbers(column):
         return _to_numpy(column)
     return column.to_numpy(dtype=object, na_value=None) if of_pandas else column.to_numpy()
 
@@ -429,11 +480,19 @@ def copy(X):
 
 
 def select(X, positions):
-    """Return the columns at ``positions``, in that order, as a frame of X's kind."""
-    if nw.dependencies.is_pandas_dataframe(X):
-        return X.iloc[:, list(positions)]
+    """Return the columns at ``positions``, in that order, as a new frame of X's kind."""
+    if isinstance(X, pd.DataFrame):
+        return X.take(positions, axis=1)
     names = labels(X)
-    return nw.to_native(nw.from_native(X).select([names[j] for j in positions]))
+    names = [names[j] for j in positions]
+    return X.select(names) if nw.dependencies.is_polars_dataframe(X) else nw.to_native(nw.from_native(X).select(names))
+
+
+def _rows(X, rows):
+    """Return a slice of the rows of a frame."""
+    if isinstance(X, pd.DataFrame):
+        return X.iloc[rows]
+    return X[rows] if nw.dependencies.is_polars_dataframe(X) else nw.to_native(nw.from_native(X)[rows])
 
 
 def fill(X, positions, values, missing):
@@ -448,7 +507,7 @@ def fill(X, positions, values, missing):
         return X
     names = labels(X)
     changed = [(j, v, m) for j, v, m in zip(positions, values.T, missing.T, strict=True) if m.any()]
-    if not nw.dependencies.is_pandas_dataframe(X):
+    if not isinstance(X, pd.DataFrame):
         frame = nw.from_native(X)
         new = []
         for j, filled, m in changed:
@@ -478,25 +537,24 @@ def rename(X, names):
     """Return the frame with other column labels."""
     if list(names) == labels(X):
         return X
-    if nw.dependencies.is_pandas_dataframe(X):
+    if isinstance(X, pd.DataFrame):
         return X.set_axis(pd.Index(names, tupleize_cols=False), axis=1)
     return nw.to_native(nw.from_native(X).rename(dict(zip(labels(X), names, strict=True))))
 
 
 def make(matrix, names, like):
     """Return a frame of the kind of ``like``, with its index and attrs; backed by Arrow if all its numbers are."""
-    if nw.dependencies.is_pandas_dataframe(like):
+    if isinstance(like, pd.DataFrame):
         columns = like.columns
-        if list(names) != list(columns):
+        if list(names) != columns.tolist():
             columns = pd.Index(list(names), tupleize_cols=False, name=columns.name if columns.nlevels == 1 else None)
-        frame = pd.DataFrame(matrix, columns=columns, index=like.index)
-        numbers = {
-            type(d) for d in set(like.dtypes) if pd.api.types.is_numeric_dtype(d) and not pd.api.types.is_bool_dtype(d)
-        }
-        if numbers == {pd.ArrowDtype}:
+        frame, dtypes = pd.DataFrame(matrix, columns=columns, index=like.index), set(like.dtypes.to_numpy())
+        if {type(dtype) for dtype in dtypes if _is_number(dtype)} == {pd.ArrowDtype}:
             frame = frame.astype(ARROW_FLOATS[np.asarray(matrix).dtype.name])
         frame.attrs = dict(like.attrs)
         return frame
+    if nw.dependencies.is_polars_dataframe(like):
+        return type(like)(matrix, schema=list(names), orient="row")
     return nw.to_native(nw.from_numpy(matrix, schema=list(names), backend=nw.get_native_namespace(like)))
 
 
@@ -507,7 +565,7 @@ def long(columns, like, rows=()):
     """
     if not is_frame(like):
         return pd.DataFrame(columns)
-    if nw.dependencies.is_pandas_dataframe(like):
+    if isinstance(like, pd.DataFrame):
         return pd.DataFrame(columns, index=like.index[np.asarray(rows, dtype=np.intp)])
     arrays = {name: np.asarray(column) for name, column in columns.items()}
     schema = {name: KINDS[array.dtype.kind] for name, array in arrays.items()}  # there may be no line to tell it from
@@ -529,9 +587,9 @@ def objects(names):
 
 def beside(left, right):
     """Return the columns of two frames with the same rows side by side."""
-    if nw.dependencies.is_pandas_dataframe(left):
+    if isinstance(left, pd.DataFrame):
         both = pd.concat([left, right], axis=1)
-        both.columns = pd.Index([*left.columns, *right.columns], tupleize_cols=False, name=left.columns.name)
+        both.columns = pd.Index([*labels(left), *labels(right)], tupleize_cols=False, name=left.columns.name)
         both.attrs = dict(left.attrs)
         return both
     if not labels(left):  # a polars frame without columns does not know how many rows it had
@@ -547,7 +605,7 @@ def configured(estimator):
 def as_configured(estimator, frame):
     """Return a frame of the kind that ``set_output`` or ``set_config`` asks for (by default, unchanged)."""
     kind = configured(estimator)
-    if kind == "pandas" and not nw.dependencies.is_pandas_dataframe(frame):
+    if kind == "pandas" and not isinstance(frame, pd.DataFrame):
         return nw.from_native(frame).to_pandas()
     if kind == "polars" and not nw.dependencies.is_polars_dataframe(frame):
         return nw.from_native(frame).to_polars()

@@ -209,7 +209,7 @@ def test_chains_are_drawn_and_circles_refused():
 def test_only_the_estimator_uses_its_private_members():
     package = Path(nmf_features.__file__).parent
     allowed = {
-        "estimator.py": {"model._validate_params"},
+        "estimator.py": {"model._validate_params", "super()._get_param_names"},
         "columns.py": {"columns._refuse_clash"},  # in a class method of theirs
         "dask_tables.py": {"X._meta", "X._meta_nonempty"},  # of Dask, which has no other names for them
         "_warn.py": {"sys._getframe"},

@@ -1,13 +1,17 @@
 """Frames of every kind: the same numbers, the same kind out, and nothing lost on the way."""
 
+import cProfile
+import pstats
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pytest
 from conftest import to_pandas
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from pandas.testing import assert_frame_equal
 from sklearn import config_context
 
@@ -111,6 +115,104 @@ def test_fitted_on_one_kind_applied_to_another(table, to_frame):
     assert_same(nmf.transform(X), nmf.transform(table), X)
     other = NMFFeatures(2).fit(X)
     assert_same(other.transform(table), nmf.transform(table), table)
+
+
+def motley(p=12, n=40):
+    """Return a table of numbers in columns of many dtypes, and the same numbers as an array."""
+    X = np.random.default_rng(0).gamma(2, 1, (n, p)).round(2)
+    X[:, ::6] = X[:, ::6].round() % 2  # also booleans
+    frame = pd.DataFrame(X, columns=[f"c{j}" for j in range(p)])
+    dtypes = [bool, "Float64", object, "float32", "double[pyarrow]", np.float64]
+    frame = frame.astype({name: dtypes[j % 6] for j, name in enumerate(frame)})
+    frame["c2"] = [Decimal(str(x)) for x in X[:, 2]]
+    X[:, 3::6] = X[:, 3::6].astype(np.float32)
+    return frame, X
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -2)], ids=["all", "some"])
+def test_columns_of_many_dtypes_are_the_numbers_they_hold(kind, order):
+    frame, X = motley()
+    holed = X.copy()
+    for row, j in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]:
+        frame.iloc[row, j], holed[row, j] = None, np.nan
+    names = frame.columns[order].tolist()
+    if kind == "polars":
+        floats = frame.astype({f"c{j}": float for j in (2, 8)})
+        frame = pl.from_pandas(floats).with_columns(pl.col("c8").cast(pl.Decimal(scale=2)))
+    for missing_values in ("raise", "ignore"):
+        nmf = NMFFeatures(3, variables=names, missing_values=missing_values)
+        if missing_values == "raise":
+            with pytest.raises(ValueError, match="NaN or missing values"):
+                nmf.fit(frame)
+            continue
+        numbers = pd.DataFrame(holed, columns=[f"c{j}" for j in range(12)])
+        expected = nmf.fit_transform(numbers)[["NNMF1", "NNMF2", "NNMF3"]].to_numpy()
+        assert_array_equal(nmf.fit_transform(frame)[["NNMF1", "NNMF2", "NNMF3"]].to_numpy(), expected)
+        for rows in (slice(2, 3), slice(0, 6)):  # one row, as a service sends it
+            found = nmf.transform(frame[rows])[["NNMF1", "NNMF2", "NNMF3"]].to_numpy()
+            assert_array_equal(found, expected[rows])
+
+
+@pytest.mark.parametrize("kind", ["motley", "pandas", "float32", "polars", "pyarrow"])
+def test_a_row_has_the_bits_it_has_in_a_long_frame(kind):
+    frame, X = motley(n=20_000)  # which is read and scored a slice of rows at a time
+    floats = pd.DataFrame(X, columns=frame.columns)
+    made = {
+        "motley": frame,
+        "pandas": floats,
+        "float32": floats.astype("float32"),
+        "polars": pl.from_pandas(floats),
+        "pyarrow": pa.Table.from_pandas(floats),
+    }
+    long = made[kind]
+    nmf = NMFFeatures(3, variables=list(frame.columns), tol=1e-1).fit(long[:500])
+    whole = to_pandas(nmf.transform(long)).to_numpy()
+    for i in (0, 7, 16_500):
+        assert_array_equal(to_pandas(nmf.transform(long[i : i + 1])).to_numpy()[0], whole[i])
+
+
+@pytest.mark.parametrize(("kind", "most"), [("pandas", 0), ("polars", 1), ("objects", 20)])
+def test_no_column_of_a_row_is_asked_apart(kind, most):
+    """Wide rows come one at a time too, and 200 calls for each column would take longer than all else.
+
+    What is left is a name for each dtype of polars, and what pandas does with each of its blocks.
+    """
+    calls = {}
+    for p in (30, 330):
+        X = pd.DataFrame(np.random.default_rng(0).gamma(2, 1, (20, p)).round(), columns=[f"c{j}" for j in range(p)])
+        nmf = NMFFeatures(2, tol=1e-1).fit(X)
+        odd = {f"c{j}": (object, int, "float32")[j % 3] for j in range(p)}
+        row = pl.from_pandas(X[:1]) if kind == "polars" else X[:1].astype(odd) if kind == "objects" else X[:1]
+        nmf.transform(row)
+        profile = cProfile.Profile(builtins=False)
+        profile.runcall(nmf.transform, row)
+        calls[p] = pstats.Stats(profile).total_calls
+    assert calls[330] <= calls[30] + 300 * most + 100
+
+
+def test_what_is_quick_refuses_as_much(table):
+    X, frame = table[NUMERIC].to_numpy(), table[NUMERIC]
+    of_array, of_frame = NMFFeatures(2).fit(X), NMFFeatures(2).fit(frame)
+    with pytest.raises(ValueError, match="5 features, but NMFFeatures is expecting 6"):
+        of_array.transform(X[:, :5])
+    with pytest.raises(ValueError, match="Expected 2D array"):
+        of_array.transform(X[0])
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        of_frame.transform(X)
+    with pytest.raises(ValueError, match="feature names should match"):
+        of_frame.transform(frame[NUMERIC[::-1]])
+    twice = frame.set_axis([*NUMERIC[:-1], NUMERIC[0]], axis=1)
+    with pytest.raises(ValueError, match="duplicated column names"):
+        of_frame.transform(twice)
+    for name, value in [
+        ("out_of_range", "cut"),
+        ("max_iter", 0),
+        ("drop_original", None),
+        ("penalty", np.array([1.0])),
+    ]:
+        with pytest.raises(ValueError, match=rf"The '{name}' parameter of NMFFeatures must be"):
+            NMFFeatures(2).fit(X).set_params(**{name: value}).transform(X)
 
 
 class Stream:

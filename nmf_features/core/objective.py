@@ -146,12 +146,20 @@ def divergence(X, W, H, loss=LEAST_SQUARES, weights=None, unstored=False):
     for start in range(0, n, step):
         rows = slice(start, start + step)
         x = X[rows].toarray() if sparse.issparse(X) else X[rows]
-        y = product(W[rows], H)
-        D = loss.of_cells(x, y)
-        if np.isnan(D.sum()):
-            D[np.isnan(x)] = 0  # missing cells
-        total += weighted_sum(D.sum(axis=1, dtype=np.float64), None if weights is None else weights[rows])
+        total += weighted_sum(_row_losses(x, W[rows], H, loss), None if weights is None else weights[rows])
     return total
+
+
+def _row_losses(x, w, H, loss):
+    """Return the loss of every row, summed over its observed cells, with few arrays as large as x at a time."""
+    y, sums, step = product(w, H), np.empty(len(x)), max(1, PRODUCT_CELLS // max(x.shape[1], 1))
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        D = loss.of_cells(x[rows], y[rows])
+        if np.isnan(D.sum()):
+            D[np.isnan(x[rows])] = 0  # missing cells
+        D.sum(axis=1, dtype=np.float64, out=sums[rows])
+    return sums
 
 
 def _squares_of_products(X, W, H, weights):

@@ -57,7 +57,7 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss
         return W, all_sums
     sums = all_sums[alive]
     unit_H = H[alive] / sums[:, None]  # rows sum to 1: no product of X and H can overflow
-    l1, l2, prior = (np.broadcast_to(np.asarray(v, dtype=np.float64), k)[alive] / sums for v in (l1, l2, prior))
+    l1, l2, prior = (np.full(k, v, dtype=np.float64)[alive] / sums for v in (l1, l2, prior))
     # Equal components share equally: they are solved for as one. Sorted, so that their order changes no bit.
     rows = np.column_stack([unit_H, l1, l2 / sums, prior / sums])
     kinds = {row.tobytes(): row for row in rows}

@@ -26,11 +26,16 @@ class Rows:
         self.weights = table.weights
         # Random: sums of whole multiples of regular factors would often be equal for different rows.
         factors = np.random.default_rng(0).uniform(1, 2, table.shape[1])
-        parts = zip(*table.map(_content, factors, float(power)), strict=True)
-        keys, self.sizes = (np.concatenate(part) for part in parts)
+        keys, self.sizes = np.empty(table.shape[0]), np.empty(table.shape[0])
+        first = 0
+        for of_keys, of_sizes in table.map(_content, factors, float(power)):
+            rows = slice(first, first := first + len(of_keys))
+            keys[rows], self.sizes[rows] = of_keys, of_sizes
         self.order = np.lexsort([*([] if self.weights is None else [self.weights]), *others, keys])
-        in_order = self._weights(self.order)  # so that sums do not depend on the order of the rows either
-        self.weight, self.size = in_order.sum(), (in_order * self.sizes[self.order]).sum()
+        del keys  # these arrays are long, so there is one or two of them at a time
+        # Summed in order, so that sums do not depend on the order of the rows either.
+        self.weight = float(len(self.order)) if self.weights is None else self.weights[self.order].sum()
+        self.size = self._weighted(self.sizes[self.order], self.order).sum()
 
     def all(self):
         """Return the positions of all rows and their weights."""
@@ -38,7 +43,8 @@ class Rows:
 
     def sample(self, m):
         """Return the positions of at most m rows and their weights there, whose sum is near that of all weights."""
-        ends = np.cumsum(self._weights(self.order) * self._shares(self.order))
+        ends = self._weighted(self._shares(self.order), self.order)
+        np.cumsum(ends, out=ends)
         step = ends[-1] / m
         drawn, times = np.unique(np.searchsorted(ends, (np.arange(m) + 0.5) * step), return_counts=True)
         rows = self.order[np.minimum(drawn, len(ends) - 1)]
@@ -47,9 +53,22 @@ class Rows:
     def _weights(self, rows):
         return np.ones(len(rows)) if self.weights is None else self.weights[rows]
 
+    def _weighted(self, values, rows):
+        """Multiply values of rows by their weights, in place."""
+        if self.weights is not None:
+            values *= self.weights[rows]
+        return values
+
     def _shares(self, rows):
         """Return the mean of each row's shares of the total size and of the total weight, per unit of its weight."""
-        return (1 / self.weight + (self.sizes[rows] / self.size if self.size else 1 / self.weight)) / 2
+        shares = self.sizes[rows]
+        if self.size:
+            shares /= self.size
+        else:
+            shares[:] = 1 / self.weight
+        shares += 1 / self.weight
+        shares /= 2
+        return shares
 
 
 def _content(block, Wt, factors, power):

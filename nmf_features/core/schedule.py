@@ -308,17 +308,17 @@ class Search:
             how = self.loss, self.strengths, self.watch, self.n_init, self.tol
             left, doubtful = race(pool, by_content, table.k, *how)
             doubtful |= pool.shape[0] < n and self.tol <= ROUGH_TOL
+        drawn = {m: by_content.sample(m) for m in sizes[:-1] if m < pool.shape[0]}
+        by_content = None  # frees its memory
         good = left is not None
         judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
         for m in sizes:
             first, last = m == sizes[0], m == n
-            rows = table if last else pool if m == pool.shape[0] else pool.sample(*by_content.sample(m))
+            rows = table if last else pool if m == pool.shape[0] else pool.sample(*drawn[m])
             tol = self.tol if last else max(self.tol * m / n, min(SAMPLE_TOL, table.k / (SAMPLE_PASSES * m)))
             window, dtype = 2 if last and (judged or not first) else 5, SINGLE if rough else table.dtype
             descent = partial(self._descent, rows, dtype, tol, window)
             passes = self.max_iter * (n // m)  # a pass over a sample costs its share of one over all rows
-            if last:
-                by_content = None  # frees its memory
             if left is None:
                 left = self._named_starts(rows)
             if first and doubtful:  # few rows may miss what more rows show
