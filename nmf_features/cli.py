@@ -37,6 +37,7 @@ from .memory import budget_of
 from .nearest import offer, some
 from .pairs import MARK, MarkedGzip, comment_of, fit_id, mark_of, marked, sha256_of, with_comment
 from .selection import select_components
+from .selection.components import TOL
 
 # pandas reads floats to the last bit by default since 3.1, and before only when asked
 EXACT = {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -730,7 +731,7 @@ def _parser():
     )
     _add_columns(select.add_argument_group("columns"))
     _add_parameters(
-        select.add_argument_group("parameters, as of nmf_features.NMFFeatures"), {"random_state": 0, "tol": 1e-4}
+        select.add_argument_group("parameters, as of nmf_features.NMFFeatures"), {"random_state": 0, "tol": TOL}
     )
     select.set_defaults(run=_select)
     for command in commands.choices.values():

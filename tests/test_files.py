@@ -890,7 +890,7 @@ def test_a_budget_holds(here, case):
     pd.DataFrame(X, columns=list("abcdefgh")).to_parquet("t.parquet")
     del X
     others = {"split": {"shift": "split"}, "missing": {"missing_values": "ignore"}, "target": {"target_weight": 1}}
-    model = NMFFeatures(7 if case == "scores" else 2, memory_budget=1 << 40, tol=0.1, n_jobs=1, **others.get(case, {}))
+    model = NMFFeatures(7 if case == "scores" else 2, memory_budget=1 << 40, tol=1e-3, n_jobs=1, **others.get(case, {}))
     y = "h" if case == "target" else None
     model.fit("t.parquet", y)  # kernels are loaded
     tracemalloc.start()

@@ -22,7 +22,7 @@ from ..targets import Targets
 from . import runs
 from .hidden import draw_rows, draw_splits, without_rare
 
-TIE = 1e-6  # errors that differ by a smaller share are equal: of fits whose last components died, say
+TIES = 1e-6, 10  # errors that differ by a smaller share, or by so many times ``tol``, are equal: fits end no nearer
 TOL = 1e-3  # the splits differ by more than what smaller tolerances gain
 POWER_STEPS = 4  # towards a singular vector: it is only a start
 
@@ -179,7 +179,8 @@ def select_components(
         columns=["n_components", "split", "error", "target_error", "negative_log_likelihood"],
     ).dropna(axis=1, how="all")  # without targets; or if the loss belongs to no distribution
     summary = _summary(table, model.target_weight)
-    near = summary["difference"] <= summary["standard_error"] + TIE * summary["error"]
+    equal = max(TIES[0], TIES[1] * model.tol) * summary["error"]
+    near = summary["difference"] <= summary["standard_error"] + equal
     chosen = int(summary.loc[near, "n_components"].iloc[0])
     _warn_of_edge(chosen, counts, len(columns.variables), float(summary["error"].min()))
     return ComponentSelection(chosen, table, summary)
