@@ -20,6 +20,7 @@ from nmf_features.core.kernels import (
     csr_fitted,
     csr_grams,
     csr_grams_blas,
+    improve_rows,
     loss_of_cells,
     nnls_rows,
     own_grams_descent,
@@ -107,6 +108,23 @@ def test_add_products(q, k, dtype):
         out = before.copy()
         run(A, B, out)
         assert_allclose(out, before + A @ B, rtol=1e-12 if dtype == np.float64 else 1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n", [3, 300])
+def test_improve_rows(n, dtype):
+    rng = np.random.default_rng(0)
+    X, H, F = (rng.uniform(size=shape).astype(dtype) for shape in ((n, 9), (4, 9), (4, n)))
+    A, v, l1 = H @ H.T, rng.uniform(size=n).astype(dtype), dtype(0.1)
+    expected = F.copy()
+    coordinate_descent(expected, A, H @ X.T - l1, v, 5, 0.0)
+    for run in (compiled(improve_rows), improve_rows):
+        found, WtW, WtX = F.copy(), np.empty((4, 4), dtype), np.empty((4, 9))
+        run(X, found, H, A, l1, v, 5, 0.0, WtW, WtX)
+        rtol = 1e-9 if dtype == np.float64 else 1e-3
+        assert_allclose(found, expected, rtol=rtol, atol=rtol)
+        assert_allclose(WtW, found * v @ found.T, rtol=rtol)
+        assert_allclose(WtX, found * v @ X, rtol=rtol)
 
 
 @pytest.mark.parametrize("m", [1, 63, 130])

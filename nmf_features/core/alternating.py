@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import compiled, coordinate_descent
+from .kernels import compiled, coordinate_descent, improve_rows
 from .products import gram, inner, product
 
 
@@ -165,6 +165,19 @@ class HALS(Alternating):
     """
 
     rough = True
+
+    def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
+        """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
+        if block.is_sparse or block.missing is not None or not block.X.flags.c_contiguous:
+            return super().improve_scores(block, Wt, H, HHt, strengths, sweeps, enough)
+        X, l1 = block.X, block.X.dtype.type(strengths.l1_W)
+        H, A = np.ascontiguousarray(H, dtype=X.dtype), np.ascontiguousarray(HHt, dtype=X.dtype)
+        WtW, WtX = np.empty(A.shape, X.dtype), np.empty(H.shape)
+        compiled(improve_rows)(X, Wt, H, A, l1, block.counts, sweeps, enough, WtW, WtX)
+        WtW, sums = WtW.astype(np.float64), Wt.sum(axis=1, dtype=np.float64)
+        if block.weights is not None:
+            sums = product(Wt, block.counts).astype(np.float64)
+        return Statistics(WtW, WtX, sums, WtW.diagonal().copy(), np.array(block.squared_norm()))
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""

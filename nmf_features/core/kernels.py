@@ -815,6 +815,42 @@ def add_products(A, B, out):
                 o0[i] += a0 * b0[i]
 
 
+def improve_rows(X, F, H, A, l1, weights, sweeps, enough, WtW, WtX):
+    """Improve the scores F (k x n) of rows X in place by :func:`coordinate_descent`; write W'W (k x k) and W'X (k x p).
+
+    One call for all that a pass does with a block: between short ones, threads would wait for each other. W'X is summed
+    in double precision, a few rows at a time.
+    """
+    (k, n), p = F.shape, X.shape[1]
+    B, weighted = np.empty((k, n), X.dtype), np.empty((k, n), X.dtype)
+    row_products(H, X, B)
+    for t in range(k):
+        b = B[t]
+        for i in range(n):
+            b[i] -= l1
+    coordinate_descent(F, A, B, weights, sweeps, enough)
+    for t in range(k):
+        f, into = F[t], weighted[t]
+        for i in range(n):
+            into[i] = f[i] * weights[i]
+    row_products(F, weighted, WtW)
+    of_part = np.empty((k, p), X.dtype)
+    WtX[:] = 0.0
+    for start in range(0, n, WIDE):
+        lanes = min(WIDE, n - start)
+        part = np.empty((k, lanes), X.dtype)
+        for t in range(k):
+            w, into = weighted[t, start:], part[t]
+            for i in range(lanes):
+                into[i] = w[i]
+        of_part[:] = X.dtype.type(0)
+        add_products(part, X[start : start + lanes], of_part)
+        for t in range(k):
+            of_t, into = of_part[t], WtX[t]
+            for j in range(p):
+                into[j] += of_t[j]
+
+
 def strips_of(X, weights):
     """Return the rows of X side by side in equal strips (p x at most WIDE), padded with zeros, and their weights."""
     m, p = X.shape

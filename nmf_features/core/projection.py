@@ -27,7 +27,7 @@ from .row_newton import OtherLosses
 from .row_problems import LeastSquares
 from .threads import workers
 
-BATCH_TILES = 8  # tiles of rows that are solved at once
+BATCH_TILES, BATCH_CELLS = 32, 1 << 20  # tiles of rows that are solved at once, at most, and cells in them
 
 
 def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss=LEAST_SQUARES):
@@ -69,7 +69,8 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss
     problem = problems(
         distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count, missing, loss, n
     )
-    share, rows = 1 / count[kind], BATCH_TILES * tile_rows(X.shape[1])
+    share, rows = 1 / count[kind], tile_rows(X.shape[1])
+    rows *= max(1, min(BATCH_TILES, BATCH_CELLS // (rows * X.shape[1])))
 
     def solve_batch(start):
         batch = take(X, slice(start, start + rows))

@@ -20,6 +20,7 @@ from .missing import column_means, observed_in_rows, observed_shares
 from .projection import scores_of_used
 
 KEPT_CELLS = 1 << 21  # up to this size tables are rounded once, not block by block in every pass
+LITTLE_WORK = 1 << 23  # cells, times the numbers kept for each row: threads would cost a pass more than they save
 
 
 class Summary(NamedTuple):
@@ -159,9 +160,10 @@ class MemoryTable(Table):
 
     def __init__(self, X, weights=None, missing=None, k=1, per_row=0, each=map, n_jobs=1):
         self.X, self.weights, self.missing = X, weights, missing
-        self.k, self.per_row, self.each, self.n_jobs = k, per_row, each, n_jobs
+        self.k, self.per_row, self.n_jobs = k, per_row, n_jobs
         self.shape, self.dtype, self.is_sparse = X.shape, X.dtype, sparse.issparse(X)
         self.n_cells = X.nnz if self.is_sparse else X.size  # cells in memory
+        self.each = each if self.n_cells * max(per_row, 2 * k) > LITTLE_WORK else map
         self.rows = row_blocks(X, k, per_row)
         self.n_blocks = len(self.rows)
         self.Wt = self.before = self.kept = self.exact = None

@@ -7,8 +7,12 @@ one thread for each (products.py).
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 
 import joblib
+
+PARTS = 8  # of the work for each thread
 
 
 def n_threads(n_jobs):
@@ -28,4 +32,12 @@ def workers(n_jobs, n_tasks):
         yield map
         return
     with ThreadPoolExecutor(threads, thread_name_prefix="nmf_features") as pool:
-        yield pool.map
+        yield partial(_map_in_parts, pool.map, PARTS * threads)
+
+
+def _map_in_parts(map_, n_parts, function, *pieces):
+    """Map in so many parts, or more: what a pool needs for each task is long beside a short piece of work."""
+    pieces = list(zip(*pieces, strict=False))
+    size = max(1, len(pieces) // n_parts)
+    parts = [pieces[i : i + size] for i in range(0, len(pieces), size)]
+    return chain.from_iterable(map_(lambda part: [function(*arguments) for arguments in part], parts))
