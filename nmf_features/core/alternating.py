@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import compiled, coordinate_descent, improve_rows
+from .kernels import compiled, coordinate_descent, improve_rows, sums_of_rows
 from .products import gram, inner, product
 
 
@@ -168,22 +168,35 @@ class HALS(Alternating):
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
-        if block.is_sparse or block.missing is not None or not block.X.flags.c_contiguous:
+        if not _in_one_call(block):
             return super().improve_scores(block, Wt, H, HHt, strengths, sweeps, enough)
-        X, l1 = block.X, block.X.dtype.type(strengths.l1_W)
-        H, A = np.ascontiguousarray(H, dtype=X.dtype), np.ascontiguousarray(HHt, dtype=X.dtype)
-        WtW, WtX = np.empty(A.shape, X.dtype), np.empty(H.shape)
-        compiled(improve_rows)(X, Wt, H, A, l1, block.counts, sweeps, enough, WtW, WtX)
-        WtW, sums = WtW.astype(np.float64), Wt.sum(axis=1, dtype=np.float64)
-        if block.weights is not None:
-            sums = product(Wt, block.counts).astype(np.float64)
-        return Statistics(WtW, WtX, sums, WtW.diagonal().copy(), np.array(block.squared_norm()))
+        H, A = (np.ascontiguousarray(q, dtype=Wt.dtype) for q in (H, HHt))
+        WtW, WtX, l1 = np.empty(A.shape, Wt.dtype), np.empty(H.shape), Wt.dtype.type(strengths.l1_W)
+        compiled(improve_rows)(block.X, Wt, H, A, l1, block.counts, sweeps, enough, WtW, WtX)
+        return _statistics_of(block, Wt, WtW, WtX)
+
+    def _sums(self, block, Wt):
+        if not _in_one_call(block):
+            return super()._sums(block, Wt)
+        WtW, WtX = np.empty((len(Wt), len(Wt)), Wt.dtype), np.empty((len(Wt), block.X.shape[1]))
+        compiled(sums_of_rows)(block.X, np.ascontiguousarray(Wt), block.counts, WtW, WtX)
+        return _statistics_of(block, Wt, WtW, WtX)
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
         if not np.isscalar(l1) or l1:
             B = B - l1
         compiled(coordinate_descent)(F, A, B, weights, sweeps, enough)
+
+
+def _in_one_call(block):
+    return not block.is_sparse and block.missing is None and block.X.flags.c_contiguous
+
+
+def _statistics_of(block, Wt, WtW, WtX):
+    WtW = WtW.astype(np.float64)
+    sums = Wt.sum(axis=1, dtype=np.float64) if block.weights is None else product(Wt, block.counts).astype(np.float64)
+    return Statistics(WtW, WtX, sums, WtW.diagonal().copy(), np.array(block.squared_norm()))
 
 
 class Multiplicative(Alternating):

@@ -816,25 +816,33 @@ def add_products(A, B, out):
 
 
 def improve_rows(X, F, H, A, l1, weights, sweeps, enough, WtW, WtX):
-    """Improve the scores F (k x n) of rows X in place by :func:`coordinate_descent`; write W'W (k x k) and W'X (k x p).
+    """Improve the scores F (k x n) of rows X in place by :func:`coordinate_descent`; then do as :func:`sums_of_rows`.
 
-    One call for all that a pass does with a block: between short ones, threads would wait for each other. W'X is summed
-    in double precision, a few rows at a time.
+    One call for all that a pass does with a block: between short ones, threads would wait for each other.
     """
-    (k, n), p = F.shape, X.shape[1]
-    B, weighted = np.empty((k, n), X.dtype), np.empty((k, n), X.dtype)
+    k, n = F.shape
+    B = np.empty((k, n), X.dtype)
     row_products(H, X, B)
     for t in range(k):
         b = B[t]
         for i in range(n):
             b[i] -= l1
     coordinate_descent(F, A, B, weights, sweeps, enough)
+    sums_of_rows(X, F, weights, WtW, WtX)
+
+
+def sums_of_rows(X, F, weights, WtW, WtX):
+    """Write W'W (k x k) and W'X (k x p), with row weights, for rows X and scores F (k x n).
+
+    W'X is summed in double precision, a few rows at a time.
+    """
+    (k, n), p = F.shape, X.shape[1]
+    weighted, of_part = np.empty((k, n), X.dtype), np.empty((k, p), X.dtype)
     for t in range(k):
         f, into = F[t], weighted[t]
         for i in range(n):
             into[i] = f[i] * weights[i]
     row_products(F, weighted, WtW)
-    of_part = np.empty((k, p), X.dtype)
     WtX[:] = 0.0
     for start in range(0, n, WIDE):
         lanes = min(WIDE, n - start)
