@@ -32,6 +32,7 @@ FIRST = 4  # starts before every second one is the best minimum with one compone
 SAME = 3e-4  # objectives that differ by a smaller share count as one minimum
 PASSES, TOL = 500, 1e-5
 ROUGH_TOL = 1e-3  # with a larger tolerance, no better fit is asked for than that of one start
+FAIR_TOL = 1e-4  # and than the best of the first few starts
 # Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
 FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
 MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many
@@ -115,9 +116,10 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
 
     ``rows`` are those of the table, ordered by content. If few rows or another loss make the choice doubtful, minima
     close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
-    returned, if there are as many distinct ones. If one is, and ``tol`` is above ROUGH_TOL, one start is tried.
+    returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large ``tol``.
     """
     (n, p), missing, rough = table.shape, table.missing, tol > ROUGH_TOL and effort == 1
+    enough = 1 if rough else FIRST if tol > FAIR_TOL and effort == 1 else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
     m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):
@@ -130,7 +132,7 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
 
     def run(field, strengths, candidates, first, most):
         hits, most = (FEW_HITS, min(most, FEW_STARTS)) if not_all else (field.hits(k), most)
-        X, most = few.full if field is SQUARES else few.X, 1 if rough else times * most
+        X, most = few.full if field is SQUARES else few.X, min(times * most, enough)
         return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch)
 
     left = run(SQUARES, strengths, few.starts(k), FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)
@@ -147,7 +149,7 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
         more, near = Few.of(table, rows, m), _near(left, NEAR, effort * field.near)
         candidates, first = chain(near, more.starts(k)), len(near) + 2
         times_met = effort * field.hits(k) + len(near) - 1  # minima of few rows that lead there are weak evidence
-        most = 1 if rough else times * field.most
+        most = min(times * field.most, enough)
         left = field.run(more.X, more.weights, strengths, candidates, first, times_met, most, tol, watch)
     doubtful = not rough and (n > m or not (loss.squares or loss.counts))
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
