@@ -387,9 +387,10 @@ def _apply(part, state, packed):
     """Return what a function returns for the blocks of a partition, summed by ``join`` if given, and new scores."""
     (X, v), (function, arguments, (k, per_row, dtype, missing, means), factors, join) = part, packed
     rows, scores, results = row_blocks(X, k, per_row), _scores_of(state, len(X) * k, dtype), []
+    memory = np.empty((min(rows[0].stop, len(X)), X.shape[1]), dtype)  # for all blocks: workers give back what is freed
     for r in rows:
         x = X[r] if missing is None else X[r].copy()  # in which cells are imputed
-        block = block_read(x, None if v is None else v[r], r, missing, means).rounded(dtype)
+        block = block_read(x, None if v is None else v[r], r, missing, means).rounded(dtype, memory)
         Wt = {kind: all_[r.start * k : r.stop * k].reshape(k, -1) for kind, all_ in scores.items()}
         block.before = Wt.get("before")
         if factors is not None:

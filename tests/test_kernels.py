@@ -119,7 +119,7 @@ def test_improve_rows(n, dtype):
     expected = F.copy()
     coordinate_descent(expected, A, H @ X.T - l1, v, 5, 0.0)
     for run in (compiled(improve_rows), improve_rows):
-        found, WtW, WtX = F.copy(), np.empty((4, 4), dtype), np.empty((4, 9))
+        found, WtW, WtX = F.copy(), np.empty((4, 4)), np.empty((4, 9))
         run(X, found, H, A, l1, v, 5, 0.0, WtW, WtX)
         rtol = 1e-9 if dtype == np.float64 else 1e-3
         assert_allclose(found, expected, rtol=rtol, atol=rtol)

@@ -171,14 +171,14 @@ class HALS(Alternating):
         if not _in_one_call(block):
             return super().improve_scores(block, Wt, H, HHt, strengths, sweeps, enough)
         H, A = (np.ascontiguousarray(q, dtype=Wt.dtype) for q in (H, HHt))
-        WtW, WtX, l1 = np.empty(A.shape, Wt.dtype), np.empty(H.shape), Wt.dtype.type(strengths.l1_W)
+        WtW, WtX, l1 = np.empty(A.shape), np.empty(H.shape), Wt.dtype.type(strengths.l1_W)
         compiled(improve_rows)(block.X, Wt, H, A, l1, block.counts, sweeps, enough, WtW, WtX)
         return _statistics_of(block, Wt, WtW, WtX)
 
     def _sums(self, block, Wt):
         if not _in_one_call(block):
             return super()._sums(block, Wt)
-        WtW, WtX = np.empty((len(Wt), len(Wt)), Wt.dtype), np.empty((len(Wt), block.X.shape[1]))
+        WtW, WtX = np.empty((len(Wt), len(Wt))), np.empty((len(Wt), block.X.shape[1]))
         compiled(sums_of_rows)(block.X, np.ascontiguousarray(Wt), block.counts, WtW, WtX)
         return _statistics_of(block, Wt, WtW, WtX)
 
@@ -194,7 +194,6 @@ def _in_one_call(block):
 
 
 def _statistics_of(block, Wt, WtW, WtX):
-    WtW = WtW.astype(np.float64)
     sums = Wt.sum(axis=1, dtype=np.float64) if block.weights is None else product(Wt, block.counts).astype(np.float64)
     return Statistics(WtW, WtX, sums, WtW.diagonal().copy(), np.array(block.squared_norm()))
 

@@ -68,12 +68,12 @@ class Block:
         self.fills = int(min(4, 1 / np.mean(self.observed)))
         self._before_rounding = self._squared_norm = None
 
-    def rounded(self, dtype):
-        """Return the block with its cells in another precision, or itself if they already have it."""
+    def rounded(self, dtype, memory=None):
+        """Return the block with its cells in another precision (in ``memory``, if given), or itself if they have it."""
         if self.X.dtype == dtype:
             return self
         other = copy(self)
-        other.X, other._before_rounding = self._astype(dtype), self
+        other.X, other._before_rounding = self._astype(dtype, memory), self
         other.counts = self.counts.astype(dtype)
         other.observed = self.observed.astype(dtype) if np.ndim(self.observed) else 1.0
         return other
@@ -113,8 +113,11 @@ class DenseBlock(Block):
         """Return the block with all cells, here itself."""
         return self
 
-    def _astype(self, dtype):
-        return self.X.astype(dtype, "C")
+    def _astype(self, dtype, memory):
+        if memory is None:
+            return self.X.astype(dtype, "C")
+        memory[: len(self.X)] = self.X
+        return memory[: len(self.X)]
 
     def fill(self, Wt, H):
         """Impute missing cells with W H."""
@@ -193,7 +196,7 @@ class SparseBlock(Block):
         other.__dict__ = {**vars(self), "X": self.X.toarray(), "missing": missing}
         return other
 
-    def _astype(self, dtype):
+    def _astype(self, dtype, memory):
         return with_data(self.X, self.X.data.astype(dtype))
 
     def fill(self, Wt, H):

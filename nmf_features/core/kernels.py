@@ -818,45 +818,48 @@ def add_products(A, B, out):
 def improve_rows(X, F, H, A, l1, weights, sweeps, enough, WtW, WtX):
     """Improve the scores F (k x n) of rows X in place by :func:`coordinate_descent`; then do as :func:`sums_of_rows`.
 
-    One call for all that a pass does with a block: between short ones, threads would wait for each other.
+    One call for all that a pass does with a block, since between short ones threads would wait for each other, a few
+    rows at a time, since memory for many would be taken and given back in each call.
     """
     k, n = F.shape
-    B = np.empty((k, n), X.dtype)
-    row_products(H, X, B)
-    for t in range(k):
-        b = B[t]
-        for i in range(n):
-            b[i] -= l1
-    coordinate_descent(F, A, B, weights, sweeps, enough)
+    for start in range(0, n, WIDE):
+        lanes = min(WIDE, n - start)
+        f, B = np.empty((k, lanes), X.dtype), np.empty((k, lanes), X.dtype)
+        row_products(H, X[start : start + lanes], B)
+        for t in range(k):
+            b, own, from_F = B[t], f[t], F[t, start:]
+            for i in range(lanes):
+                b[i] -= l1
+                own[i] = from_F[i]
+        coordinate_descent(f, A, B, weights[start : start + lanes], sweeps, enough)
+        for t in range(k):
+            own, into = f[t], F[t, start:]
+            for i in range(lanes):
+                into[i] = own[i]
     sums_of_rows(X, F, weights, WtW, WtX)
 
 
 def sums_of_rows(X, F, weights, WtW, WtX):
-    """Write W'W (k x k) and W'X (k x p), with row weights, for rows X and scores F (k x n).
+    """Write W'W (k x k) and W'X (k x p), with row weights, for rows X and scores F (k x n), summed in double precision.
 
-    W'X is summed in double precision, a few rows at a time.
+    In each few rows sums are in the precision of X.
     """
     (k, n), p = F.shape, X.shape[1]
-    weighted, of_part = np.empty((k, n), X.dtype), np.empty((k, p), X.dtype)
-    for t in range(k):
-        f, into = F[t], weighted[t]
-        for i in range(n):
-            into[i] = f[i] * weights[i]
-    row_products(F, weighted, WtW)
-    WtX[:] = 0.0
+    of_WtW, of_WtX = np.empty((k, k), X.dtype), np.empty((k, p), X.dtype)
+    WtW[:], WtX[:] = 0.0, 0.0
     for start in range(0, n, WIDE):
         lanes = min(WIDE, n - start)
-        part = np.empty((k, lanes), X.dtype)
+        f, weighted, v = np.empty((k, lanes), X.dtype), np.empty((k, lanes), X.dtype), weights[start:]
         for t in range(k):
-            w, into = weighted[t, start:], part[t]
+            from_F, own, into = F[t, start:], f[t], weighted[t]
             for i in range(lanes):
-                into[i] = w[i]
-        of_part[:] = X.dtype.type(0)
-        add_products(part, X[start : start + lanes], of_part)
-        for t in range(k):
-            of_t, into = of_part[t], WtX[t]
-            for j in range(p):
-                into[j] += of_t[j]
+                own[i] = from_F[i]
+                into[i] = own[i] * v[i]
+        row_products(f, weighted, of_WtW)
+        of_WtX[:] = X.dtype.type(0)
+        add_products(weighted, X[start : start + lanes], of_WtX)
+        WtW += of_WtW
+        WtX += of_WtX
 
 
 def strips_of(X, weights):
