@@ -19,10 +19,11 @@ from .core.samples import below_least, merge_drawn, without_rows
 from .core.tables import DrawnTable, block_read, rescale_scores, total
 from .files import is_of_dask
 from .nearest import offer, some
-from .pieces import CHUNK_CELLS, Pieces, ScaledFacts, scaled
+from .pieces import Pieces, ScaledFacts, scaled
 from .scaling import Scaling
 
 FAN_IN = 8  # so many results are added at once, on a worker
+SLICE_CELLS = 16_000  # read at once: copies below 128 KB are of memory that a worker does not give back each time
 
 
 def compute(tasks):
@@ -264,7 +265,7 @@ def _about(part):
 def _summed(part, first, packed):
     """Return the sums of what a function returns for pieces of a partition."""
     (X, v), (function, arguments) = part, packed
-    step = max(1, CHUNK_CELLS // X.shape[1])
+    step = max(1, SLICE_CELLS // X.shape[1])
     totals = None
     for r in (slice(start, start + step) for start in range(0, len(X), step)):
         part = function(X[r], None if v is None else v[r], first + r.start, *arguments)
