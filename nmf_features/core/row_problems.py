@@ -108,7 +108,7 @@ class LeastSquares(RowProblems):
         """Return H x and the sum of h h' over the observed columns of every row, and its observed share."""
         B, grams = np.empty((len(X), self.size)), np.empty((len(X), self.size, self.size))
         counts = np.empty(len(X))
-        loop = compiled_if_worth(row_systems, self.work)
+        loop = compiled_if_worth(row_systems, self.work * self.p / 2)
         loop(np.ascontiguousarray(X, dtype=np.float64), self.H, B, grams, counts)
         n_counted = self.p if self.missing is None else self.missing.n_counted
         return B, grams.reshape(len(X), -1), 1 - (self.p - counts) / n_counted
