@@ -329,7 +329,7 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         X : frame, array-like or sparse matrix of shape (n_samples, n_features)
             Training data. Sparse data (also a frame of Sparse columns) stay sparse, with ``shift=None``. Or a table in
             files: the path of a Parquet, CSV or Feather file or of a folder of them (also with a protocol that fsspec
-            knows), a list of files, a pattern such as "days/2024-*.parquet", or a ``pyarrow.dataset.Dataset``. y and
+            knows), a list of files, a pattern such as ``"2024-*.parquet"``, or a ``pyarrow.dataset.Dataset``. y and
             sample_weight are then names of its columns.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
             Target, or several: numbers, words, booleans, categories. Rows where it is missing say nothing of it. Needed

@@ -311,6 +311,18 @@ def test_given_loadings_are_not_spoilt_by_a_first_fill():
     assert again.objective < 1.3 * f.objective
 
 
+@pytest.mark.filterwarnings("ignore:NMF stopped")
+@pytest.mark.parametrize("share", [0.6, 0.75])
+def test_the_objective_has_its_digits_where_rows_are_extrapolated_far(share):
+    """The sums of imputed cells, from which passes know it, may be so large that they cancel."""
+    rng = np.random.default_rng(0)
+    X = rng.gamma(0.5, size=(500, 4)) @ rng.gamma(0.5, size=(4, 15)) + rng.random((500, 15)) / 10
+    X[rng.random(X.shape) < share] = np.nan
+    X = X[~np.isnan(X).all(axis=1)]
+    f = factorize(X, 4, penalty=0, missing_values="ignore", max_iter=100)
+    assert_allclose(f.objective, objective(X, f.W, f.H, 0, missing_values="ignore"), rtol=1e-7)
+
+
 def test_linear_projection_refuses_missing_cells():
     with pytest.raises(ValueError, match='projection="linear" needs every cell'):
         NMFFeatures(2, projection="linear", missing_values="ignore").fit(low_rank()[1])

@@ -23,6 +23,7 @@ from .watch import ALL_ROWS, COLUMNS, SAMPLE, Watch
 
 SWEEPS, CAREFUL_SWEEPS = 10, 50  # most sweeps over the scores per product with X: usually, and at the start and the end
 MORE_ROUNDS = 5  # most rounds of passes after exact scores, where these may always differ from the loop's
+MOST_ROUNDING = 1e-3  # share of the objective that may be rounding at the start
 GOOD_PASSES = 2  # passes that improve the scores alone, from loadings near a minimum
 NO_PENALTY = Strengths(0.0, 0.0, 0.0, 0.0)
 NOTHING = 1e-14  # a component that explains a smaller share of the sum of X counts as zero
@@ -70,8 +71,8 @@ class Descent:
     def run(self, H, max_iter, good=False):
         """Make passes from loadings H and the table's scores until nothing is gained, or ``max_iter`` are made.
 
-        None are made if the fit was asked to stop. If H is ``good`` (near a minimum) or cells are missing, its
-        scores are found first, before it is changed.
+        None are made if the fit was asked to stop. If H is ``good`` (near a minimum), its scores are found first,
+        before it is changed.
         """
         if self.solver.positive or (self.solver.lifts and not self.history):
             H = np.maximum(H, 1e-6 * H.max(initial=0.0))
@@ -82,18 +83,16 @@ class Descent:
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self._accept()
-        if self.table.missing is not None and self.solver.sums_squares and self.solver.extrapolates:
-            # Passes would begin from column means, and lead away from H before they are better.
-            self.H = H = self.table.score_exactly(H, self.strengths, self.loss)
-            self.table.resume()
-        elif good:
+        if good and not (self.solver.extrapolates and self._scored_exactly()):
             for _ in range(GOOD_PASSES):
                 self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
+        H = self.H
         careful = True  # poor scores would give poor first loadings, and spoil a good start
         while not self._told_to_stop() and self.n_iter < max_iter and not self.converged:
             self.n_iter += 1
             stats = self._pass(H, max(sweeps, CAREFUL_SWEEPS) if careful else sweeps, 0.01 if careful else 0.2, share)
             self.untold = H, stats
+            self._learn_rounding(stats)
             H_new = self._improve_components(H, stats)
             value = self._evaluate(H_new, stats)
             rose = not value <= self.objective + 4 * self.rounding  # or is NaN
@@ -172,6 +171,7 @@ class Descent:
             if not self.solver.sums_squares:  # these solvers need a copy of all scores, which is large
                 self.table.resume()
             stats = self.table.sum_over(_statistics, self.solver, self.H)
+            self._learn_rounding(stats)
             value = self._evaluate(self.H, stats)
             gain = self.objective - value
             # Where the problem of a row is not convex, its exact scores may be worse than earlier ones.
@@ -231,8 +231,30 @@ class Descent:
         self.table.round_to(dtype)
         # The objective comes from sums, whose rounding errors are proportional to their terms: smaller changes mean
         # nothing. In single precision the errors of the blocks show, but average out: blocks are summed in double.
-        accuracy = 1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps) / np.sqrt(self.table.n_blocks)
-        self.rounding = accuracy * self.size
+        self.accuracy = 1e-14 if dtype == np.float64 else float(np.finfo(dtype).eps) / np.sqrt(self.table.n_blocks)
+        self.rounding = self.accuracy * self.size
+
+    def _learn_rounding(self, stats):
+        """Note how large the terms are, where cells are missing: scores of few cells may extrapolate far to others."""
+        if self.table.missing is not None and self.solver.sums_squares:
+            self.rounding = self.accuracy * max(self.size, float(stats.squared_norm))
+
+    def _scored_exactly(self):
+        """Begin with exact scores, where cells are missing; return whether that was done.
+
+        Passes would begin from column means there, and lead away from the loadings. But where exact scores extrapolate
+        too far, rounding would hide what passes gain.
+        """
+        if self.table.missing is None or not self.solver.sums_squares:
+            return False
+        H = self.table.score_exactly(self.H, self.strengths, self.loss)
+        self.table.resume()
+        stats = self.table.sum_over(_statistics, self.solver, H)
+        if not self.accuracy * stats.squared_norm <= MOST_ROUNDING * self._evaluate(H, stats):
+            self.table.start(self.table.precision, remembers=True)
+            return False
+        self.H = H
+        return True
 
     def _sharpen(self):
         """Switch to the precision of the table; return whether that is a change."""

@@ -12,6 +12,7 @@ import sys
 import warnings
 from functools import partial, wraps
 from pickle import UnpicklingError
+from threading import RLock
 from types import FunctionType
 from weakref import WeakKeyDictionary
 
@@ -33,23 +34,28 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 
 _machine_code, _callable, _by_address, _worked = {}, set(), {}, {}
-_calls = WeakKeyDictionary()
+_calls, _lock = WeakKeyDictionary(), RLock()
 
 
 def compiled(function):
     """Return the function as machine code, with the functions of this file that it calls."""
-    if function not in _machine_code:
-        from numba import njit
-
-        _make_callable(function)
-        options = dict(OPTIONS, fastmath=FAST.get(function, False), no_cfunc_wrapper=True)
-        try:
-            code = njit(cache=True, **options)(function)
-            code._cache = _Cache(code._cache)
-        except RuntimeError:  # no place for the cache, neither beside the source nor in the user's folder
-            code = njit(**options)(function)
-        _machine_code[function] = code
+    with _lock:  # two threads may ask for the first time
+        if function not in _machine_code:
+            _machine_code[function] = _compiled_when_called(function)
     return _machine_code[function]
+
+
+def _compiled_when_called(function):
+    from numba import njit
+
+    _make_callable(function)
+    options = dict(OPTIONS, fastmath=FAST.get(function, False), no_cfunc_wrapper=True)
+    try:
+        code = njit(cache=True, **options)(function)
+        code._cache = _Cache(code._cache)
+    except RuntimeError:  # no place for the cache, neither beside the source nor in the user's folder
+        code = njit(**options)(function)
+    return code
 
 
 class _Cache:
@@ -1363,8 +1369,8 @@ def unpacked(grams, k):
     return A
 
 
-# Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows, csr_fitted,
-# csr_grams and own_grams_descent must keep their order.
+# Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows, row_systems,
+# csr_fitted, csr_grams and own_grams_descent must keep their order.
 FAST = {
     row_products: {"reassoc", "contract", "nsz"},
     coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},

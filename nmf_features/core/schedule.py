@@ -310,8 +310,9 @@ class Search:
             doubtful |= pool.shape[0] < n and self.tol <= ROUGH_TOL
         drawn = {m: by_content.sample(m) for m in sizes[:-1] if m < pool.shape[0]}
         by_content = None  # frees its memory
-        good = left is not None
-        judged = good and self.tol >= RACE_TOL  # the race made five passes of little gain
+        judged = left is not None and self.tol >= RACE_TOL  # the race made five passes of little gain
+        given = pool.missing is not None and self.loss.squares and not isinstance(self.init, str)
+        good = left is not None or given  # given loadings would be spoilt by passes from imputed column means
         for m in sizes:
             first, last = m == sizes[0], m == n
             rows = table if last else pool if m == pool.shape[0] else pool.sample(*drawn[m])

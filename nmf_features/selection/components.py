@@ -22,7 +22,8 @@ from ..targets import Targets
 from . import runs
 from .hidden import draw_rows, draw_splits, without_rare
 
-TIES = 1e-6, 10  # errors that differ by a smaller share, or by so many times ``tol``, are equal: fits end no nearer
+# Errors that differ by a smaller share, or by ten times ``tol`` but at most 1 %, are equal: fits end no nearer.
+LEAST_TIE, MOST_TIE = 1e-6, 0.01
 TOL = 1e-3  # the splits differ by more than what smaller tolerances gain
 POWER_STEPS = 4  # towards a singular vector: it is only a start
 
@@ -35,7 +36,8 @@ class ComponentSelection:
     ----------
     n_components : int
         The choice: the smallest number whose error is within one standard error (of the differences, split by split)
-        of the least. With a target, ``target_weight`` times its error is added.
+        of the least, or within ten times ``tol``, at most 1 %, of it. With a target, ``target_weight`` times its error
+        is added.
     table : pandas.DataFrame
         A row for every number of components and split: ``n_components``, ``split``, ``error``. The error is the loss on
         the hidden cells, relative to that of the column means: 1 is no better than these. With a target also
@@ -179,7 +181,7 @@ def select_components(
         columns=["n_components", "split", "error", "target_error", "negative_log_likelihood"],
     ).dropna(axis=1, how="all")  # without targets; or if the loss belongs to no distribution
     summary = _summary(table, model.target_weight)
-    equal = max(TIES[0], TIES[1] * model.tol) * summary["error"]
+    equal = min(max(LEAST_TIE, 10 * model.tol), MOST_TIE) * summary["error"]
     near = summary["difference"] <= summary["standard_error"] + equal
     chosen = int(summary.loc[near, "n_components"].iloc[0])
     _warn_of_edge(chosen, counts, len(columns.variables), float(summary["error"].min()))
