@@ -83,7 +83,7 @@ class Descent:
         self.H, self.converged = H, False
         momentum, share, sweeps, rejected = 1.0, 0.0, SWEEPS, 0
         self._accept()
-        if good and not (self.solver.extrapolates and self._scored_exactly()):
+        if good and not self._scored_exactly():
             for _ in range(GOOD_PASSES):
                 self._pass(self.H, 4 * CAREFUL_SWEEPS, 1e-3)
         H = self.H
@@ -245,7 +245,7 @@ class Descent:
         Passes would begin from column means there, and lead away from the loadings. But where exact scores extrapolate
         too far, rounding would hide what passes gain.
         """
-        if self.table.missing is None or not self.solver.sums_squares:
+        if self.table.missing is None or not (self.solver.sums_squares and self.solver.extrapolates):
             return False
         H = self.table.score_exactly(self.H, self.strengths, self.loss)
         self.table.resume()

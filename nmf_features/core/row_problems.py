@@ -8,8 +8,6 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 (block principal pivoting).
 """
 
-from functools import cached_property
-
 import numpy as np
 from scipy import sparse
 from scipy.optimize import nnls
@@ -36,11 +34,6 @@ class RowProblems:
         self.work = n * self.size**2
         self.nnls = compiled_if_worth(nnls_rows, self.work)
         self.unstored = leaves_out_unstored(missing)
-
-    @cached_property
-    def products(self):
-        """Products of loadings, p x k^2."""
-        return (self.Ht[:, :, None] * self.Ht[:, None, :]).reshape(self.p, -1)
 
     def scores(self, grams, B, guess=None):
         """Solve least squares: one gram for all rows, or one for each."""
