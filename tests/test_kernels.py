@@ -10,11 +10,11 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
-from nmf_features.core import kernels
+from nmf_features.core import compiling
 from nmf_features.core.blocks import fill
+from nmf_features.core.compiling import compiled
 from nmf_features.core.kernels import (
     add_products,
-    compiled,
     coordinate_descent,
     coordinate_descent_numpy,
     csr_fitted,
@@ -258,7 +258,8 @@ def test_filling_holes():
 
 FRESH = """
 import numpy as np
-from nmf_features.core.kernels import compiled, descend_cells, descend_squares, strips_of
+from nmf_features.core.compiling import compiled
+from nmf_features.core.kernels import descend_cells, descend_squares, strips_of
 rng = np.random.default_rng(0)
 X, H, known = rng.random((178, 13)), rng.random((5, 13)), np.zeros((5, 13))
 fields = (descend_squares, np.float64), (descend_cells, np.float32, False), (descend_cells, np.float32, True)
@@ -276,8 +277,8 @@ def cached(tmp_path, monkeypatch):
     import numba
 
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(kernels._Cache, "warned", False)
-    monkeypatch.setattr(kernels, "_machine_code", {})
+    monkeypatch.setattr(compiling._Cache, "warned", False)
+    monkeypatch.setattr(compiling, "_machine_code", {})
 
     def doubled(x):
         return 2 * x
@@ -285,7 +286,7 @@ def cached(tmp_path, monkeypatch):
     def halved(x):
         return x / 2
 
-    return lambda: [kernels.compiled(function) for function in (doubled, halved)]
+    return lambda: [compiling.compiled(function) for function in (doubled, halved)]
 
 
 def total_of_doubled(x):
@@ -313,37 +314,37 @@ def half(x):
 @pytest.mark.parametrize(("loop", "called"), [(total_of_doubled, double), (total_of_halves, half)])
 def test_loops_call_others_by_address_or_inline_them(cached, monkeypatch, loop, called):
     by_address = called is double
-    monkeypatch.setattr(kernels, "_callable", set())
+    monkeypatch.setattr(compiling, "_callable", set())
     if not by_address:  # as if numba were another version
-        monkeypatch.setattr(kernels, "_knows_addresses", lambda: False)
+        monkeypatch.setattr(compiling, "_knows_addresses", lambda: False)
     x = np.arange(4.0)
     for _ in range(2):  # the second time from the cache
-        code = kernels.compiled(loop)
+        code = compiling.compiled(loop)
         assert code(x) == loop(x)
-        assert (called in kernels._machine_code) == by_address
-        monkeypatch.setattr(kernels, "_machine_code", {})
-        monkeypatch.setattr(kernels, "_by_address", {})
+        assert (called in compiling._machine_code) == by_address
+        monkeypatch.setattr(compiling, "_machine_code", {})
+        monkeypatch.setattr(compiling, "_by_address", {})
     assert sum(code.stats.cache_hits.values()) == 1
-    assert kernels._knows_addresses() == by_address  # so it does in all versions that are tested
+    assert compiling._knows_addresses() == by_address  # so it does in all versions that are tested
 
 
 def test_little_work_is_done_without_a_compiler_until_it_adds_up(cached, monkeypatch):
-    monkeypatch.setattr(kernels, "_worked", {})
-    assert kernels.compiled_if_worth(double, 1) is double
+    monkeypatch.setattr(compiling, "_worked", {})
+    assert compiling.compiled_if_worth(double, 1) is double
     cached()  # the compiler is loaded
-    assert kernels.compiled_if_worth(double, 1) is double
-    some = kernels.MANY // 2
-    monkeypatch.setattr(kernels, "FEW", some)
-    assert kernels.compiled_if_worth(double, some) is double
-    code = kernels.compiled_if_worth(double, some)
+    assert compiling.compiled_if_worth(double, 1) is double
+    some = compiling.MANY // 2
+    monkeypatch.setattr(compiling, "FEW", some)
+    assert compiling.compiled_if_worth(double, some) is double
+    code = compiling.compiled_if_worth(double, some)
     assert code is not double
     assert code(3.0) == 6
-    assert kernels.compiled_if_worth(double, 1) is code
-    monkeypatch.setattr(kernels, "_machine_code", {})
-    monkeypatch.setattr(kernels, "_worked", {})
+    assert compiling.compiled_if_worth(double, 1) is code
+    monkeypatch.setattr(compiling, "_machine_code", {})
+    monkeypatch.setattr(compiling, "_worked", {})
     cached()
-    assert kernels.compiled_if_worth(double, 1) is not double  # as it is in the cache
-    assert kernels.compiled_if_worth(total_of_doubled, 1) is total_of_doubled
+    assert compiling.compiled_if_worth(double, 1) is not double  # as it is in the cache
+    assert compiling.compiled_if_worth(total_of_doubled, 1) is total_of_doubled
 
 
 @pytest.mark.parametrize("method", ["save", "load"])
@@ -367,11 +368,11 @@ def test_a_broken_file_of_the_cache_is_replaced(cached, tmp_path, monkeypatch):
     assert len(files) == 2
     for file in files:
         file.write_bytes(b"")
-    monkeypatch.setattr(kernels, "_machine_code", {})
+    monkeypatch.setattr(compiling, "_machine_code", {})
     with pytest.warns(UserWarning, match="cannot keep"):
         assert [code(3.0) for code in cached()] == [6.0, 1.5]
     assert all(file.stat().st_size for file in files)
-    monkeypatch.setattr(kernels, "_machine_code", {})
+    monkeypatch.setattr(compiling, "_machine_code", {})
     codes = cached()
     assert [code(3.0) for code in codes] == [6.0, 1.5]  # and nothing is warned of
     assert sum(sum(code.stats.cache_hits.values()) for code in codes) == 2
@@ -391,10 +392,10 @@ def test_a_terminal_is_told_of_compiling_once(monkeypatch, capsys):
         def load_overload(self, *what):
             return None
 
-    monkeypatch.setattr(kernels._Cache, "told", False)
-    kernels._Cache(Nothing()).load_overload()
+    monkeypatch.setattr(compiling._Cache, "told", False)
+    compiling._Cache(Nothing()).load_overload()
     assert capsys.readouterr().err == ""  # no terminal
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     for _ in range(2):
-        kernels._Cache(Nothing()).load_overload()
+        compiling._Cache(Nothing()).load_overload()
     assert capsys.readouterr().err == "nmf_features is compiled for this machine: once, for some seconds.\n"

@@ -12,7 +12,8 @@ from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import _initialize_nmf
 
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
-from nmf_features.core.kernels import compiled, content_keys, descend_squares, strips_of
+from nmf_features.core.compiling import compiled
+from nmf_features.core.kernels import content_keys, descend_squares, strips_of
 from nmf_features.core.race import COUNTS, OBSERVED, SQUARES
 from nmf_features.core.samples import Rows
 from nmf_features.core.schedule import _distinct

@@ -10,7 +10,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
 from nmf_features.core import blocks
 from nmf_features.core.blocks import block_of, row_blocks, take
-from nmf_features.core.kernels import compiled, csr_times, csr_transposed_times
+from nmf_features.core.compiling import compiled
+from nmf_features.core.kernels import csr_times, csr_transposed_times
 from nmf_features.scaling import SCALES
 
 FORMATS = [sparse.csr_array, sparse.csc_matrix, sparse.coo_array]

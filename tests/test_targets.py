@@ -17,8 +17,9 @@ from sklearn.preprocessing import StandardScaler
 
 from nmf_features import NMFFeatures, cli, nnmf, objective, penalty_path, select_components, stability
 from nmf_features.core import target_models
+from nmf_features.core.compiling import compiled
 from nmf_features.core.guide import GuidedDescent
-from nmf_features.core.kernels import compiled, solve_on_support
+from nmf_features.core.kernels import solve_on_support
 from nmf_features.core.losses import LOSSES, loss_of
 from nmf_features.core.missing import Missing
 from nmf_features.core.schedule import Problem

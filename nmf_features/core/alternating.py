@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .kernels import compiled, coordinate_descent, improve_rows, sums_of_rows
+from .compiling import compiled
+from .kernels import coordinate_descent, improve_rows, sums_of_rows
 from .products import gram, inner, product
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from scipy import sparse
 
 from .blocks import fitted_at_stored, rows_of_stored, with_data
-from .kernels import compiled_if_worth, csr_grams
+from .compiling import compiled_if_worth
+from .kernels import csr_grams
 from .products import product
 
 

@@ -13,17 +13,8 @@ from copy import copy
 import numpy as np
 from scipy import sparse
 
-from .kernels import (
-    compiled,
-    compiled_if_worth,
-    content_keys,
-    csr_fitted,
-    csr_grams_blas,
-    csr_times,
-    csr_transposed_times,
-    fill_holes,
-    row_products,
-)
+from .compiling import compiled, compiled_if_worth
+from .kernels import content_keys, csr_fitted, csr_grams_blas, csr_times, csr_transposed_times, fill_holes, row_products
 from .products import PRODUCT_CELLS, inner, product
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core

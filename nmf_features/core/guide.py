@@ -30,7 +30,8 @@ from scipy.optimize import minimize
 
 from .alternating import weighted_sums
 from .blocks import row_blocks
-from .kernels import compiled_if_worth, packed_products, solve_on_support, unpacked
+from .compiling import compiled_if_worth
+from .kernels import packed_products, solve_on_support, unpacked
 from .missing import column_means, leaves_out_unstored
 from .objective import spread_of
 from .penalties import Strengths

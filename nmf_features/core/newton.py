@@ -20,7 +20,8 @@ import numpy as np
 from .alternating import Solver, weighted_sums
 from .beta import LEAST_SQUARES
 from .blocks import fill, squares
-from .kernels import compiled, own_grams_descent, packed_products
+from .compiling import compiled
+from .kernels import own_grams_descent, packed_products
 from .products import inner, product, weighted_sum
 
 

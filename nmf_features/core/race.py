@@ -21,7 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .kernels import compiled, descend_cells, descend_squares, strips_of
+from .compiling import compiled
+from .kernels import descend_cells, descend_squares, strips_of
 from .missing import column_means, leaves_out_unstored
 from .penalties import Strengths
 from .starts import starts

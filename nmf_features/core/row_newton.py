@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 
 from .batches import batch_of
-from .kernels import compiled_if_worth, own_grams_descent, packed_products, unpacked
+from .compiling import compiled_if_worth
+from .kernels import own_grams_descent, packed_products, unpacked
 from .newton import diagonal_of_packed, multiply
 from .row_problems import RIDGE, RowProblems
 

@@ -14,7 +14,8 @@ from scipy.optimize import nnls
 
 from .batches import batch_of, tile_rows
 from .blocks import take
-from .kernels import compiled_if_worth, nnls_rows, row_systems, unpacked
+from .compiling import compiled_if_worth
+from .kernels import nnls_rows, row_systems, unpacked
 from .missing import Missing, leaves_out_unstored, observed_in_rows
 from .products import gram
 

@@ -17,8 +17,9 @@ from sklearn.utils import check_array, check_random_state
 
 from .blocks import row_blocks
 from .checks import check_columns
+from .compiling import compiled
 from .descent import Descent
-from .kernels import compiled, leads_to
+from .kernels import leads_to
 from .loss import Loss
 from .losses import check_range
 from .missing import Missing, column_means, leaves_out_unstored, observed_in_rows
