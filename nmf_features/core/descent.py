@@ -157,6 +157,13 @@ class Descent:
         """Return the positive residual of the row where its sum is largest."""
         return max(self.table.map(_worst_row, self.H), key=lambda pair: pair[0])[1]
 
+    def begin_at(self, H):
+        """Take loadings that a race led to a minimum, so that :meth:`settle` need not make passes first."""
+        H = np.where(self.used, H, 0.0)
+        self.H = H if self.penalised else H / np.where(H.any(axis=1), H.sum(axis=1), 1.0)[:, None]
+        self.converged, self.stuck, self.n_iter = True, False, 1
+        return self
+
     def settle(self, max_iter):
         """Check convergence with exact scores, revive dead components, and continue if there is more to gain.
 
@@ -164,16 +171,27 @@ class Descent:
         """
         revivals, rounds = np.zeros(self.k, dtype=int), 0
         while True:
-            if self.solver.positive or not self.solver.sums_squares:
+            passed = bool(self.history)
+            if passed and (self.solver.positive or not self.solver.sums_squares):
                 self._clear()
             self.H = self.table.score_exactly(self.H, self.strengths, self.loss)
             rounded = self._sharpen()
             if not self.solver.sums_squares:  # these solvers need a copy of all scores, which is large
                 self.table.resume()
+                if not passed:  # these scores are the first to tell which components have vanished
+                    before = self.H
+                    self._clear()
+                    if (self.H != before).any():
+                        self.H = self.table.score_exactly(self.H, self.strengths, self.loss)
+                        self.table.resume()
             stats = self.table.sum_over(_statistics, self.solver, self.H)
             self._learn_rounding(stats)
             value = self._evaluate(self.H, stats)
             gain = self.objective - value
+            if not passed:  # would a pass change anything?
+                gain = abs(value - self._evaluate(self._improve_components(self.H, stats), stats))
+                self.untold = self.H, stats
+                self._told_to_stop()
             # Where the problem of a row is not convex, its exact scores may be worse than earlier ones.
             self.objective = min(self.objective, value) if self.solver.convex and not rounded else value
             self.history[-1:] = [self.objective]

@@ -343,6 +343,123 @@ def nnls_rows(grams, B, guess):
     return W, unsolved
 
 
+def scores_of_counts(X, H, pairs, lowest, l1, l2, W, active, ridge, steps, close):
+    """Minimise the Kullback-Leibler loss of every row of X (m x p), given loadings H (k x p), from scores W, in place.
+
+    A few multiplicative steps come first, then Newton's method, in whose steps the quadratic model is nearly minimised,
+    and scores fall to a tenth at most, unless they are small; ``steps`` are the most of both. ``pairs`` are the
+    products of loadings (:func:`products_of_pairs`), ``lowest`` (m) is the least fit of a row's cells, ``l1`` and
+    ``l2`` (m x k) are its penalties. A row is done when no score is to change by more than the share ``close`` of its
+    largest; then it is not ``active`` (m) any more. A row has the same bits beside any other rows.
+    """
+    (m, p), k, packed = X.shape, len(H), len(pairs)
+    width = -(-p // 4) * 4  # columns beyond p are zero
+    h, hh, x = np.zeros((k, width)), np.zeros((packed, width)), np.zeros((width, LANES))
+    ratios, curvatures = np.empty((width, LANES)), np.empty((width, LANES))
+    f, slopes, least, grams = (
+        np.zeros((k, LANES)),
+        np.zeros((k, LANES)),
+        np.zeros((k, LANES)),
+        np.zeros((packed, LANES)),
+    )
+    tops, added, ones, sums = np.empty(LANES), np.empty(LANES), np.ones(LANES), np.zeros(k)
+    for j in range(p):
+        for t in range(k):
+            h[t, j] = H[t, j]
+            sums[t] += H[t, j]
+        for t in range(packed):
+            hh[t, j] = pairs[t, j]
+    for start in range(0, m, LANES):
+        lanes = min(LANES, m - start)
+        left, going, own_l1, own_l2, own_least = 0, active[start:], l1[start:], l2[start:], lowest[start:]
+        for i in range(lanes):
+            left += going[i]
+            for j in range(p):
+                x[j, i] = X[start + i, j]
+            for t in range(k):
+                f[t, i] = W[start + i, t]
+        for step in range(steps[0] + steps[1]):
+            for j in range(width):
+                xj, y, c = x[j], ratios[j], curvatures[j]
+                for i in range(lanes):
+                    y[i] = 0.0
+                for t in range(k):
+                    ft, a0 = f[t], h[t, j]
+                    for i in range(lanes):
+                        y[i] += a0 * ft[i]
+                for i in range(lanes):
+                    inverse = 1.0 / max(y[i], own_least[i])
+                    y[i] = xj[i] * inverse
+                    c[i] = y[i] * inverse
+            for t in range(k):  # minus the gradient, but for the penalty
+                g = slopes[t]
+                for i in range(lanes):
+                    g[i] = 0.0
+                for j in range(0, width, 4):
+                    a0, a1, a2, a3 = h[t, j], h[t, j + 1], h[t, j + 2], h[t, j + 3]
+                    y0, y1, y2, y3 = ratios[j], ratios[j + 1], ratios[j + 2], ratios[j + 3]
+                    for i in range(lanes):
+                        g[i] += (a0 * y0[i] + a1 * y1[i]) + (a2 * y2[i] + a3 * y3[i])
+            if step < steps[0]:
+                for t in range(k):
+                    ft, g = f[t], slopes[t]
+                    for i in range(lanes):
+                        cost = own_l2[i, t]
+                        above = sums[t] + own_l1[i, t] + cost * ft[i]
+                        ratio = g[i] / above if above > 0.0 else 1.0
+                        ft[i] *= np.sqrt(ratio) if cost > 0.0 else ratio
+                continue
+            for t in range(packed):
+                g = grams[t]
+                for i in range(lanes):
+                    g[i] = 0.0
+                for j in range(0, width, 4):
+                    a0, a1, a2, a3 = hh[t, j], hh[t, j + 1], hh[t, j + 2], hh[t, j + 3]
+                    y0, y1, y2, y3 = curvatures[j], curvatures[j + 1], curvatures[j + 2], curvatures[j + 3]
+                    for i in range(lanes):
+                        g[i] += (a0 * y0[i] + a1 * y1[i]) + (a2 * y2[i] + a3 * y3[i])
+            for i in range(lanes):
+                tops[i], added[i] = 0.0, 0.0
+            for t in range(k):
+                ft = f[t]
+                for i in range(lanes):
+                    tops[i] = max(tops[i], ft[i])
+            for t in range(k):
+                ft, g, a = f[t], slopes[t], grams[t * (t + 3) // 2]
+                for i in range(lanes):
+                    price = own_l1[i, t] + own_l2[i, t] * ft[i]
+                    a[i] += own_l2[i, t]
+                    usual = (sums[t] + price) / tops[i] if tops[i] > 0.0 else a[i]
+                    added[i] += min(a[i], usual)
+                    g[i] = sums[t] - g[i] + price
+            for i in range(lanes):
+                added[i] *= ridge / k
+            for i in range(lanes):
+                if not going[i]:
+                    continue
+                most = 0.0
+                for t in range(k):
+                    a = grams[t * (t + 3) // 2, i] + added[i]
+                    move = (slopes[t, i] + added[i] * f[t, i]) / a if a > 0.0 else 0.0
+                    most = max(most, abs(min(f[t, i], move)))
+                if most <= close * tops[i]:
+                    going[i], left = False, left - 1
+                    for t in range(k):
+                        W[start + i, t] = f[t, i]
+            if left == 0:
+                break
+            for t in range(k):
+                ft, low, a = f[t], least[t], grams[t * (t + 3) // 2]
+                for i in range(lanes):
+                    a[i] += added[i]
+                    low[i] = 0.1 * ft[i] if ft[i] > 1e-3 * tops[i] else 0.0
+            own_grams_descent(f, slopes, grams, least, ones, 10, 0.0)
+        for i in range(lanes):
+            for t in range(k):
+                if going[i]:
+                    W[start + i, t] = f[t, i]
+
+
 def row_systems(X, H, B, grams, counts):
     """Write the sums over the observed cells of every row of X (m x p) of x h and h h', and how many there are.
 

@@ -32,8 +32,8 @@ MOST_STARTS = 60  # most starts tried
 FIRST = 4  # starts before every second one is the best minimum with one component replaced
 SAME = 3e-4  # objectives that differ by a smaller share count as one minimum
 PASSES, TOL = 500, 1e-5
-ROUGH_TOL = 1e-3  # with a larger tolerance, no better fit is asked for than that of one start
-FAIR_TOL = 1e-4  # and than the best of the first few starts
+ROUGH_TOL = 1e-4  # with a larger tolerance, no better fit is asked for than that of one start
+FAIR_TOL = 3e-5  # and than the best of the first few starts
 # Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
 FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
 MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many

@@ -12,7 +12,7 @@ import numpy as np
 
 from .batches import batch_of
 from .compiling import compiled_if_worth
-from .kernels import own_grams_descent, packed_products, unpacked
+from .kernels import own_grams_descent, packed_products, scores_of_counts, unpacked
 from .newton import diagonal_of_packed, multiply
 from .row_problems import RIDGE, RowProblems
 
@@ -66,10 +66,12 @@ class OtherLosses(RowProblems):
     """
 
     MULTIPLICATIVE_STEPS, SWEPT_STEPS, UNWATCHED_STEPS, SWEEPS = 5, 15, 25, 10
+    COUNT_STEPS = (5, 7), (0, 5), (0, 20)
 
     def __init__(self, *args):
         super().__init__(*args)
         self.descent = compiled_if_worth(own_grams_descent, 100 * self.work)
+        self.of_counts = compiled_if_worth(scores_of_counts, 10 * self.p * self.work)
         self.convex = self.loss.convex
 
     @cached_property
@@ -105,9 +107,13 @@ class OtherLosses(RowProblems):
         l1 = l1 * observed[:, None] * self.l1
         l2 = l2 * (observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior)
         rows = Going(batch, holes, W, l1, l2, lowest, np.arange(len(W)))
-        if self.convex:
+        if self.loss.counts and not (self.unstored or batch.is_sparse):
+            whole = active if complete else active & ~holes.any(axis=1)
+            active &= ~self.solve_counts(x, lowest, l1, l2, W, whole)
+        if self.convex and active.any():
             near = self.descend(rows.single(), active, single=True)
-            rows.W = np.where(np.isfinite(near).all(axis=1, keepdims=True), near, W)
+            usable = active & np.isfinite(near).all(axis=1)
+            rows.W = np.where(usable[:, None], near, W)
         W = self.descend(rows, active)
         if self.loss.spares_zeros and self.loss.homogeneous:  # nothing has a finite loss: scores that sank are zero
             W[W.sum(axis=1) <= NOTHING * totals] = 0
@@ -116,6 +122,16 @@ class OtherLosses(RowProblems):
         W = np.ldexp(W, e[:, None])
         W[observed <= 1e-12] = np.nan
         return W
+
+    def solve_counts(self, x, lowest, l1, l2, W, active):
+        """Find scores for Kullback-Leibler of active rows, without missing cells; return which are done."""
+        done, at = np.zeros(len(W), dtype=bool), np.flatnonzero(active)
+        for steps in self.COUNT_STEPS:
+            some, going = W[at], np.ones(len(at), dtype=bool)
+            self.of_counts(x[at], self.H, self.packed.T, lowest[at], l1[at], l2[at], some, going, RIDGE, steps, CLOSE)
+            usable = np.isfinite(some).all(axis=1)
+            W[at[usable]], done[at], at = some[usable], ~going, at[going]  # few rows take long: the others are done
+        return done
 
     def lift(self, batch, W, l1):
         """Lift a score, in place, where a positive cell is fitted by nothing: the loss is infinite there.

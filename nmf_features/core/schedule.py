@@ -333,9 +333,15 @@ class Search:
             best = _judged(descent(), left, passes, JUDGING_PASSES if len(sizes) == 1 else AFTER_SAMPLES)
             return self._limited(best.settle(self.max_iter))
 
+        # A race ended at its own tolerance, and k / m of the objective is what a sample of m rows fits to noise: a
+        # tolerance above both asks for no pass over all rows.
+        known = max(RACE_TOL, table.k / sizes[-2] if len(sizes) > 1 else 0)
+        ready = good and self.tol > known and pool.missing is None and (self.loss.squares or self.loss.counts)
+
         def ends():
             for H in left:
-                yield self._limited(descent().run(H, passes, good).settle(self.max_iter))
+                run = descent().begin_at(H) if ready else descent().run(H, passes, good)
+                yield self._limited(run.settle(self.max_iter))
                 if self.watch.stopped:
                     return
 

@@ -147,7 +147,7 @@ def penalty_path(
             f"cv holds positions among {n} rows, of which max_samples={max_samples}, or weights of 0, leave "
             f"{_num_samples(X)}. Pass a number of folds or a splitter; or max_samples=None, and positive weights."
         )
-    columns, Z = runs.scaled(X, k, n_jobs, params, weights, tol=1e-4)
+    columns, Z = runs.scaled(X, k, n_jobs, params, weights, tol=3e-5)
     model = columns.model
     splits = draw_splits(Z, columns, n_splits, test_size, rng, weights, groups) if n_splits != 0 else []
     targets = Targets.of(model, y, X)
