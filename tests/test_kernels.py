@@ -28,6 +28,7 @@ from nmf_features.core.kernels import (
     packed_products,
     row_products,
     row_systems,
+    scores_of_counts,
     unpacked,
 )
 
@@ -125,6 +126,33 @@ def test_improve_rows(n, dtype):
         assert_allclose(found, expected, rtol=rtol, atol=rtol)
         assert_allclose(WtW, found * v @ found.T, rtol=rtol)
         assert_allclose(WtX, found * v @ X, rtol=rtol)
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.2])
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_scores_of_counts(k, l2):
+    """Stationary, with the same bits beside other rows, in several calls, and without the compiler."""
+    rng = np.random.default_rng(k)
+    H, X = rng.gamma(0.3, 1, (k, 11)), rng.poisson(2.0, (70, 11)).astype(float)
+    X[3] = 0
+    l1 = np.full((70, k), 0.1)
+
+    def found(loop, rows=slice(None), steps=((5, 30),), W=None):
+        W, active = np.ones((70, k))[rows] if W is None else W, np.ones(70, bool)[rows]
+        own = X[rows], H, packed_products(H), np.full(70, 1e-12)[rows], l1[rows], np.full_like(l1, l2)[rows]
+        for some in steps:
+            loop(*own, W, active, 1e-12, some, 1e-11)
+        return W, active
+
+    W, active = found(compiled(scores_of_counts))
+    assert not active.any()
+    slope = H.sum(axis=1) + 0.1 + l2 * W - (X / np.maximum(W @ H, 1e-12)) @ H.T
+    assert np.abs(np.minimum(W, slope)).max() < 1e-8
+    assert_array_equal(W[3], 0)
+    assert_array_equal(found(compiled(scores_of_counts), slice(5, 6))[0], W[5:6])
+    assert_array_equal(found(compiled(scores_of_counts), steps=((5, 2), (0, 28)))[0], W)
+    assert_array_equal(found(scores_of_counts, slice(2, 6))[0], W[2:6])
+    assert found(compiled(scores_of_counts), steps=((0, 1),))[1].any()
 
 
 @pytest.mark.parametrize("m", [1, 63, 130])

@@ -113,6 +113,24 @@ def test_a_rough_fit_is_that_of_one_start(monkeypatch):
         assert least <= sum(start > 0 for start in starts) <= most
 
 
+@pytest.mark.parametrize("loss", ["frobenius", "kullback-leibler"])
+def test_a_rough_fit_takes_what_the_race_found(loss):
+    """Without a pass of its own, unless one would change much; all that a fit returns is there."""
+    X = scaled("breast_cancer")[:300]
+    fine = factorize(X, 3, loss=loss, penalty=0, tol=1e-7)
+    for tol in (5e-5, 1e-3):
+        rough = factorize(X, 3, loss=loss, penalty=0, tol=tol)
+        assert rough.n_iter == len(rough.history) == 1
+        assert rough.converged
+        assert rough.kkt_residual <= np.sqrt(tol)
+        assert_allclose(rough.objective, objective(X, rough.W, rough.H, 0, loss=loss), rtol=1e-9)
+        assert_allclose(rough.history, rough.objective, rtol=1e-9)
+        assert_allclose(rough.objective, fine.objective, rtol=10 * tol)
+    assert factorize(X, 3, loss=loss, penalty=0).n_iter > 1
+    twice = factorize(np.hstack([X, np.zeros((300, 1))]), 3, loss=loss, penalty=0, tol=5e-5)
+    assert_array_equal(twice.H[:, -1], 0)
+
+
 def test_more_starts_are_no_worse():
     X = scaled("anes96")
     one, three = (factorize(X, 7, n_init=n) for n in (1, 3))

@@ -181,7 +181,7 @@ class Descent:
                 if not passed:  # these scores are the first to tell which components have vanished
                     before = self.H
                     self._clear()
-                    if (self.H != before).any():
+                    if (before != self.H).any():
                         self.H = self.table.score_exactly(self.H, self.strengths, self.loss)
                         self.table.resume()
             stats = self.table.sum_over(_statistics, self.solver, self.H)

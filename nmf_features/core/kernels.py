@@ -440,7 +440,7 @@ def scores_of_counts(X, H, pairs, lowest, l1, l2, W, active, ridge, steps, close
                 most = 0.0
                 for t in range(k):
                     a = grams[t * (t + 3) // 2, i] + added[i]
-                    move = (slopes[t, i] + added[i] * f[t, i]) / a if a > 0.0 else 0.0
+                    move = slopes[t, i] / a if a > 0.0 else 0.0
                     most = max(most, abs(min(f[t, i], move)))
                 if most <= close * tops[i]:
                     going[i], left = False, left - 1
