@@ -4,11 +4,12 @@
 
 Tables that statsmodels and scikit-learn bundle, and Ames where the folder 'shared' is, shifted by their minimum and
 divided by their deviation (minima.py), each with 3, 5 and 7 components where it has more columns. Against scikit-learn
-as in time_to_objective.py: coordinate descent at its default stop and run to tol=1e-6, and for Kullback-Leibler
-multiplicative updates. Beside the time, which has a floor of some milliseconds on small tables, stand the passes over
-all rows that both made, and how many pairs of products with X (X H' and W' X, by BLAS) would take as long as all that
-we do. The last figure is a whole ``NMFFeatures(k).fit`` with its defaults, which chooses one of many minima, over
-scikit-learn's time to its default stop, at one of them. One thread. Results go to results-real.md.
+as in time_to_objective.py: coordinate descent at its default stop and run to tol=1e-6, for Kullback-Leibler
+multiplicative updates, and RcppML, if R has it. Beside the time, which has a floor of some milliseconds on small
+tables, stand the passes over all rows that both made, and how many pairs of products with X (X H' and W' X, by BLAS)
+would take as long as all that we do. The last figure is a whole ``NMFFeatures(k).fit`` with its defaults, which chooses
+one of many minima, over scikit-learn's time to its default stop, at one of them. One thread. Results go to
+results-real.md.
 """
 
 import os
@@ -29,7 +30,7 @@ from time_to_objective import KL, PEERS, Ours, Stop, affordable, compare
 from nmf_features import NMFFeatures
 
 KS = (3, 5, 7)
-NAMES = {"frobenius": ["scikit-learn cd", "scikit-learn cd, converged"], KL: ["scikit-learn mu"]}
+NAMES = {"frobenius": ["scikit-learn cd", "scikit-learn cd, converged", "RcppML"], KL: ["scikit-learn mu"]}
 CAP = 20  # seconds that a run of the peer may take
 
 
@@ -69,6 +70,9 @@ def measured(name, X, k):
         ours = Ours(X, k, 1, loss)
         ours.seconds(Stop(0.1, 10))
         for peer in peers:
+            if reason := PEERS[peer].why_not(X):
+                say(f"{name}, k = {k}, {peer}: {reason}")
+                continue
             try:
                 row = compare(X, k, peer, ours, 1, CAP, 5)
             except Exception as error:

@@ -135,7 +135,7 @@ class RcppML(Peer):
     """RcppML of R at its defaults, through Rscript; the time is that of the factorisation, its scaling included."""
 
     stop, max_iter = "default: tol 1e-4, 100 passes", 100
-    folder = None
+    written = None, None
 
     def why_not(self, X):
         if shutil.which("Rscript") is None:
@@ -144,7 +144,9 @@ class RcppML(Peer):
         return "the R package RcppML is not installed" if found.returncode else None
 
     def run(self, X, k, threads, max_iter):
-        folder = self.folder = self.folder or self._write(X)
+        if self.written[0] is not X:
+            self.written = X, self._write(X)
+        folder = self.written[1]
         script = Path(__file__).with_name("rcppml.R")
         command = ["Rscript", script, folder.name, k, threads, max_iter]
         printed = subprocess.run([str(c) for c in command], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -153,7 +155,7 @@ class RcppML(Peer):
         return Run(float(seconds), h.reshape(-1, k) * d, w.reshape(k, -1), int(n_iter))
 
     def _write(self, X):
-        """Write the one matrix of this process, once."""
+        """Write a matrix to a folder."""
         folder = tempfile.TemporaryDirectory()
         parts = {"shape": [X.shape[1], X.shape[0], 0], "values": X}
         if sp.issparse(X):
