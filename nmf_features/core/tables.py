@@ -31,6 +31,12 @@ class Summary(NamedTuple):
     least: float  # smallest positive cell
     stored: bool  # whether ``cells`` are the stored cells only
 
+    @classmethod
+    def joined(cls, parts):
+        """Return the summary of all parts."""
+        sums, n_cells, least, stored = zip(*parts, strict=True)
+        return cls(sum(sums), sum(n_cells), min(least), stored[0])
+
     @property
     def mean(self):
         """The mean of all cells, with missing ones imputed."""
@@ -76,10 +82,7 @@ class Table:
 
     def summary(self):
         """Return the summary of one read."""
-        parts = list(self.map(_summary_of_block))
-        sums = sum(part.column_sums for part in parts)
-        n_cells, least = sum(part.n_cells for part in parts), min(part.least for part in parts)
-        return Summary(sums, n_cells, least, parts[0].stored)
+        return Summary.joined(list(self.map(summary_of_block)))
 
     def rescale(self, c):
         """Multiply the scores of each component, those of the previous pass too, by a number."""
@@ -145,7 +148,8 @@ def rescale_scores(block, Wt, c):
             scores *= c[:, None].astype(Wt.dtype)
 
 
-def _summary_of_block(block, Wt):
+def summary_of_block(block, Wt):
+    """Return the summary of a block."""
     cells, shape = block.cells, block.X.shape
     sums = np.asarray(block.X.sum(axis=0, dtype=np.float64)).ravel()
     least = float(np.where(cells > 0, cells, np.inf).min(initial=np.inf))
