@@ -75,7 +75,10 @@ def is_array(X):
 def learn(model, X, y=None, sample_weight=None):
     """Choose the columns of a table of Dask, and learn their shift and scale; return a Learned with PiecesOfDask."""
     if model.target_weight:
-        raise ValueError("target_weight is above 0, and X is a table of Dask: a target needs all rows in one place.")
+        raise ValueError(
+            "target_weight is above 0, and X is a table of Dask: a target needs all rows in one place. Pass "
+            "X.compute(), or that of some rows."
+        )
     _check_weights_of(X, sample_weight)
     targets = [] if is_array(X) else _named(X, y)
     by_name = [sample_weight] if isinstance(sample_weight, str) else []

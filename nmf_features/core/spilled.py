@@ -53,10 +53,11 @@ class SpilledTable(DrawnTable):
 
         def of_block(rows):
             block, scores = self._block(rows).rounded(self.precision), self._scores(rows, factors)
-            block.before, earlier = scores.get("before"), {kind: Wt.copy() for kind, Wt in scores.items()}
+            earlier = {kind: Wt.copy() for kind, Wt in scores.items()} if factors is None else {}
+            block.before = scores.get("before")
             result = function(block, scores.get("now"), *arguments)
             for kind, Wt in scores.items():
-                if factors is not None or not np.array_equal(Wt, earlier[kind]):  # many passes only read them
+                if kind not in earlier or not np.array_equal(Wt, earlier[kind]):  # many passes only read them
                     self._put(kind, rows, Wt)
             return result
 
