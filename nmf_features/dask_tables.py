@@ -317,10 +317,8 @@ class DaskTable(DrawnTable):
     """The scaled rows of the partitions, and their scores, which Dask keeps too; see the top of this file."""
 
     def __init__(self, parts, n, dtype, drawn, missing, observed, means):
-        self.parts, self.drawn, self.weights = parts, drawn, None
-        self.missing, self.observed, self.means = missing, observed, means
-        self.shape, self.dtype, self.precision = (n, drawn.shape[1]), dtype, dtype
-        self.k, self.per_row, self.n_cells = drawn.k, drawn.per_row, n * drawn.shape[1]
+        super().__init__(n, drawn, dtype, missing, observed, means)
+        self.parts, self.weights = parts, None
         self.n_blocks = max(1, n // row_blocks(drawn.X, self.k, self.per_row)[0].stop)
         self.states, self.kept, self.steps = [None] * len(parts), None, 0
 
@@ -352,20 +350,12 @@ class DaskTable(DrawnTable):
         """Return the summary of one read."""
         return self._run(summary_of_block, (), Summary.joined)
 
-    def score_exactly(self, H, strengths, loss):
-        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+    def replace_scores(self, H, strengths, loss):
+        """Replace the scores by exact ones; return which components have a positive one, and the sums of loadings."""
         self.factors = None  # the scores of before are not read from here on
-        while True:
-            found = self._step(partial(_exact, H, strengths, loss, self._settings()), True, _total)
-            used, sums = zip(*found, strict=True)
-            idle = H.any(axis=1) & ~np.any(used, axis=0)
-            if not idle.any():
-                self.sums = sums[0]
-                return H
-            H = np.where(idle[:, None], 0.0, H)
-
-    def resume(self):
-        """Continue from the exact scores, which are in place."""
+        found = self._step(partial(_exact, H, strengths, loss, self._settings()), True, _total)
+        used, sums = zip(*found, strict=True)
+        return np.any(used, axis=0), sums[0]
 
     def keep(self):
         """Save the scores: they never change, so it is enough to remember them."""

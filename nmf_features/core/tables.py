@@ -101,10 +101,29 @@ class Table:
 class DrawnTable(Table):
     """Rows that are not in memory, but for some: ``drawn`` is a table of these (samples.py).
 
-    Scores are rescaled by ``factors``, if any, when they are read next: that saves a read of all rows.
+    Scores are rescaled by ``factors``, if any, when they are read next: that saves a read of all rows. A subclass has
+    ``replace_scores(H, strengths, loss)``, which makes them exact and returns which components have a positive one,
+    and the sums of the loadings.
     """
 
     is_sparse, factors = False, None
+
+    def __init__(self, n, drawn, dtype, missing, observed, means):
+        self.drawn, self.missing, self.observed, self.means = drawn, missing, observed, means
+        self.shape, self.dtype, self.precision = (n, drawn.shape[1]), dtype, dtype
+        self.k, self.per_row, self.n_cells = drawn.k, drawn.per_row, n * drawn.shape[1]
+
+    def score_exactly(self, H, strengths, loss):
+        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+        while True:
+            used, self.sums = self.replace_scores(H, strengths, loss)
+            idle = H.any(axis=1) & ~used
+            if not idle.any():
+                return H
+            H = np.where(idle[:, None], 0.0, H)
+
+    def resume(self):
+        """Continue from the exact scores, which are in place."""
 
     def rescale(self, c):
         """Multiply the scores of each component, those of the previous pass too, by a number."""
