@@ -12,11 +12,13 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ import numpy as np
 P, K = 20, 5
 LIMIT = 10**9
 STEP = 500_000  # rows of a piece that is made at once
+FEW = 20_000  # rows for Spark, whose table has a row for each cell; with ten times as many its loadings were all zero
 
 
 def rows_of(piece, n):
@@ -132,6 +135,66 @@ def minibatch(path, _):
     return told | {"loss": loss_of(path, scaler, peer.components_)}
 
 
+def h2o(path, _):
+    """Fit H2O's low-rank model, non-negative and with squares as the loss, to the same scaled columns."""
+    import h2o
+    from h2o.estimators import H2OGeneralizedLowRankEstimator
+
+    from nmf_features import NonNegativeScaler
+
+    scaler = NonNegativeScaler().fit(rows_in_frame(path))
+    signs = {"regularization_x": "non_negative", "regularization_y": "non_negative", "gamma_x": 1, "gamma_y": 1}
+    peer = H2OGeneralizedLowRankEstimator(k=K, loss="quadratic", transform="none", max_iterations=100, seed=0, **signs)
+    with tempfile.NamedTemporaryFile(suffix=".parquet") as file:
+        write_scaled(path, scaler, file.name)
+        h2o.init(nthreads=-1, max_mem_size="6G", log_level="ERRR", verbose=False)
+        try:
+            h2o.no_progress()
+            told = timed(lambda: peer.train(training_frame=h2o.import_file(file.name)))[1]
+            H = peer._model_json["output"]["archetypes"].as_data_frame().to_numpy()[:, 1:].astype(float)
+        finally:
+            h2o.cluster().shutdown()
+    return told | {"loss": loss_of(path, scaler, H)}
+
+
+def spark(path, _):
+    """Fit ALS of Spark, non-negative, whose table has a row for each cell."""
+    from pyspark.ml.recommendation import ALS
+    from pyspark.sql import SparkSession
+
+    from nmf_features import NonNegativeScaler
+
+    scaler = NonNegativeScaler().fit(rows_in_frame(path))
+    session = SparkSession.builder.master("local[*]").config("spark.driver.memory", "8g").getOrCreate()
+    peer = ALS(rank=K, nonnegative=True, regParam=0.001, seed=0, userCol="row", itemCol="column", ratingCol="x")
+    with tempfile.TemporaryDirectory() as folder:
+        write_cells(path, scaler, f"{folder}/cells.parquet")
+        fitted, told = timed(lambda: peer.fit(session.read.parquet(f"{folder}/cells.parquet")))
+        factors = sorted(fitted.itemFactors.collect())
+    session.stop()
+    return told | {"loss": loss_of(path, scaler, np.array([factor for _, factor in factors], float).T)}
+
+
+def write_scaled(path, scaler, out):
+    """Write the scaled columns of a table."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(out, pq.read_schema(path)) as writer:
+        for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(100_000):
+            writer.write_table(pa.Table.from_pandas(scaler.transform(batch.to_pandas()), preserve_index=False))
+
+
+def write_cells(path, scaler, out):
+    """Write the scaled cells of a table, a row for each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    Z = scaler.transform(pq.read_table(path).to_pandas()).to_numpy()
+    rows, columns = np.indices(Z.shape, dtype=np.int32)
+    pq.write_table(pa.table({"row": rows.ravel(), "column": columns.ravel(), "x": Z.ravel()}), out)
+
+
 def loss_of_ours(path, _):
     from nmf_features import NonNegativeScaler
 
@@ -146,7 +209,10 @@ def loss_of(path, scaler, H):
     from nmf_features.core.projection import exact_scores
 
     X = scaler.transform(rows_in_frame(path)).to_numpy()
-    W = exact_scores(X, H, 0.001 * P)
+    for l1 in (0.0, 0.001 * P, 0.001 * P):  # peers without our penalty give H another scale than it asks for
+        W = exact_scores(X, H, l1)
+        c = np.sqrt(P * W.sum(axis=0) / (len(X) * np.maximum(H.sum(axis=1), 1e-300)))
+        W, H = W / np.where(c > 0, c, 1), H * c[:, None]
     return objective(X, W, H, 0.001) / len(X)
 
 
@@ -163,12 +229,13 @@ def dask_fit(path, workers):
     from distributed import Client, LocalCluster
 
     start = np.random.default_rng(0).uniform(size=(K, P))
+    # Partitions do not move to a worker that waits: what is counted are the sums of a pass.
+    dask.config.set({"distributed.scheduler.work-stealing": False})
     with (
         LocalCluster(n_workers=int(workers), threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
         dask.config.set(scheduler="dask.distributed"),
     ):
-        client.run_on_scheduler(_without_stealing)
         X = client.persist(dd.read_parquet(path).repartition(npartitions=8))
         X.map_partitions(len).compute()
         found = model(init=start, tol=1e-12, max_iter=20, memory_budget=LIMIT // 5)
@@ -200,18 +267,16 @@ class Passes:
             self.moved.append(moved())
 
 
-def _without_stealing(dask_scheduler):
-    """Keep the scheduler from moving partitions to a worker that waits: what is counted are the sums of a pass."""
-    dask_scheduler.extensions["stealing"].stop()
-
-
 def moved():
     """Return the bytes that processes of this machine have sent to each other through sockets."""
     lines = Path("/proc/net/dev").read_text().splitlines()
     return next(int(line.split(":")[1].split()[0]) for line in lines if line.strip().startswith("lo:"))
 
 
-TASKS = {f.__name__: f for f in (fit_file, fit_memory, transform_file, copy_file, minibatch, loss_of_ours, dask_fit)}
+TASKS = {
+    f.__name__: f
+    for f in (fit_file, fit_memory, transform_file, copy_file, minibatch, h2o, spark, loss_of_ours, dask_fit)
+}
 
 
 def run(task, path, argument="", limit=None):
@@ -230,6 +295,17 @@ def medians(pairs, times=3):
     """Run tasks in turn; return the median time of each, with what the first run told."""
     runs = [[run(*pair) for pair in pairs] for _ in range(times)]
     return [{**told[0], "seconds": float(np.median([t["seconds"] for t in told]))} for told in zip(*runs, strict=True)]
+
+
+def on_the_jvm(task, module, path, what):
+    """Return a line on a peer that needs Java, if it is installed."""
+    if find_spec(module) is None or shutil.which("java") is None:
+        return f"{what}: not measured, since {module} or java is not installed."
+    peer, ours, time_ = run(task, path), run("loss_of_ours", path), run("fit_file", path)
+    return (
+        f"{what}: {peer['seconds']:.1f} s, objective per row {peer['loss']:.5f}; "
+        f"ours {time_['seconds']:.1f} s, {ours['loss']:.5f}."
+    )
 
 
 def main(quick, folder):
@@ -274,6 +350,10 @@ def main(quick, folder):
             f"objective per row {peer['loss']:.5f}; ours {others[1]['seconds']:.1f} s, {ours['loss']:.5f}.",
             "",
         ]
+        few = Path(work) / "few.parquet"
+        make(few, FEW)
+        lines += [on_the_jvm("h2o", "h2o", paths[2], "H2O's GLRM, non-negative, 2 million rows"), ""]
+        lines += [on_the_jvm("spark", "pyspark", few, f"Spark's ALS, non-negative, {FEW} rows"), ""]
         one, two = medians([("dask_fit", paths[2], 1), ("dask_fit", paths[2], 2)])
         small = run("dask_fit", paths[1], 2)
         lines += [

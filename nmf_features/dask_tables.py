@@ -7,6 +7,8 @@ pass, and the fit ends with the same result. Whatever scheduler is active does t
 
 from contextlib import contextmanager
 from copy import copy, deepcopy
+from functools import partial
+from uuid import uuid4
 
 import numpy as np
 
@@ -16,13 +18,16 @@ from .core.blocks import row_blocks
 from .core.checks import check_weights
 from .core.projection import unit_scores
 from .core.samples import below_least, merge_drawn, without_rows
-from .core.tables import DrawnTable, block_read, rescale_scores, total
+from .core.tables import DrawnTable, Summary, block_read, rescale_scores, summary_of_block, total
 from .files import is_of_dask
 from .nearest import offer, some
 from .pieces import Pieces, ScaledFacts, scaled
 from .scaling import Scaling
 
-FAN_IN = 8  # so many results are added at once, on a worker
+FAN_IN = 8  # so many results are joined at once, on a worker
+SUMMED = 64  # so many sums of partitions are added at once: they are smaller
+INLINE = 1 << 22  # bytes that go with the tasks of a pass; what is larger, each worker gets once
+LOOKS = 16  # after so many passes it is asked again which worker holds what: one may have been lost
 SLICE_CELLS = 16_000  # read at once: copies below 128 KB are of memory that a worker does not give back each time
 
 
@@ -70,7 +75,10 @@ def is_array(X):
 def learn(model, X, y=None, sample_weight=None):
     """Choose the columns of a table of Dask, and learn their shift and scale; return a Learned with PiecesOfDask."""
     if model.target_weight:
-        raise ValueError("target_weight is above 0, and X is a table of Dask: a target needs all rows in one place.")
+        raise ValueError(
+            "target_weight is above 0, and X is a table of Dask: a target needs all rows in one place. Pass "
+            "X.compute(), or that of some rows."
+        )
     _check_weights_of(X, sample_weight)
     targets = [] if is_array(X) else _named(X, y)
     by_name = [sample_weight] if isinstance(sample_weight, str) else []
@@ -309,12 +317,10 @@ class DaskTable(DrawnTable):
     """The scaled rows of the partitions, and their scores, which Dask keeps too; see the top of this file."""
 
     def __init__(self, parts, n, dtype, drawn, missing, observed, means):
-        self.parts, self.drawn, self.weights = parts, drawn, None
-        self.missing, self.observed, self.means = missing, observed, means
-        self.shape, self.dtype, self.precision = (n, drawn.shape[1]), dtype, dtype
-        self.k, self.per_row, self.n_cells = drawn.k, drawn.per_row, n * drawn.shape[1]
+        super().__init__(n, drawn, dtype, missing, observed, means)
+        self.parts, self.weights = parts, None
         self.n_blocks = max(1, n // row_blocks(drawn.X, self.k, self.per_row)[0].stop)
-        self.states, self.kept = [None] * len(parts), None
+        self.states, self.kept, self.steps = [None] * len(parts), None, 0
 
     def fresh(self):
         """Return a table of the same rows that will have its own scores."""
@@ -334,31 +340,22 @@ class DaskTable(DrawnTable):
 
     def map(self, function, *arguments):
         """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place."""
-        return [result for results in self._run(function, arguments, None) for result in results]
+        return self.sum_over(_listed, function, *arguments)  # the sum of lists
 
     def sum_over(self, function, *arguments):
         """Return the sum over all blocks of what a function returns, added on the workers."""
         return self._run(function, arguments, _total)
 
-    def score_exactly(self, H, strengths, loss):
-        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
-        import dask
+    def summary(self):
+        """Return the summary of one read."""
+        return self._run(summary_of_block, (), Summary.joined)
 
-        exact, self.factors = dask.delayed(_exact, pure=False), None  # those of before are not read from here on
-        while True:
-            packed = dask.delayed((H, strengths, loss, self._settings()), traverse=False)
-            states = [exact(part, state, packed) for part, state in zip(self.parts, self.states, strict=True)]
-            self.states = persist(states)
-            item = dask.delayed(_item, pure=False)
-            used, sums = zip(*compute([item(state, 0) for state in self.states]), strict=True)
-            idle = H.any(axis=1) & ~np.any(used, axis=0)
-            if not idle.any():
-                self.sums = sums[0]
-                return H
-            H = np.where(idle[:, None], 0.0, H)
-
-    def resume(self):
-        """Continue from the exact scores, which are in place."""
+    def replace_scores(self, H, strengths, loss):
+        """Replace the scores by exact ones; return which components have a positive one, and the sums of loadings."""
+        self.factors = None  # the scores of before are not read from here on
+        found = self._step(partial(_exact, H, strengths, loss, self._settings()), True, _total)
+        used, sums = zip(*found, strict=True)
+        return np.any(used, axis=0), sums[0]
 
     def keep(self):
         """Save the scores: they never change, so it is enough to remember them."""
@@ -369,24 +366,98 @@ class DaskTable(DrawnTable):
         self.states, self.factors = self.kept
 
     def _run(self, function, arguments, join):
-        import dask
-
-        apply, keeps = dask.delayed(_apply, pure=False), self.states[0] is not None
-        packed = dask.delayed((function, arguments, self._settings(), self.factors, join), traverse=False)
-        states = [apply(part, state, packed) for part, state in zip(self.parts, self.states, strict=True)]
+        keeps = self.states[0] is not None
+        result = self._step(partial(_apply, function, arguments, self._settings(), self.factors, join), keeps, join)
         if keeps:
-            self.states = states = persist(states)
             self.factors = None
-        results = [dask.delayed(_item, pure=False)(state, 0) for state in states]
-        return compute(results) if join is None else compute([_tree(results, join)])[0]
+        return result
+
+    def _step(self, call, keeps, join):
+        """Take call(part, state) of all partitions as the new states, if they are kept; return their results, joined.
+
+        A state is a result and scores. The graph is made by hand, and as small as can be: passes over few rows take as
+        long as Dask does. Results that lie on one worker are taken from their states by one task, and joined in the
+        order of the partitions, so that the sums do not depend on who made what.
+        """
+        from dask.delayed import Delayed
+
+        name, n, graph, first = uuid4().hex, len(self.parts), {}, (call,)
+        for task in (*self.parts, *self.states):
+            graph.update(getattr(task, "dask", {}))
+        if n * self.k * self.shape[1] * 8 > INLINE:  # as large as loadings
+            first, graph["call-" + name] = (_called, "call-" + name), call
+        made = [("step-" + name, i) for i in range(n)]
+        for key, part, state in zip(made, self.parts, self.states, strict=True):
+            graph[key] = (*first, part.key, getattr(state, "key", state))
+        if self.steps % LOOKS == 0:
+            self.groups = _together(_places(self.states if hasattr(self.states[0], "dask") else self.parts))
+        self.steps, level, ends = self.steps + 1, 0, []
+        for groups in self.groups:
+            picked = [("pick-" + name, group[0]) for group in groups]
+            graph.update((key, (_results, [made[i] for i in group])) for key, group in zip(picked, groups, strict=True))
+            ends.append((f"join-{name}", level, len(ends)))
+            graph[ends[-1]] = (partial(_joined, join, groups), picked)
+        while len(ends) > 1:
+            level, parts = level + 1, [ends[i : i + SUMMED] for i in range(0, len(ends), SUMMED)]
+            ends = [(f"join-{name}", level, i) for i in range(len(parts))]
+            graph.update((key, (join, part)) for key, part in zip(ends, parts, strict=True))
+        states = made if keeps else []
+        *states, end = persist([Delayed(key, graph) for key in (*states, *ends)])
+        if keeps:
+            self.states = states
+        return compute([end])[0]
 
     def _settings(self):
         return self.k, self.per_row, self.precision, self.missing, self.means
 
 
-def _apply(part, state, packed):
-    """Return what a function returns for the blocks of a partition, summed by ``join`` if given, and new scores."""
-    (X, v), (function, arguments, (k, per_row, dtype, missing, means), factors, join) = part, packed
+def _places(tasks):
+    """Return the worker that holds each result; without a cluster they are all in one place."""
+    kept = [task.dask[task.key] for task in tasks]
+    if not hasattr(kept[0], "client"):
+        return [None] * len(kept)
+    from distributed import wait
+
+    with _lost_is_said():
+        wait(kept)
+        held = kept[0].client.who_has(kept)
+    return [min(held[task.key], default=None) for task in tasks]
+
+
+def _together(places):
+    """Return the numbers of results, so many at a time as are added at once, those in one place together."""
+    chunks = []
+    for start in range(0, len(places), SUMMED):
+        on = {}
+        for i, place in enumerate(places[start : start + SUMMED], start):
+            on.setdefault(place, []).append(i)
+        chunks.append(list(on.values()))
+    return chunks
+
+
+def _called(call, part, state):
+    return call(part, state)
+
+
+def _listed(block, Wt, function, *arguments):
+    return [function(block, Wt, *arguments)]
+
+
+def _results(states):
+    return [state[0] for state in states]
+
+
+def _joined(join, groups, results):
+    """Join results, which come in groups of numbered ones, in the order of their numbers."""
+    found = {
+        i: result for group, part in zip(groups, results, strict=True) for i, result in zip(group, part, strict=True)
+    }
+    return join([found[i] for i in sorted(found)])
+
+
+def _apply(function, arguments, settings, factors, join, part, state):
+    """Return what a function returns for the blocks of a partition, joined, and new scores."""
+    (X, v), (k, per_row, dtype, missing, means) = part, settings
     rows, scores, results = row_blocks(X, k, per_row), _scores_of(state, len(X) * k, dtype), []
     memory = np.empty((min(rows[0].stop, len(X)), X.shape[1]), dtype)  # for all blocks: workers give back what is freed
     for r in rows:
@@ -397,7 +468,7 @@ def _apply(part, state, packed):
         if factors is not None:
             rescale_scores(block, Wt["now"], factors)
         results.append(function(block, Wt.get("now"), *arguments))
-    return (results if join is None else join(results)), scores
+    return join(results), scores
 
 
 def _scores_of(state, size, dtype):
@@ -409,11 +480,11 @@ def _scores_of(state, size, dtype):
     return {kind: Wt.astype(dtype) for kind, Wt in state[1].items()}
 
 
-def _exact(part, state, packed):
+def _exact(H, strengths, loss, settings, part, state):
     """Return which components have a positive score, with the sums of the loadings; and scores, those of now exact."""
-    (X, _), (H, strengths, loss, (k, per_row, _, missing, _)) = part, packed
+    (X, _), (k, per_row, _, missing, _) = part, settings
     U, sums = unit_scores(X, H, strengths.l1_W, strengths.l2_W, 1, missing, loss=loss)
     used = U.any(axis=0)
     U /= sums.astype(U.dtype)
     now = np.concatenate([U[r].T.ravel() for r in row_blocks(X, k, per_row)])
-    return (used, sums), {**_scores_of(state, len(X) * k, U.dtype), "now": now}
+    return [(used, sums)], {**_scores_of(state, len(X) * k, U.dtype), "now": now}

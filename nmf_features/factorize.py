@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from . import frames
 from ._warn import numpy_defaults, warn_user
 from .core.blocks import row_blocks
-from .core.checks import check_weights, without_duplicates
+from .core.checks import check_weights, numbers_wanted, without_duplicates
 from .core.loss import Loss
 from .core.losses import LOSSES, check_domain, loss_of
 from .core.missing import missing_of, penalised_counts
@@ -243,13 +243,8 @@ def factorize(
     """
     if not isinstance(init, str) and frames.is_frame(init) and frames.is_frame(X):
         init = frames.in_order(init, frames.labels(X), "init")
-    X = check_array(
-        X,
-        accept_sparse="csr",
-        dtype=[np.float64, np.float32],
-        input_name="X",
-        ensure_all_finite=False,
-    )
+    with numbers_wanted("X"):
+        X = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X", ensure_all_finite=False)
     X = without_duplicates(X)
     cells, (least, top) = X.data if sparse.issparse(X) else X, extremes(X)
     if not np.isfinite([least, top]).all():

@@ -139,7 +139,10 @@ def _listed(X):
     if any(other != filesystem for other, _ in places):
         raise ValueError("X is a list of paths on several systems; wanted files on one.")
     if lost := [name for name in names if not is_file(name)]:
-        raise FileNotFoundError(f"X is a list of paths with {some(lost)}, where there is no file; wanted files.")
+        hint = (
+            " A pattern stands alone, not in a list: glob.glob finds its files." if any(map(is_pattern, lost)) else ""
+        )
+        raise FileNotFoundError(f"X is a list of paths with {some(lost)}, where there is no file; wanted files.{hint}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"X is a list of paths with {some(twice)} more than once; wanted each file once.")
     return filesystem, "", None, dict.fromkeys(names, "")

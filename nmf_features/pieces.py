@@ -174,8 +174,9 @@ def fit_pieces(columns, pieces, arrange=None, watch=None):
     check_range(top, loss, model.penalty, model.l1_ratio)
     if type(loss).best_constants is not Loss.best_constants:
         raise ValueError(
-            f"loss={loss.name!r} has best_constants of its own, which need all rows in memory, and X is larger than "
-            "memory_budget or a table of Dask. Fit a sample of the rows, or another loss."
+            f"loss={loss.name!r} has best_constants of its own, which take all rows at once, as medians do: they are "
+            "not sums over pieces of X, which is larger than memory_budget or a table of Dask. Fit a sample of the "
+            "rows, or another loss."
         )
     e = exponent_of(top, dtype, loss)
     cells = DRAWN_CELLS if model.memory_budget is None else min(DRAWN_CELLS, model.memory_budget // (8 * POOL_SHARE))

@@ -11,12 +11,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits, load_wine
 
-from nmf_features import NMFFeatures, NonNegativeScaler, nnmf, penalty_path, select_components, stability
+from nmf_features import NMFFeatures, NonNegativeScaler, dask_tables, nnmf, penalty_path, select_components, stability
 from nmf_features.plots import RowDisplay, ScoresDisplay
 
 dask = pytest.importorskip("dask", reason="the extra dask is not installed")
 dd = pytest.importorskip("dask.dataframe")
 da = pytest.importorskip("dask.array")
+Callback = pytest.importorskip("dask.callbacks").Callback
 
 # distributed leaves sockets and loops to the garbage collector when a cluster closes
 pytestmark = [
@@ -270,6 +271,27 @@ def test_rows_and_weights_are_read_once(table):
     reads.clear()  # Dask may look at what it is given
     NMFFeatures(2).fit(lazy, sample_weight="w")
     assert sorted(reads) == [500, len(X) - 500]
+
+
+def test_who_holds_a_partition_changes_no_bit(table, monkeypatch):
+    lazy = in_parts(table.drop(columns=["w", "kind"]), 100, 200, 500, 900)
+    wanted = NMFFeatures(3, init=START).fit(lazy)
+    monkeypatch.setattr(dask_tables, "_places", lambda parts: [*"bacab"])
+    assert_array_equal(NMFFeatures(3, init=START).fit(lazy).components_, wanted.components_)
+    monkeypatch.setattr(dask_tables, "INLINE", 0)
+    assert_array_equal(NMFFeatures(3, init=START).fit(lazy).components_, wanted.components_)
+    monkeypatch.setattr(dask_tables, "SUMMED", 2)  # sums of sums
+    assert_allclose(NMFFeatures(3, init=START).fit(lazy).components_, wanted.components_, atol=1e-6)
+
+
+def test_a_pass_is_a_task_for_each_partition_and_two_for_the_sum(table):
+    lazy, tasks = in_parts(table.drop(columns=["w", "kind"]), 100, 200, 500), set()
+    with Callback(pretask=lambda key, *_: tasks.add(str(key))):
+        model = NMFFeatures(3, init=START, tol=1e-9).fit(lazy)
+    names = [key.split("-")[1].split("'")[0] for key in tasks if key.startswith("('join-")]
+    assert len(names) >= model.n_iter_
+    for name in names:
+        assert sum(name in key for key in tasks) == 4 + 2
 
 
 METHODS = "score", "impute", "inverse_transform", "drift", "unexplained", "explain", "contributions", "score_samples"

@@ -333,6 +333,9 @@ def test_not_converged_says_what_to_raise():
         (dict(X=[[1.0, np.nan]]), "NaN"),
         (dict(X=[[1.0, np.inf]]), "infinity"),
         (dict(X=[1.0, 2.0]), "2D"),
+        (dict(X=["t.csv"]), r"X has words \(.*'t.csv'\); wanted numbers. Read a table in a file first"),
+        (dict(X=[["a", "b"]]), "X has words"),
+        (dict(sample_weight=["a", "b"]), "sample_weight has words"),
         (dict(X=np.empty((0, 3))), "0 sample"),
         (dict(n_components=-1), "'n_components' parameter"),
         (dict(n_components=1.5), "'n_components' parameter"),
@@ -353,6 +356,13 @@ def test_bad_input(change, message):
     arguments = dict(X=[[1.0, 2.0], [3.0, 4.0]], n_components=1) | change
     with pytest.raises(ValueError, match=message):
         factorize(**arguments)
+
+
+@pytest.mark.parametrize("name", ["X", "W", "H"])
+def test_words_have_no_objective(name):
+    arguments = dict(X=[[1.0]], W=[[1.0]], H=[[1.0]]) | {name: ["t.csv"]}
+    with pytest.raises(ValueError, match=f"{name} has words .*'t.csv'.*; wanted numbers"):
+        objective(**arguments)
 
 
 @pytest.fixture

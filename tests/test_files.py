@@ -796,6 +796,7 @@ def test_lists_and_patterns(here, few, model):
     ("X", "error", "message"),
     [
         (["0.parquet", "1.parquet"], FileNotFoundError, r"list of paths with \['1.parquet'\], where there is no file"),
+        (["0.parquet", "0.p*"], FileNotFoundError, r"\['0.p\*'\], .*A pattern stands alone, not in a list: glob.glob"),
         (["0.parquet", "."], FileNotFoundError, r"list of paths with \['.'\], where there is no file"),
         (["0.parquet", "0.parquet"], ValueError, r"'0.parquet'\] more than once"),
         (["0.parquet", "0.csv"], ValueError, "files of several kinds"),

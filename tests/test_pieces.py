@@ -156,7 +156,7 @@ def test_constants_of_a_loss_of_ones_own_are_refused(table):
         def best_constants(self, X, weights=None, missing=None):
             return np.nanmedian(X, axis=0)
 
-    with pytest.raises(ValueError, match="best_constants of its own"):
+    with pytest.raises(ValueError, match="best_constants of its own, which take all rows at once"):
         NMFFeatures(3, memory_budget=SMALL, loss=Own()).fit(table[1])
 
 

@@ -1,5 +1,7 @@
 """Checks of data and weights before anything is computed: what cannot be fitted is refused with a reason."""
 
+from contextlib import contextmanager
+
 import numpy as np
 from scipy import sparse
 from sklearn.utils.validation import _check_sample_weight
@@ -7,11 +9,25 @@ from sklearn.utils.validation import _check_sample_weight
 from .units import column_tops
 
 
+@contextmanager
+def numbers_wanted(name):
+    """Say what is wanted where an argument has words, such as the path of a table."""
+    try:
+        yield
+    except ValueError as error:
+        if "could not convert string" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} has words ({error}); wanted numbers. Read a table in a file first, and leave out columns of words."
+        ) from error
+
+
 def check_weights(sample_weight, X):
     """Return row weights as a float64 array, or None if there are none; refuse negative or all-zero ones."""
     if sample_weight is None:
         return None
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    with numbers_wanted("sample_weight"):
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if not weights.any():
         raise ValueError(
             f"sample_weight is zero for all {len(weights)} rows: nothing is left to fit. Give at least one row a "

@@ -23,7 +23,7 @@ from scipy import sparse
 from .._warn import numpy_defaults
 from .beta import LEAST_SQUARES
 from .blocks import fitted_at_stored, squares
-from .checks import check_weights, without_duplicates
+from .checks import check_weights, numbers_wanted, without_duplicates
 from .loss import Loss
 from .losses import loss_of
 from .missing import leaves_out_unstored, missing_of, observed_in_rows, penalised_counts
@@ -101,8 +101,8 @@ def objective(
     >>> objective(X, np.eye(2), 2 * X, penalty=0, loss="kullback-leibler")   # 2 log(1/2) + 2 + log(1/2) + 1
     0.920558
     """
-    W, H = np.asarray(W, dtype=np.float64), np.asarray(H, dtype=np.float64)
-    X = without_duplicates(X.tocsr()) if sparse.issparse(X) else np.asarray(X, dtype=np.float64)
+    W, H = _numbers("W", W), _numbers("H", H)
+    X = without_duplicates(X.tocsr()) if sparse.issparse(X) else _numbers("X", X)
     if missing_values not in ("ignore", "unstored"):
         raise ValueError(f'missing_values is {missing_values!r}; wanted "ignore" or "unstored".')
     if not (X.ndim == W.ndim == H.ndim == 2 and X.shape == (W.shape[0], H.shape[1]) and W.shape[1] == H.shape[0]):
@@ -127,6 +127,11 @@ def objective(
     unit_W = np.ldexp(W, -2 * e) if e else W
     value = divergence(unit_X, unit_W, H, loss, weights, leaves_out_unstored(missing))
     return float(in_units(value, 2 * e * loss.degree)) + strengths.cost(W, H, *counts)
+
+
+def _numbers(name, values):
+    with numbers_wanted(name):
+        return np.asarray(values, dtype=np.float64)
 
 
 def divergence(X, W, H, loss=LEAST_SQUARES, weights=None, unstored=False):

@@ -20,13 +20,11 @@ class SpilledTable(DrawnTable):
     """
 
     def __init__(self, rows, n, drawn, weights=None, missing=None, observed=None, means=None, each=map, n_jobs=1):
-        self.spill, self.drawn, self.each, self.n_jobs = rows, drawn, each, n_jobs
-        self.weights, self.missing, self.observed, self.means = weights, missing, observed, means
-        self.shape, self.dtype, self.k, self.per_row = (n, rows.width), rows.dtype, drawn.k, drawn.per_row
-        self.n_cells, self.precision = n * rows.width, rows.dtype
+        super().__init__(n, drawn, rows.dtype, missing, observed, means)
+        self.spill, self.weights, self.each, self.n_jobs = rows, weights, each, n_jobs
         self.rows = row_blocks(_Shape(self.shape), self.k, self.per_row)
         self.n_blocks = len(self.rows)
-        self.scores, self.factors = {}, None
+        self.scores = {}
 
     def fresh(self):
         """Return a table of the same rows that will have its own scores."""
@@ -53,38 +51,31 @@ class SpilledTable(DrawnTable):
 
         def of_block(rows):
             block, scores = self._block(rows).rounded(self.precision), self._scores(rows, factors)
-            block.before, earlier = scores.get("before"), {kind: Wt.copy() for kind, Wt in scores.items()}
+            earlier = {kind: Wt.copy() for kind, Wt in scores.items()} if factors is None else {}
+            block.before = scores.get("before")
             result = function(block, scores.get("now"), *arguments)
             for kind, Wt in scores.items():
-                if factors is not None or not np.array_equal(Wt, earlier[kind]):  # many passes only read them
+                if kind not in earlier or not np.array_equal(Wt, earlier[kind]):  # many passes only read them
                     self._put(kind, rows, Wt)
             return result
 
         return self.each(of_block, self.rows)
 
-    def score_exactly(self, H, strengths, loss):
-        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+    def replace_scores(self, H, strengths, loss):
+        """Replace the scores by exact ones; return which components have a positive one, and the sums of loadings."""
         self._rescale_now()
         self.scores.pop("now", None)  # old memory is released before new is taken
-        while True:
-            self.scores["now"], used = Spill(self.k, self.dtype), np.zeros(self.k, dtype=bool)
-            step = -(-max(1, SCORES // self.k) // self.rows[0].stop)  # blocks at a time
-            for i in range(0, self.n_blocks, step):
-                blocks = self.rows[i : i + step]
-                part = _Part(self.spill, blocks[0].start, blocks[-1].stop)
-                U, sums = unit_scores(part, H, strengths.l1_W, strengths.l2_W, self.n_jobs, self.missing, loss=loss)
-                used |= U.any(axis=0)
-                for rows in blocks:
-                    Wt = (U[rows.start - part.start : rows.stop - part.start] / sums.astype(self.dtype)).T
-                    self._put("now", rows, Wt)
-            idle = H.any(axis=1) & ~used
-            if not idle.any():
-                self.sums = sums
-                return H
-            H = np.where(idle[:, None], 0.0, H)
-
-    def resume(self):
-        """Continue from the exact scores, which are in place."""
+        self.scores["now"], used = Spill(self.k, self.dtype), np.zeros(self.k, dtype=bool)
+        step = -(-max(1, SCORES // self.k) // self.rows[0].stop)  # blocks at a time
+        for i in range(0, self.n_blocks, step):
+            blocks = self.rows[i : i + step]
+            part = _Part(self.spill, blocks[0].start, blocks[-1].stop)
+            U, sums = unit_scores(part, H, strengths.l1_W, strengths.l2_W, self.n_jobs, self.missing, loss=loss)
+            used |= U.any(axis=0)
+            for rows in blocks:
+                Wt = (U[rows.start - part.start : rows.stop - part.start] / sums.astype(self.dtype)).T
+                self._put("now", rows, Wt)
+        return used, sums
 
     def keep(self):
         """Save the scores."""

@@ -31,6 +31,12 @@ class Summary(NamedTuple):
     least: float  # smallest positive cell
     stored: bool  # whether ``cells`` are the stored cells only
 
+    @classmethod
+    def joined(cls, parts):
+        """Return the summary of all parts."""
+        sums, n_cells, least, stored = zip(*parts, strict=True)
+        return cls(sum(sums), sum(n_cells), min(least), stored[0])
+
     @property
     def mean(self):
         """The mean of all cells, with missing ones imputed."""
@@ -76,10 +82,7 @@ class Table:
 
     def summary(self):
         """Return the summary of one read."""
-        parts = list(self.map(_summary_of_block))
-        sums = sum(part.column_sums for part in parts)
-        n_cells, least = sum(part.n_cells for part in parts), min(part.least for part in parts)
-        return Summary(sums, n_cells, least, parts[0].stored)
+        return Summary.joined(list(self.map(summary_of_block)))
 
     def rescale(self, c):
         """Multiply the scores of each component, those of the previous pass too, by a number."""
@@ -98,10 +101,29 @@ class Table:
 class DrawnTable(Table):
     """Rows that are not in memory, but for some: ``drawn`` is a table of these (samples.py).
 
-    Scores are rescaled by ``factors``, if any, when they are read next: that saves a read of all rows.
+    Scores are rescaled by ``factors``, if any, when they are read next: that saves a read of all rows. A subclass has
+    ``replace_scores(H, strengths, loss)``, which makes them exact and returns which components have a positive one,
+    and the sums of the loadings.
     """
 
     is_sparse, factors = False, None
+
+    def __init__(self, n, drawn, dtype, missing, observed, means):
+        self.drawn, self.missing, self.observed, self.means = drawn, missing, observed, means
+        self.shape, self.dtype, self.precision = (n, drawn.shape[1]), dtype, dtype
+        self.k, self.per_row, self.n_cells = drawn.k, drawn.per_row, n * drawn.shape[1]
+
+    def score_exactly(self, H, strengths, loss):
+        """Replace the scores by exact ones; return the loadings, set to zero in components without a positive score."""
+        while True:
+            used, self.sums = self.replace_scores(H, strengths, loss)
+            idle = H.any(axis=1) & ~used
+            if not idle.any():
+                return H
+            H = np.where(idle[:, None], 0.0, H)
+
+    def resume(self):
+        """Continue from the exact scores, which are in place."""
 
     def rescale(self, c):
         """Multiply the scores of each component, those of the previous pass too, by a number."""
@@ -145,7 +167,8 @@ def rescale_scores(block, Wt, c):
             scores *= c[:, None].astype(Wt.dtype)
 
 
-def _summary_of_block(block, Wt):
+def summary_of_block(block, Wt):
+    """Return the summary of a block."""
     cells, shape = block.cells, block.X.shape
     sums = np.asarray(block.X.sum(axis=0, dtype=np.float64)).ravel()
     least = float(np.where(cells > 0, cells, np.inf).min(initial=np.inf))
