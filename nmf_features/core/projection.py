@@ -18,6 +18,7 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 """
 
 import numpy as np
+from scipy import sparse
 
 from .batches import tile_rows
 from .beta import LEAST_SQUARES
@@ -28,6 +29,7 @@ from .row_problems import LeastSquares
 from .threads import workers
 
 BATCH_TILES, BATCH_CELLS = 32, 1 << 20  # tiles of rows that are solved at once, at most, and cells in them
+STORED_CELLS = 1 << 16  # of a sparse matrix
 
 
 def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss=LEAST_SQUARES):
@@ -69,8 +71,7 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss
     problem = problems(
         distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count, missing, loss, n
     )
-    share, rows = 1 / count[kind], tile_rows(X.shape[1])
-    rows *= max(1, min(BATCH_TILES, BATCH_CELLS // (rows * X.shape[1])))
+    share, rows = 1 / count[kind], _batch_rows(X)
 
     def solve_batch(start):
         batch = take(X, slice(start, start + rows))
@@ -84,6 +85,14 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss
         for _ in each(solve_batch, starts):
             pass
     return W, all_sums
+
+
+def _batch_rows(X):
+    """Return how many rows are solved at once: of an array whole tiles, of a sparse matrix such with enough cells."""
+    n, p = X.shape
+    if sparse.issparse(X):
+        return max(1, min(BATCH_TILES * tile_rows(1), STORED_CELLS * n // max(X.nnz, 1)))
+    return tile_rows(p) * max(1, min(BATCH_TILES, BATCH_CELLS // (tile_rows(p) * p)))
 
 
 def scores_of_used(X, H, strengths, n_jobs, missing=None, loss=LEAST_SQUARES):
