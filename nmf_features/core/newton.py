@@ -196,10 +196,10 @@ class DivergenceSolver(Solver):
         X, holes = block.cells, block.missing
         if self.per_stored:
             y = self._off_zero(block.fitted(Wt.astype(np.float64), H), Wt.dtype)
-            v = block.of_rows(counts.astype(np.float64))
             if self._whole_counts(block):
-                return inner(product(Wt, counts).astype(np.float64), H.sum(axis=1)) - inner(v * X, np.log(y, out=y))
-            cells = self.loss.of_cells(X, y)
+                X = X if block.weights is None else X * block.of_rows(counts)
+                return inner(product(Wt, counts).astype(np.float64), H.sum(axis=1)) - inner(X, np.log(y, out=y))
+            v, cells = block.of_rows(counts.astype(np.float64)), self.loss.of_cells(X, y)
             if holes is not None:
                 cells[holes] = 0
             if self.unstored:

@@ -39,7 +39,8 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, los
     cells are left out; see :func:`unit_scores`.
     """
     W, sums = unit_scores(X, H, l1, l2, n_jobs, missing, prior, loss)
-    W /= sums.astype(W.dtype)
+    if (sums != 1).any():
+        W /= sums.astype(W.dtype)
     return W
 
 
@@ -72,13 +73,14 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss
         distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count, missing, loss, n
     )
     share, rows = 1 / count[kind], _batch_rows(X)
+    of_alive = slice(None) if len(alive) == k else alive  # much quicker
 
     def solve_batch(start):
         batch = take(X, slice(start, start + rows))
         found = problem.solve(batch)[:, kind]
         if (count > 1).any():
             found *= share
-        W[start : start + batch.shape[0], alive] = found
+        W[start : start + batch.shape[0], of_alive] = found
 
     starts = range(0, n, rows)
     with workers(n_jobs, len(starts)) as each:
