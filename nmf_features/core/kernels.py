@@ -441,24 +441,25 @@ def csr_grams(data, indices, indptr, Ht, out):
     X is in CSR form (n x p), Ht p x k.
     """
     k, n = Ht.shape[1], len(indptr) - 1
-    four = -(-k // 4) * 4  # rows of the gram go up to the next multiple of four; four cells are added at a time
-    gram, h, x = np.zeros((four, four), Ht.dtype), np.zeros((4, four), Ht.dtype), np.zeros(4, Ht.dtype)
-    h0, h1, h2, h3 = h[0], h[1], h[2], h[3]
+    gram = np.zeros((k, k), Ht.dtype)
     for i in range(n):
         gram[:] = 0.0
-        for start in range(indptr[i], indptr[i + 1], 4):
-            for c in range(4):
-                x[c] = 0.0
-                if start + c < indptr[i + 1]:
-                    x[c] = data[start + c]
-                    cell, row = h[c], Ht[AT(indices[start + c])]
-                    for t in range(k):
-                        cell[t] = row[t]
-            for t in range(k):
-                a0, a1, a2, a3 = x[0] * h0[t], x[1] * h1[t], x[2] * h2[t], x[3] * h3[t]
-                row = gram[t]
-                for s in range(t // 4 * 4 + 4):
+        x, columns = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        four = len(x) // 4 * 4
+        for c in range(AT(0), AT(four), AT(4)):
+            x0, x1, x2, x3 = x[c], x[c + AT(1)], x[c + AT(2)], x[c + AT(3)]
+            h0, h1 = Ht[AT(columns[c])], Ht[AT(columns[c + AT(1)])]
+            h2, h3 = Ht[AT(columns[c + AT(2)])], Ht[AT(columns[c + AT(3)])]
+            for t in range(AT(0), AT(k)):
+                a0, a1, a2, a3, row = x0 * h0[t], x1 * h1[t], x2 * h2[t], x3 * h3[t], gram[t]
+                for s in range(t + AT(1)):
                     row[s] += a0 * h0[s] + a1 * h1[s] + a2 * h2[s] + a3 * h3[s]
+        for c in range(AT(four), AT(len(x))):
+            x0, h0 = x[c], Ht[AT(columns[c])]
+            for t in range(AT(0), AT(k)):
+                a0, row = x0 * h0[t], gram[t]
+                for s in range(t + AT(1)):
+                    row[s] += a0 * h0[s]
         at = 0
         for t in range(k):
             for s in range(t + 1):
