@@ -468,7 +468,7 @@ def csr_grams(data, indices, indptr, Ht, out):
 
 
 def csr_grams_blas(data, indices, indptr, Ht, out):
-    """Do the same with products by BLAS: twice as fast, but its rounding depends on BLAS."""
+    """Do the same with products by BLAS: quicker with many components, but its rounding depends on BLAS."""
     k, n = Ht.shape[1], len(indptr) - 1
     gram, part = np.empty((k, k), Ht.dtype), np.empty((k, k), Ht.dtype)
     most = max(1, min(AT_ONCE, MULTIPLICATIONS // (k * k)))
