@@ -652,6 +652,15 @@ def test_imputing_with_other_losses_is_never_far_worse_than_means():
         assert np.square((filled - X) / spread).sum() < 1.21 * np.square((means - X) / spread).sum()
 
 
+def test_outliers_and_more_components_than_columns():
+    """Their matrices are next to singular: rounding once made them indefinite, and the scores NaN."""
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((200, 8)) < 0.005, 1e6, 1.0) * rng.random((200, 8))
+    result = factorize(X, 13, loss=KL, penalty=0)
+    assert np.isfinite(result.W).all()
+    assert result.objective < 1e-9 * X.sum()
+
+
 def test_a_row_with_holes_leaves_its_neighbours_alone():
     X = counts(700)
     nmf = NMFFeatures(3, shift=None, scale=None, loss=KL, missing_values="ignore").fit(X)

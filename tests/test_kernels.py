@@ -29,6 +29,7 @@ from nmf_features.core.kernels import (
     row_products,
     row_systems,
     scores_of_counts,
+    stored_slopes,
     unpacked,
 )
 
@@ -237,6 +238,29 @@ def test_loops_over_stored_cells(k, dtype):
         assert_allclose(unpacked(grams, k), np.einsum("ij,jt,js->its", X.toarray(), Ht, Ht), rtol=rtol, atol=rtol / 1e3)
         found.append(grams.copy())
     assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [1, 4, 6, 9])
+def test_stored_slopes(k, dtype):
+    """Of rows with nothing in them, with few cells, and with more than are taken at once; some fits are too small."""
+    rng, rtol = np.random.default_rng(0), 1e-12 if dtype == np.float64 else 1e-4
+    parts = [sparse.random_array((9, 600), density=d, rng=rng) for d in (0.01, 0.9)]
+    X = sparse.vstack([sparse.csr_array((1, 600)), *parts]).tocsr().astype(dtype)
+    F, Ht, least = rng.uniform(size=(k, 19)).astype(dtype), rng.uniform(size=(600, k)).astype(dtype), dtype(0.1)
+    Ht[::7] *= dtype(1e-9)
+    x, y = X.toarray().astype(float), np.maximum(F.T.astype(float) @ Ht.T, least)
+    gradient, grams = -(x / y) @ Ht, np.einsum("ij,jt,js->its", x / y**2, Ht, Ht)
+    for run in (stored_slopes, compiled(stored_slopes)):
+        for kind in ("whole", "diagonal", "none"):
+            rows = {"whole": k * (k + 1) // 2, "diagonal": k, "none": 0}[kind]
+            slopes, out = np.full((k, 19), np.nan, dtype), np.full((rows, 19), np.nan, dtype)
+            run(X.data, X.indices, X.indptr, F, Ht, least, slopes, out)
+            assert_allclose(slopes.T, gradient, rtol=rtol)
+            if kind == "whole":
+                assert_allclose(unpacked(out, k), grams, rtol=rtol)
+            if kind == "diagonal":
+                assert_allclose(out.T, np.einsum("itt->it", grams), rtol=rtol)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -6,6 +6,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from scipy.optimize import nnls
 
+from nmf_features.core import projection
+from nmf_features.core.losses import loss_of
 from nmf_features.core.missing import Missing
 from nmf_features.core.projection import exact_scores, linear_scores, tile_rows
 
@@ -52,6 +54,18 @@ def test_a_row_does_not_know_its_neighbours(dtype, deficient):
     rows = rng.permutation(len(X))[:100]
     assert_array_equal(exact_scores(X[rows], H), W[rows])
     assert_array_equal(exact_scores(np.asfortranarray(X)[5:6], H), W[5:6])
+
+
+@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
+def test_sparse_rows_have_the_same_bits_in_any_batch(beta_loss, monkeypatch):
+    rng, loss, batches = np.random.default_rng(0), loss_of(beta_loss), []
+    X, H = sparse.random_array((300, 90), density=0.2, rng=rng, format="csr"), rng.gamma(0.3, size=(3, 90))
+    take = projection.take
+    monkeypatch.setattr(projection, "take", lambda X, rows: batches.append(rows) or take(X, rows))
+    whole = exact_scores(X, H, loss=loss)
+    monkeypatch.setattr(projection, "STORED_CELLS", 1)
+    assert_array_equal(exact_scores(X, H, loss=loss), whole)
+    assert len(batches) > 2
 
 
 def test_threads_do_not_matter():

@@ -131,6 +131,13 @@ def test_a_rough_fit_takes_what_the_race_found(loss):
     assert_array_equal(twice.H[:, -1], 0)
 
 
+@pytest.mark.parametrize("tol", [1e-1, 1e-3, 1e-5])
+def test_a_penalty_that_empties_least_squares_is_no_start_for_counts(tol):
+    result = factorize(np.eye(8), 2, loss="kullback-leibler", penalty=0.3, tol=tol)
+    assert result.objective < 27
+    assert result.H.any(axis=0).all()
+
+
 def test_more_starts_are_no_worse():
     X = scaled("anes96")
     one, three = (factorize(X, 7, n_init=n) for n in (1, 3))

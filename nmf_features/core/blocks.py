@@ -14,7 +14,16 @@ import numpy as np
 from scipy import sparse
 
 from .compiling import compiled, compiled_if_worth
-from .kernels import content_keys, csr_fitted, csr_grams_blas, csr_times, csr_transposed_times, fill_holes, row_products
+from .kernels import (
+    content_keys,
+    csr_fitted,
+    csr_grams_blas,
+    csr_times,
+    csr_transposed_times,
+    fill_holes,
+    row_products,
+    stored_slopes,
+)
 from .products import PRODUCT_CELLS, inner, product
 
 BLOCK_BYTES = 1 << 20  # a block and its scores should stay in the cache of one core
@@ -228,6 +237,21 @@ class SparseBlock(Block):
         out = np.empty((k * (k + 1) // 2, self.X.shape[0]), H.dtype)
         compiled(csr_grams_blas)(curvature, self.X.indices, self.X.indptr, np.ascontiguousarray(H.T), out)
         return out
+
+    def slopes(self, F, A, weights, least, whole):
+        """Return the gradients of rows by F (k x rows), where the fit is F' A at the stored cells, and packed Hessians.
+
+        See :func:`.kernels.stored_slopes`. Hessians are ``whole``, or their diagonals (False), or none (None).
+        ``weights`` (None: 1) belong to the columns of A.
+        """
+        X, k, dtype = self.X, len(F), F.dtype
+        cells = X.data if weights is None else X.data * self.of_columns(weights)
+        gradient = np.empty(F.shape, dtype)
+        grams = None if whole is None else np.empty((k * (k + 1) // 2 if whole else k, F.shape[1]), dtype)
+        matrix, least = (cells.astype(dtype, copy=False), X.indices, X.indptr), dtype.type(least)
+        F, At = np.ascontiguousarray(F), np.ascontiguousarray(A.T, dtype=dtype)
+        compiled(stored_slopes)(*matrix, F, At, least, gradient, gradient[:0] if grams is None else grams)
+        return gradient, grams
 
     def of_rows(self, values):
         """Return one value per row, repeated for each stored cell of the row."""

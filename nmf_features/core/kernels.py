@@ -11,9 +11,11 @@ from .products import MULTIPLICATIONS
 STRIP = 128  # columns that coordinate_descent sweeps together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
 WIDE = 256  # rows that descents take together, at most
+PART = 240  # stored cells of a row that stored_slopes takes at once; no power of 2, by which arrays would share cache
 AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where more than one thread would multiply them
 GUESS_SWEEPS = 2
 WHOLE = 16  # numbers that a compiled loop takes at once, where it can
+AT = np.uint64  # a position: where it may be signed, the compiler writes code for negative ones as well
 LOG_2 = 0.6931471805599453
 BITS_OF_LEAST_PART = np.int32(0x3F3504F3)  # of 1 / sqrt(2)
 SHIFT = np.int32(23)
@@ -503,25 +505,32 @@ def row_systems(X, H, B, grams, counts):
 
 
 def csr_times(data, indices, indptr, Ht, out):
-    """Add X Ht, for X in CSR form (n x p) and Ht (p x k), to out (n x k)."""
+    """Add X Ht, for X in CSR form (n x p) and Ht (p x k), to out (n x k), four cells at a time."""
     k = Ht.shape[1]
     for i in range(len(out)):
-        row = out[i]
-        for at in range(indptr[i], indptr[i + 1]):
-            x, h = data[at], Ht[indices[at]]
+        row, x, columns = out[i], data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        four = len(x) // 4 * 4
+        for c in range(AT(0), AT(four), AT(4)):
+            x0, x1, x2, x3 = x[c], x[c + AT(1)], x[c + AT(2)], x[c + AT(3)]
+            h0, h1 = Ht[AT(columns[c])], Ht[AT(columns[c + AT(1)])]
+            h2, h3 = Ht[AT(columns[c + AT(2)])], Ht[AT(columns[c + AT(3)])]
             for t in range(k):
-                row[t] += x * h[t]
+                row[t] += x0 * h0[t] + x1 * h1[t] + x2 * h2[t] + x3 * h3[t]
+        for c in range(AT(four), AT(len(x))):
+            x0, h0 = x[c], Ht[AT(columns[c])]
+            for t in range(k):
+                row[t] += x0 * h0[t]
 
 
 def csr_transposed_times(data, indices, indptr, W, out):
     """Add X' W, for X in CSR form (n x p) and W (n x k), to out (p x k)."""
     k = W.shape[1]
     for i in range(len(W)):
-        row = W[i]
-        for at in range(indptr[i], indptr[i + 1]):
-            x, column = data[at], out[indices[at]]
+        row, x, columns = W[i], data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        for c in range(AT(0), AT(len(x))):
+            x0, column = x[c], out[AT(columns[c])]
             for t in range(k):
-                column[t] += x * row[t]
+                column[t] += x0 * row[t]
 
 
 def csr_fitted(indices, indptr, W, Ht, out):
@@ -529,18 +538,18 @@ def csr_fitted(indices, indptr, W, Ht, out):
     k, zero = W.shape[1], W.dtype.type(0)  # 0.0 would be double to the compiler, and not to Python
     four = k // 4 * 4
     for i in range(len(W)):
-        w = W[i]
-        for at in range(indptr[i], indptr[i + 1]):
-            h = Ht[indices[at]]
+        w, y, columns = W[i], out[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        for c in range(AT(0), AT(len(y))):
+            h = Ht[AT(columns[c])]
             y0 = y1 = y2 = y3 = zero
-            for t in range(0, four, 4):
+            for t in range(AT(0), AT(four), AT(4)):
                 y0 += w[t] * h[t]
-                y1 += w[t + 1] * h[t + 1]
-                y2 += w[t + 2] * h[t + 2]
-                y3 += w[t + 3] * h[t + 3]
-            for t in range(four, k):
+                y1 += w[t + AT(1)] * h[t + AT(1)]
+                y2 += w[t + AT(2)] * h[t + AT(2)]
+                y3 += w[t + AT(3)] * h[t + AT(3)]
+            for t in range(AT(four), AT(k)):
                 y0 += w[t] * h[t]
-            out[at] = (y0 + y1) + (y2 + y3)
+            y[c] = (y0 + y1) + (y2 + y3)
 
 
 def csr_grams(data, indices, indptr, Ht, out):
@@ -549,24 +558,25 @@ def csr_grams(data, indices, indptr, Ht, out):
     X is in CSR form (n x p), Ht p x k.
     """
     k, n = Ht.shape[1], len(indptr) - 1
-    four = -(-k // 4) * 4  # rows of the gram go up to the next multiple of four; four cells are added at a time
-    gram, h, x = np.zeros((four, four), Ht.dtype), np.zeros((4, four), Ht.dtype), np.zeros(4, Ht.dtype)
-    h0, h1, h2, h3 = h[0], h[1], h[2], h[3]
+    gram = np.zeros((k, k), Ht.dtype)
     for i in range(n):
         gram[:] = 0.0
-        for start in range(indptr[i], indptr[i + 1], 4):
-            for c in range(4):
-                x[c] = 0.0
-                if start + c < indptr[i + 1]:
-                    x[c] = data[start + c]
-                    cell, row = h[c], Ht[indices[start + c]]
-                    for t in range(k):
-                        cell[t] = row[t]
-            for t in range(k):
-                a0, a1, a2, a3 = x[0] * h0[t], x[1] * h1[t], x[2] * h2[t], x[3] * h3[t]
-                row = gram[t]
-                for s in range(t // 4 * 4 + 4):
+        x, columns = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
+        four = len(x) // 4 * 4
+        for c in range(AT(0), AT(four), AT(4)):
+            x0, x1, x2, x3 = x[c], x[c + AT(1)], x[c + AT(2)], x[c + AT(3)]
+            h0, h1 = Ht[AT(columns[c])], Ht[AT(columns[c + AT(1)])]
+            h2, h3 = Ht[AT(columns[c + AT(2)])], Ht[AT(columns[c + AT(3)])]
+            for t in range(AT(0), AT(k)):
+                a0, a1, a2, a3, row = x0 * h0[t], x1 * h1[t], x2 * h2[t], x3 * h3[t], gram[t]
+                for s in range(t + AT(1)):
                     row[s] += a0 * h0[s] + a1 * h1[s] + a2 * h2[s] + a3 * h3[s]
+        for c in range(AT(four), AT(len(x))):
+            x0, h0 = x[c], Ht[AT(columns[c])]
+            for t in range(AT(0), AT(k)):
+                a0, row = x0 * h0[t], gram[t]
+                for s in range(t + AT(1)):
+                    row[s] += a0 * h0[s]
         at = 0
         for t in range(k):
             for s in range(t + 1):
@@ -575,7 +585,7 @@ def csr_grams(data, indices, indptr, Ht, out):
 
 
 def csr_grams_blas(data, indices, indptr, Ht, out):
-    """Do the same with products by BLAS: twice as fast, but its rounding depends on BLAS."""
+    """Do the same with products by BLAS: quicker with many components, but its rounding depends on BLAS."""
     k, n = Ht.shape[1], len(indptr) - 1
     gram, part = np.empty((k, k), Ht.dtype), np.empty((k, k), Ht.dtype)
     most = max(1, min(AT_ONCE, MULTIPLICATIONS // (k * k)))
@@ -596,6 +606,73 @@ def csr_grams_blas(data, indices, indptr, Ht, out):
             for s in range(t + 1):
                 out[at, i] = gram[t, s]
                 at += 1
+
+
+def stored_slopes(data, indices, indptr, F, Ht, least, gradient, grams):
+    """Write, for every row x of a CSR matrix (n x p), the sums of -x / y * h and x / y^2 * h h' over its stored cells.
+
+    They are slopes and curvatures of the Kullback-Leibler loss, but for a 1 in every slope, at the fit y = f' h, or
+    ``least``, with f the row's column of F (k x n), and h the column's row of Ht (p x k). ``gradient`` is k x n.
+    ``grams`` has the rows of packed lower triangles, or of their k diagonals, or none.
+
+    The loadings of a row's cells are gathered side by side, so that all loops run along the cells.
+    """
+    (k, n), number = F.shape, F.dtype.type
+    zero, one, four = number(0), number(1), k // 4 * 4
+    h, work, f = np.zeros((k, PART), F.dtype), np.zeros((3, PART), F.dtype), np.zeros(k, F.dtype)
+    x, y, z = work[0], work[1], work[2]
+    for i in range(n):
+        for t in range(k):
+            f[t], gradient[t, i] = F[t, i], zero
+        for at in range(len(grams)):
+            grams[at, i] = zero
+        for start in range(indptr[i], indptr[i + 1], PART):
+            m = min(PART, indptr[i + 1] - start)
+            padded = -(-m // WHOLE) * WHOLE
+            for c in range(AT(0), AT(padded)):
+                x[c], row = (data[start + c], Ht[AT(indices[start + c])]) if c < m else (zero, Ht[0])
+                for t in range(AT(0), AT(four), AT(4)):
+                    h0, h1, h2, h3 = row[t], row[t + AT(1)], row[t + AT(2)], row[t + AT(3)]
+                    h[t, c], h[t + AT(1), c], h[t + AT(2), c], h[t + AT(3), c] = h0, h1, h2, h3
+                for t in range(AT(four), AT(k)):
+                    h[t, c] = row[t]
+                y[c] = zero
+            for t in range(k):
+                ht, ft = h[t], f[t]
+                for c in range(padded):
+                    y[c] += ft * ht[c]
+            for c in range(padded):
+                y[c] = one / max(y[c], least)
+                x[c] *= y[c]
+            at = 0
+            for t in range(k):
+                ht, of_t = h[t], zero
+                for c in range(padded):
+                    z[c] = x[c] * ht[c]
+                    of_t += z[c]
+                    z[c] *= y[c]
+                gradient[t, i] -= of_t
+                if len(grams) == 0:
+                    continue
+                first = 0 if len(grams) > k else t
+                last = first + (t + 1 - first) // 4 * 4
+                for s in range(first, last, 4):
+                    h0, h1, h2, h3 = h[s], h[s + 1], h[s + 2], h[s + 3]
+                    c0 = c1 = c2 = c3 = zero
+                    for c in range(padded):
+                        c0 += z[c] * h0[c]
+                        c1 += z[c] * h1[c]
+                        c2 += z[c] * h2[c]
+                        c3 += z[c] * h3[c]
+                    grams[at, i], grams[at + 1, i] = grams[at, i] + c0, grams[at + 1, i] + c1
+                    grams[at + 2, i], grams[at + 3, i] = grams[at + 2, i] + c2, grams[at + 3, i] + c3
+                    at += 4
+                for s in range(last, t + 1):
+                    h0, c0 = h[s], zero
+                    for c in range(padded):
+                        c0 += z[c] * h0[c]
+                    grams[at, i] += c0
+                    at += 1
 
 
 def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
@@ -1305,6 +1382,7 @@ FAST = {
     coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},
     csr_times: {"contract"},
     csr_transposed_times: {"contract"},
+    stored_slopes: {"reassoc", "contract", "arcp", "nsz"},
     add_products: {"reassoc", "contract", "nsz"},
     leads_to: {"reassoc", "contract", "nsz"},
     moments_of: {"reassoc", "contract", "nsz"},

@@ -60,11 +60,12 @@ class DivergenceSolver(Solver):
 
     def constant(self, block, Wt):
         """Return the part of a block's loss that depends on the data alone; :meth:`error_of_block` leaves it out."""
-        if not self.loss.counts or self.per_stored or block.missing is not None:
+        if not self._whole_counts(block):
             return 0.0
+        x = block.cells.astype(np.float64, copy=False)
         with np.errstate(divide="ignore"):
-            logs = np.where(block.X > 0, np.log(block.X), 0)
-        return inner(block.counts, (block.X * (logs - 1)).sum(axis=1, dtype=np.float64))
+            logs = np.where(x > 0, np.log(x), 0)
+        return float((block.of_rows(block.counts) * (x * (logs - 1))).sum())
 
     def _seen(self, block):
         """Return a block whose ``cells`` are those to read."""
@@ -72,7 +73,11 @@ class DivergenceSolver(Solver):
 
     def _off_zero(self, fitted, dtype):
         """Keep the fit of cells off zero, where slopes are infinite, in place; the bound depends on the precision."""
-        return np.maximum(fitted, max(self.least_fit, float(np.finfo(dtype).tiny) ** 0.5), out=fitted)
+        return np.maximum(fitted, self._least(dtype), out=fitted)
+
+    def _least(self, dtype):
+        """Return the least fit of a cell, in a precision."""
+        return max(self.least_fit, float(np.finfo(dtype).tiny) ** 0.5)
 
     def context(self, H, strengths):
         """Return what the updates of all blocks need from the loadings."""
@@ -132,6 +137,9 @@ class DivergenceSolver(Solver):
         block, multiplies = self._seen(block), self.multiplies or products is None
         A = A.astype(F.dtype, copy=False)
         ones = (A.sum(axis=1) if weights is None else product(A, weights))[:, None]
+        if self.per_stored and self._whole_counts(block):
+            gradient, grams = block.slopes(F, A, weights, self._least(F.dtype), products)
+            return gradient + ones, ones, grams
         slope, positive, curvature, apart = self.cells(block, block.fitted(F, A), multiplies)
         if weights is not None:
             v = block.of_columns(weights).astype(F.dtype)
@@ -142,6 +150,10 @@ class DivergenceSolver(Solver):
         if apart:
             gradient, above = gradient + ones, ones if above is None else above + ones
         return gradient, above, grams
+
+    def _whole_counts(self, block):
+        """Whether cells are counts, all of them: then the sums of all fits stand apart."""
+        return self.loss.counts and not self.unstored and block.missing is None
 
     def statistics(self, block, Wt, H):
         """Return the statistics of a block: if only stored cells are read, just the sums of scores."""
@@ -184,6 +196,9 @@ class DivergenceSolver(Solver):
         X, holes = block.cells, block.missing
         if self.per_stored:
             y = self._off_zero(block.fitted(Wt.astype(np.float64), H), Wt.dtype)
+            if self._whole_counts(block):
+                X = X if block.weights is None else X * block.of_rows(counts)
+                return inner(product(Wt, counts).astype(np.float64), H.sum(axis=1)) - inner(X, np.log(y, out=y))
             v, cells = block.of_rows(counts.astype(np.float64)), self.loss.of_cells(X, y)
             if holes is not None:
                 cells[holes] = 0

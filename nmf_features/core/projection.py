@@ -18,6 +18,7 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 """
 
 import numpy as np
+from scipy import sparse
 
 from .batches import tile_rows
 from .beta import LEAST_SQUARES
@@ -28,6 +29,7 @@ from .row_problems import LeastSquares
 from .threads import workers
 
 BATCH_TILES, BATCH_CELLS = 32, 1 << 20  # tiles of rows that are solved at once, at most, and cells in them
+STORED_CELLS = 1 << 16  # of a sparse matrix
 
 
 def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss=LEAST_SQUARES):
@@ -37,7 +39,8 @@ def exact_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, los
     cells are left out; see :func:`unit_scores`.
     """
     W, sums = unit_scores(X, H, l1, l2, n_jobs, missing, prior, loss)
-    W /= sums.astype(W.dtype)
+    if (sums != 1).any():
+        W /= sums.astype(W.dtype)
     return W
 
 
@@ -69,21 +72,29 @@ def unit_scores(X, H, l1=0.0, l2=0.0, n_jobs=None, missing=None, prior=0.0, loss
     problem = problems(
         distinct[:, :-3], distinct[:, -3], distinct[:, -2] / count, distinct[:, -1] / count, missing, loss, n
     )
-    share, rows = 1 / count[kind], tile_rows(X.shape[1])
-    rows *= max(1, min(BATCH_TILES, BATCH_CELLS // (rows * X.shape[1])))
+    share, rows = 1 / count[kind], _batch_rows(X)
+    of_alive = slice(None) if len(alive) == k else alive  # much quicker
 
     def solve_batch(start):
         batch = take(X, slice(start, start + rows))
         found = problem.solve(batch)[:, kind]
         if (count > 1).any():
             found *= share
-        W[start : start + batch.shape[0], alive] = found
+        W[start : start + batch.shape[0], of_alive] = found
 
     starts = range(0, n, rows)
     with workers(n_jobs, len(starts)) as each:
         for _ in each(solve_batch, starts):
             pass
     return W, all_sums
+
+
+def _batch_rows(X):
+    """Return how many rows are solved at once: of an array whole tiles, of a sparse matrix such with enough cells."""
+    n, p = X.shape
+    if sparse.issparse(X):
+        return max(1, min(BATCH_TILES * tile_rows(1), STORED_CELLS * n // max(X.nnz, 1)))
+    return tile_rows(p) * max(1, min(BATCH_TILES, BATCH_CELLS // (tile_rows(p) * p)))
 
 
 def scores_of_used(X, H, strengths, n_jobs, missing=None, loss=LEAST_SQUARES):

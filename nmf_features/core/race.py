@@ -140,7 +140,7 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     if field is not SQUARES:
         if max(mean_units(few.full, few.weights, strengths)[2]) > MOST_STRENGTH:
             return [H for _, H in left[:effort]], True
-        of_squares = [H for _, H in left[: effort * MOST_LEFT]]
+        of_squares = [H for _, H in left[: effort * MOST_LEFT] if H.any()]  # a penalty may have emptied them
         candidates, first = chain(of_squares, few.starts(k)), FIRST + len(of_squares)
         strengths = few.observed(strengths, missing)
         left = run(field, strengths, candidates, first, field.most)

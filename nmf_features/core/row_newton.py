@@ -189,14 +189,19 @@ class OtherLosses(RowProblems):
         """Return the scores that minimise the quadratic model: nearly, by sweeps, or exactly."""
         w, grams = rows.W, rows.batch.grams(curvature, self.Ht, lambda: self.packed)
         grams[diagonal_of_packed(self.size)] += (rows.l2 + ridge).T
-        least = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0)
-        if swept:
-            new, slopes, floor = (q.T.copy() for q in (w, slopes, least))
-            self.descent(new, slopes, np.ascontiguousarray(grams), floor, np.ones(len(w), w.dtype), self.SWEEPS, 0.0)
-            return np.ascontiguousarray(new.T)
-        A = unpacked(grams, self.size)
-        B = np.einsum("mts,ms->mt", A, w) - slopes
-        return np.maximum(self.scores_of_own(A.reshape(len(w), -1), B, w > 0, ridge), least)
+        least, new = np.where(w > 1e-3 * w.max(axis=1, keepdims=True), 0.1 * w, 0), np.full_like(w, np.nan)
+        if not swept:
+            A = unpacked(grams, self.size)
+            B = np.einsum("mts,ms->mt", A, w) - slopes
+            with np.errstate(invalid="ignore"):
+                new = np.maximum(self.scores_of_own(A.reshape(len(w), -1), B, w > 0, ridge), least)
+        left = ~np.isfinite(new).all(axis=1)  # rounding made a matrix indefinite, or all are swept
+        if left.any():
+            F, slopes, floor = (q[left].T.copy() for q in (w, slopes, least))
+            grams, ones = np.ascontiguousarray(grams[:, left]), np.ones(F.shape[1], F.dtype)
+            self.descent(F, slopes, grams, floor, ones, self.SWEEPS, 0.0)
+            new[left] = F.T
+        return new
 
     def watched(self, rows, new, slopes, multiplied):
         """Return new scores where the objective falls as it should, else a shorter step, at last a multiplicative one.

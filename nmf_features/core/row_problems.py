@@ -19,7 +19,7 @@ from .kernels import nnls_rows, row_systems, unpacked
 from .missing import Missing, leaves_out_unstored, observed_in_rows
 from .products import gram
 
-RIDGE = 1e-12
+RIDGE, SINGULAR = 1e-12, 1e-15
 OWN_CELLS = 1 << 17  # of grams that are in memory at once, where rows have their own
 LITTLE = 1e-4  # of a difference, beside what it is one of: less has lost four digits
 
@@ -42,8 +42,9 @@ class RowProblems:
         own = len(grams) > 1
         found, unsolved = self.nnls(grams, B, guess)
         for i in np.flatnonzero(unsolved):  # rounding kept the row from closing: another method for the few
-            L = np.linalg.cholesky(grams[i] if own else grams[0])
-            found[i] = nnls(L.T, np.linalg.solve(L, B[i]))[0]
+            squares, V = np.linalg.eigh(grams[i] if own else grams[0])  # rounding may have made it indefinite
+            roots = np.sqrt(np.maximum(squares, squares[-1] * SINGULAR))
+            found[i] = nnls(roots[:, None] * V.T, V.T @ B[i] / roots)[0]
         return found
 
     def scores_of_own(self, grams, B, guess=None, ridge=None):

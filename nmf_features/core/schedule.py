@@ -341,11 +341,13 @@ class Search:
         def ends():
             for H in left:
                 run = descent().begin_at(H) if ready else descent().run(H, passes, good)
-                yield self._limited(run.settle(self.max_iter))
+                yield run if self.n_init == 1 else self._limited(run.settle(self.max_iter))
                 if self.watch.stopped:
                     return
 
-        # If several starts were asked for, all run to the end and are judged there.
+        # If several starts were asked for, they are judged at the very end: exact scores cost like many passes.
+        if self.n_init == 1:
+            return self._limited(min(ends(), key=lambda run: run.value).settle(self.max_iter))
         return min(ends(), key=lambda run: run.objective)
 
     def _limited(self, run):

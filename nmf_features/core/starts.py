@@ -37,16 +37,16 @@ def _by_iteration(X, rank):
     """Return the same by subspace iteration with a few more directions, accurate enough for a start."""
     size = min(rank + 10, *X.shape)
     V = np.random.default_rng(0).standard_normal((X.shape[1], size))
-    for _ in range(8):
-        V = _orthonormal(_times(X.T, _times(X, _orthonormal(V))))
+    for turn in range(8):
+        V = _orthonormal(_times(X.T, _times(X, V)), 2 if turn == 7 else 1)
     squares, rotation = eigh(gram(_times(X, V).T))
     return squares[::-1][:rank], product(V, rotation[:, ::-1])[:, :rank]
 
 
-def _orthonormal(Y):
-    """Return an orthonormal basis of the columns of Y."""
+def _orthonormal(Y, times):
+    """Return an orthonormal basis of the columns of Y; the first time leaves rounding errors of a poor basis."""
     Y = Y / (np.abs(Y).max() or 1.0)
-    for _ in range(2):  # twice, since the first time leaves rounding errors of a poor basis
+    for _ in range(times):
         squares, V = eigh(gram(Y.T))
         least = squares[-1] * len(Y) * np.finfo(np.float64).eps
         Y = product(Y, V) / np.sqrt(np.where(squares > least, squares, np.inf))
