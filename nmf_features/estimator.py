@@ -110,7 +110,8 @@ class NMFFeatures(DescribingMixin, CallbackSupportMixin, TransformerMixin, BaseE
         Most passes over the data for each start.
     tol : float, default 1e-5
         Relative fall of the objective per pass below which the fit stops. Above 3e-5 ``init="auto"`` takes the best of
-        four starts in place of many, above 1e-4 one, unless ``n_init`` is more than 1.
+        four starts in place of many, above 1e-4 one (ten times as much where cells are missing), unless ``n_init`` is
+        more than 1.
     missing_values : {"raise", "ignore", "unstored"}, default "raise"
         Whether missing cells (NaN, NA) are an error, or are left out of shift, scale, fit, scores and ``score``. With
         "unstored" the cells that sparse data do not store are left out as well, as in a table of ratings. Rows without

@@ -149,6 +149,7 @@ def test_scores_of_counts(k, l2):
     assert not active.any()
     slope = H.sum(axis=1) + 0.1 + l2 * W - (X / np.maximum(W @ H, 1e-12)) @ H.T
     assert np.abs(np.minimum(W, slope)).max() < 1e-8
+    assert_array_equal(W[slope > 1e-3], 0)
     assert_array_equal(W[3], 0)
     assert_array_equal(found(compiled(scores_of_counts), slice(5, 6))[0], W[5:6])
     assert_array_equal(found(compiled(scores_of_counts), steps=((5, 2), (0, 28)))[0], W)

@@ -677,7 +677,7 @@ def test_convergence_shows_the_history():
 
 def test_histories_are_compared_with_the_best_of_all():
     X = low_rank()
-    fits = {solver: factorize(X, 3, solver=solver, tol=1e-3) for solver in ("hals", "mu")}
+    fits = {solver: factorize(X, 3, solver=solver, init="nndsvda", tol=1e-3) for solver in ("hals", "mu")}
     display = ConvergenceDisplay.from_histories(
         {name: fit.history for name, fit in fits.items()}, {"hals": True, "mu": False}
     )

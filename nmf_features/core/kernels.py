@@ -443,11 +443,12 @@ def scores_of_counts(X, H, pairs, lowest, l1, l2, W, active, ridge, steps, close
                 for t in range(k):
                     a = grams[t * (t + 3) // 2, i] + added[i]
                     move = slopes[t, i] / a if a > 0.0 else 0.0
-                    most = max(most, abs(min(f[t, i], move)))
+                    least[t, i] = min(f[t, i], move)
+                    most = max(most, abs(least[t, i]))
                 if most <= close * tops[i]:
                     going[i], left = False, left - 1
-                    for t in range(k):
-                        W[start + i, t] = f[t, i]
+                    for t in range(k):  # what would fall to zero is zero
+                        W[start + i, t] = f[t, i] if least[t, i] < f[t, i] else 0.0
             if left == 0:
                 break
             for t in range(k):

@@ -34,6 +34,7 @@ SAME = 3e-4  # objectives that differ by a smaller share count as one minimum
 PASSES, TOL = 500, 1e-5
 ROUGH_TOL = 1e-4  # with a larger tolerance, no better fit is asked for than that of one start
 FAIR_TOL = 3e-5  # and than the best of the first few starts
+MISSING = 10  # both are so many times larger where cells are missing: minima differ more in what they say of these
 # Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
 FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
 MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many
@@ -119,8 +120,9 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
     returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large ``tol``.
     """
-    (n, p), missing, rough = table.shape, table.missing, tol > ROUGH_TOL and effort == 1
-    enough = 1 if rough else FIRST if tol > FAIR_TOL and effort == 1 else effort * SMALL_EFFORT * MOST_STARTS
+    (n, p), missing, asked = table.shape, table.missing, tol if table.missing is None else tol / MISSING
+    rough = asked > ROUGH_TOL and effort == 1
+    enough = 1 if rough else FIRST if asked > FAIR_TOL and effort == 1 else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
     m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):

@@ -338,16 +338,18 @@ class Search:
         known = max(RACE_TOL, table.k / sizes[-2] if len(sizes) > 1 else 0)
         ready = good and self.tol > known and pool.missing is None and (self.loss.squares or self.loss.counts)
 
+        # Exact scores cost like many passes: unless more than one start was asked for, only the best gets them.
+        one = self.n_init == 1 and self.limit is None
+
         def ends():
             for H in left:
                 run = descent().begin_at(H) if ready else descent().run(H, passes, good)
-                yield run if self.n_init == 1 else self._limited(run.settle(self.max_iter))
+                yield run if one else self._limited(run.settle(self.max_iter))
                 if self.watch.stopped:
                     return
 
-        # If several starts were asked for, they are judged at the very end: exact scores cost like many passes.
-        if self.n_init == 1:
-            return self._limited(min(ends(), key=lambda run: run.value).settle(self.max_iter))
+        if one:
+            return min(ends(), key=lambda run: run.value).settle(self.max_iter)
         return min(ends(), key=lambda run: run.objective)
 
     def _limited(self, run):

@@ -24,7 +24,7 @@ from .hidden import draw_rows, draw_splits, without_rare
 
 # Errors that differ by a smaller share, or by ten times ``tol`` but at most 1 %, are equal: fits end no nearer.
 LEAST_TIE, MOST_TIE = 1e-6, 0.01
-TOL = 1e-4  # the splits differ by more than what smaller tolerances gain; larger ones would try one start alone
+TOL = 1e-3  # the splits differ by more than what smaller tolerances gain; larger ones would try one start alone
 POWER_STEPS = 4  # towards a singular vector: it is only a start
 
 
