@@ -173,8 +173,8 @@ def factorize(
     tol : float, default 1e-5
         Stop when the objective falls by less than this share of itself per pass (mean of five, or of two after
         samples) and the KKT residual of the loadings, relative to the largest, is below the square root of ``tol``.
-        Above 3e-5 "auto" takes the best of four starts, above 1e-4 one (ten times as much where cells are missing), unless
-        ``n_init`` is more than 1.
+        Above 3e-5 "auto" takes the best of four starts, above 1e-4 one (ten times as much where cells are missing),
+        unless ``n_init`` is more than 1.
     random_state : int, RandomState instance or None, default None
         Seed of the random starts. "auto" uses none.
     n_jobs : int or None, default None
