@@ -336,6 +336,7 @@ def test_not_converged_says_what_to_raise():
         (dict(X=["t.csv"]), r"X has words \(.*'t.csv'\); wanted numbers. Read a table in a file first"),
         (dict(X=[["a", "b"]]), "X has words"),
         (dict(sample_weight=["a", "b"]), "sample_weight has words"),
+        (dict(init=[["a", "b"]]), "init has words"),
         (dict(X=np.empty((0, 3))), "0 sample"),
         (dict(n_components=-1), "'n_components' parameter"),
         (dict(n_components=1.5), "'n_components' parameter"),

@@ -16,7 +16,7 @@ from scipy import sparse
 from sklearn.utils import check_array, check_random_state
 
 from .blocks import row_blocks
-from .checks import check_columns
+from .checks import check_columns, numbers_wanted
 from .compiling import compiled
 from .descent import Descent
 from .kernels import leads_to
@@ -228,7 +228,8 @@ def checked_init(init, k, p):
     """Return a start: its name, or loadings as an array."""
     if isinstance(init, str):
         return init
-    init = check_array(init, dtype=np.float64, input_name="init", ensure_min_samples=0)
+    with numbers_wanted("init"):
+        init = check_array(init, dtype=np.float64, input_name="init", ensure_min_samples=0)
     if init.shape != (k, p) or init.min(initial=0.0) < 0:
         raise ValueError(
             f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
