@@ -345,6 +345,22 @@ def nnls_rows(grams, B, guess):
     return W, unsolved
 
 
+def multiply_in_order(A, B, lanes, out):
+    """Write the first ``lanes`` columns of A B to out; a column has the same bits beside any others.
+
+    A has a multiple of four columns, as many as B has rows.
+    """
+    for t in range(len(A)):
+        c = out[t]
+        for i in range(lanes):
+            c[i] = 0.0
+        for j in range(0, A.shape[1], 4):
+            a0, a1, a2, a3 = A[t, j], A[t, j + 1], A[t, j + 2], A[t, j + 3]
+            b0, b1, b2, b3 = B[j], B[j + 1], B[j + 2], B[j + 3]
+            for i in range(lanes):
+                c[i] += (a0 * b0[i] + a1 * b1[i]) + (a2 * b2[i] + a3 * b3[i])
+
+
 def scores_of_counts(X, H, pairs, lowest, l1, l2, W, active, ridge, steps, close):
     """Minimise the Kullback-Leibler loss of every row of X (m x p), given loadings H (k x p), from scores W, in place.
 
@@ -393,15 +409,7 @@ def scores_of_counts(X, H, pairs, lowest, l1, l2, W, active, ridge, steps, close
                     inverse = 1.0 / max(y[i], own_least[i])
                     y[i] = xj[i] * inverse
                     c[i] = y[i] * inverse
-            for t in range(k):  # minus the gradient, but for the penalty
-                g = slopes[t]
-                for i in range(lanes):
-                    g[i] = 0.0
-                for j in range(0, width, 4):
-                    a0, a1, a2, a3 = h[t, j], h[t, j + 1], h[t, j + 2], h[t, j + 3]
-                    y0, y1, y2, y3 = ratios[j], ratios[j + 1], ratios[j + 2], ratios[j + 3]
-                    for i in range(lanes):
-                        g[i] += (a0 * y0[i] + a1 * y1[i]) + (a2 * y2[i] + a3 * y3[i])
+            multiply_in_order(h, ratios, lanes, slopes)  # minus the gradient, but for the penalty
             if step < steps[0]:
                 for t in range(k):
                     ft, g = f[t], slopes[t]
@@ -411,15 +419,7 @@ def scores_of_counts(X, H, pairs, lowest, l1, l2, W, active, ridge, steps, close
                         ratio = g[i] / above if above > 0.0 else 1.0
                         ft[i] *= np.sqrt(ratio) if cost > 0.0 else ratio
                 continue
-            for t in range(packed):
-                g = grams[t]
-                for i in range(lanes):
-                    g[i] = 0.0
-                for j in range(0, width, 4):
-                    a0, a1, a2, a3 = hh[t, j], hh[t, j + 1], hh[t, j + 2], hh[t, j + 3]
-                    y0, y1, y2, y3 = curvatures[j], curvatures[j + 1], curvatures[j + 2], curvatures[j + 3]
-                    for i in range(lanes):
-                        g[i] += (a0 * y0[i] + a1 * y1[i]) + (a2 * y2[i] + a3 * y3[i])
+            multiply_in_order(hh, curvatures, lanes, grams)
             for i in range(lanes):
                 tops[i], added[i] = 0.0, 0.0
             for t in range(k):
@@ -1377,7 +1377,7 @@ def unpacked(grams, k):
 
 
 # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows, row_systems,
-# csr_fitted, csr_grams and own_grams_descent must keep their order.
+# scores_of_counts, multiply_in_order, csr_fitted, csr_grams and own_grams_descent must keep their order.
 FAST = {
     row_products: {"reassoc", "contract", "nsz"},
     coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},
