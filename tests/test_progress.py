@@ -273,7 +273,10 @@ def test_a_real_interrupt():
             if "pass 3," in line:
                 fit.send_signal(signal.SIGINT)
                 break
-        out, err = fit.communicate(timeout=60)
+        try:
+            out, err = fit.communicate(timeout=60)
+        finally:
+            fit.kill()
     assert (fit.returncode, "Traceback" in err) == (0, False)
     assert out.startswith("NMFFeatures was interrupted after")
 
