@@ -87,6 +87,11 @@ class Field:
         return different
 
 
+def asks_less(tol, than, missing):
+    """Whether a tolerance asks for less than another one does of complete tables."""
+    return (tol if missing is None else tol / MISSING) > than
+
+
 def mean_units(X, weights, strengths):
     """Return ``half``, the mean weight, and the strengths in units in which the mean of X is near 1.
 
@@ -120,9 +125,10 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
     returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large ``tol``.
     """
-    (n, p), missing, asked = table.shape, table.missing, tol if table.missing is None else tol / MISSING
-    rough = asked > ROUGH_TOL and effort == 1
-    enough = 1 if rough else FIRST if asked > FAIR_TOL and effort == 1 else effort * SMALL_EFFORT * MOST_STARTS
+    (n, p), missing = table.shape, table.missing
+    rough = asks_less(tol, ROUGH_TOL, missing) and effort == 1
+    fair = asks_less(tol, FAIR_TOL, missing) and effort == 1
+    enough = 1 if rough else FIRST if fair else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
     m = max(FEW_CELLS // p, 10 * k, 100)
     if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):

@@ -26,7 +26,7 @@ from .missing import Missing, column_means, leaves_out_unstored, observed_in_row
 from .objective import divergence
 from .penalties import Strengths
 from .projection import exact_scores, scores_of_used
-from .race import ROUGH_TOL, SAME, race
+from .race import ROUGH_TOL, SAME, asks_less, race
 from .race import TOL as RACE_TOL
 from .samples import Rows
 from .solvers import is_default, solver_maker
@@ -309,7 +309,7 @@ class Search:
         if self.races:
             how = self.loss, self.strengths, self.watch, self.n_init, self.tol
             left, doubtful = race(pool, by_content, table.k, *how)
-            doubtful |= pool.shape[0] < n and self.tol <= ROUGH_TOL
+            doubtful |= pool.shape[0] < n and not asks_less(self.tol, ROUGH_TOL, pool.missing)
         drawn = {m: by_content.sample(m) for m in sizes[:-1] if m < pool.shape[0]}
         by_content = None  # frees its memory
         judged = left is not None and self.tol >= RACE_TOL  # the race made five passes of little gain
@@ -384,7 +384,8 @@ class Search:
         """Return the starts that were asked for, made from the rows of a table."""
         if isinstance(self.init, str) and self.init == "auto":
             X, weights = table.in_memory()
-            few = self.n_init if table.k < 2 or self.tol > ROUGH_TOL else max(2, self.n_init)
+            rough = asks_less(self.tol, ROUGH_TOL, table.missing)
+            few = self.n_init if table.k < 2 or rough else max(2, self.n_init)
             return list(islice(starts(X, table.k, weights), few))
         first = self._start(STARTS[self.init], table) if isinstance(self.init, str) else self.init
         return [first, *(self._start(STARTS["random"], table) for _ in range(self.n_init - 1))]
