@@ -9,10 +9,9 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import min_max_axis
 
 from .core.blocks import with_data
-from .core.products import product
+from .core.products import product, slices
 
 SLACK = 1e-12  # a share of the weight counts as reached so much earlier: sums of weights are rounded
-CHUNK_CELLS = 1 << 17  # a slice and its copies stay in the cache
 
 
 class Matrix:
@@ -66,23 +65,22 @@ def common_values(columns):
     return values, shares + np.where(values == 0, np.maximum(others, 0), 0)
 
 
-def slices(X):
-    """Return slices of rows that, with a copy or two, stay in the cache."""
-    step = max(1, CHUNK_CELLS // max(X.shape[1], 1))
-    return [slice(start, start + step) for start in range(0, X.shape[0], step)]
-
-
 def means(X, function, weights):
     """Return column means of a function of the rows, over observed cells, in float64."""
-    total, count = 0.0, 0.0
-    for rows in slices(X):
-        parts = sums(X[rows], function, None if weights is None else weights[rows])
-        total, count = total + parts[0], count + parts[1]
+    total, count = sums(X, function, weights)
     return total / np.where(count == 0, 1, count)
 
 
 def sums(X, function, weights):
-    """Return the sums of a function of some rows, and the weights of the observed cells, for every column."""
+    """Return the sums of a function of the rows, and the weights of the observed cells, for every column."""
+    total, count = 0.0, 0.0
+    for rows in slices(X):
+        parts = _sums(X[rows], function, None if weights is None else weights[rows])
+        total, count = total + parts[0], count + parts[1]
+    return total, count
+
+
+def _sums(X, function, weights):
     values = function(X.astype(np.float64, order="C"))
     v = np.ones(len(values)) if weights is None else weights
     count = np.full(values.shape[1], v.sum())

@@ -1,11 +1,11 @@
-"""Tables of Dask: partitions stay where they are, and only sums over their rows, and loadings, move.
+"""Tables of Dask: partitions stay where they are in all passes; only sums over their rows, and loadings, move.
 
 Every step is a function of a partition that changes nothing in place: the scores of a pass are a new result, made from
 those of the pass before. If a worker is lost, Dask makes its partitions and their scores again from the start, pass by
 pass, and the fit ends with the same result. Whatever scheduler is active does the work.
 """
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy, deepcopy
 from functools import partial
 from uuid import uuid4
@@ -16,8 +16,9 @@ from . import frames
 from .columns import Columns, Learned
 from .core.blocks import row_blocks
 from .core.checks import check_weights
+from .core.products import slices
 from .core.projection import unit_scores
-from .core.samples import below_least, merge_drawn, without_rows
+from .core.samples import below_least, merge_drawn, taken
 from .core.tables import DrawnTable, Summary, block_read, rescale_scores, summary_of_block, total
 from .files import is_of_dask
 from .nearest import offer, some
@@ -28,7 +29,6 @@ FAN_IN = 8  # so many results are joined at once, on a worker
 SUMMED = 64  # so many sums of partitions are added at once: they are smaller
 INLINE = 1 << 22  # bytes that go with the tasks of a pass; what is larger, each worker gets once
 LOOKS = 16  # after so many passes it is asked again which worker holds what: one may have been lost
-SLICE_CELLS = 16_000  # read at once: copies below 128 KB are of memory that a worker does not give back each time
 
 
 def compute(tasks):
@@ -189,14 +189,14 @@ class PiecesOfDask(Pieces):
         lengths, dtypes, ends = zip(*(told[i] for i in kept), strict=True)
         ends = np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
         firsts = np.cumsum([0, *lengths])
-        return cls([parts[i] for i in kept], firsts[:-1].tolist(), int(firsts[-1]), max(dtypes), np.array(ends))
+        return cls([parts[i] for i in kept], firsts.tolist(), int(firsts[-1]), max(dtypes), np.array(ends))
 
     def sum(self, function, *arguments):
         """Return the sums of the arrays that a function returns for pieces of all partitions, added on the workers."""
         import dask
 
         summed, packed = dask.delayed(_summed, pure=False), dask.delayed((function, arguments), traverse=False)
-        tasks = [summed(part, first, packed) for part, first in zip(self.parts, self.firsts, strict=True)]
+        tasks = [summed(part, first, packed) for part, first in zip(self.parts, self.firsts, strict=False)]
         return compute([_tree(tasks, _added)])[0]
 
     def scale(self, columns, e, m):
@@ -204,15 +204,20 @@ class PiecesOfDask(Pieces):
         import dask
 
         scaled_, chosen = dask.delayed(_scaled, pure=False), dask.delayed(columns.apart(), traverse=False)
-        done = [scaled_(p, first, chosen, e, m) for p, first in zip(self.parts, self.firsts, strict=True)]
-        item = dask.delayed(_item, pure=False)
-        parts, facts, drawn = ([item(q, i) for q in done] for i in range(3))
+        item, done = dask.delayed(_item, pure=False), []
+        places = _spread(_places(self.parts), np.diff(self.firsts), _threads(self.parts))
+        for part, first, place in zip(self.parts, self.firsts, places, strict=False):
+            with nullcontext() if place is None else dask.annotate(workers=place, allow_other_workers=True):
+                whole = scaled_(part, first, chosen, e, m)
+                done.append([item(whole, i) for i in range(3)])
+        parts, facts, drawn = zip(*done, strict=True)
         # Most of what a partition draws is left out when all are joined: first numbers go, then the rows that stay.
-        numbers = [dask.delayed(without_rows, pure=False)(part) for part in drawn]
-        kept = persist([*parts, *drawn, *facts, _tree(numbers, merge_drawn, m)])
-        *facts, joined = compute(kept[2 * len(parts) :])
-        below = dask.delayed(below_least, pure=False)
-        [drawn] = compute([_tree([below(q, joined.least) for q in kept[len(parts) : 2 * len(parts)]], merge_drawn, m)])
+        least, n = dask.delayed(_least, pure=False)(_tree(drawn, merge_drawn, m)), len(parts)
+        kept = persist([*parts, *drawn, *facts, least])
+        *facts, least = compute(kept[2 * n :])
+        stay = dask.delayed(_taken, pure=False)
+        staying = [stay(part, numbers, least) for part, numbers in zip(kept[:n], kept[n : 2 * n], strict=True)]
+        [drawn] = compute([_tree(staying, merge_drawn, m)])
         self.parts = [part for part, fact in zip(kept, facts, strict=False) if fact.n]
         return ScaledFacts.joined(facts), drawn
 
@@ -273,9 +278,8 @@ def _about(part):
 def _summed(part, first, packed):
     """Return the sums of what a function returns for pieces of a partition."""
     (X, v), (function, arguments) = part, packed
-    step = max(1, SLICE_CELLS // X.shape[1])
     totals = None
-    for r in (slice(start, start + step) for start in range(0, len(X), step)):
+    for r in slices(X):
         part = function(X[r], None if v is None else v[r], first + r.start, *arguments)
         totals = part if totals is None else _added([totals, part])
     return totals
@@ -290,6 +294,14 @@ def _scaled(part, first, columns, e, m):
 
 def _item(results, i):
     return results[i]
+
+
+def _least(drawn):
+    return drawn.least
+
+
+def _taken(part, drawn, least):
+    return taken(below_least(drawn, least), part[0])
 
 
 def _added(parts):
@@ -422,6 +434,34 @@ def _places(tasks):
         wait(kept)
         held = kept[0].client.who_has(kept)
     return [min(held[task.key], default=None) for task in tasks]
+
+
+def _threads(tasks):
+    """Return the number of threads of every worker; None without a cluster, and where the user chose workers."""
+    import dask
+
+    client = getattr(tasks[0].dask[tasks[0].key], "client", None)
+    return None if client is None or "workers" in dask.get_annotations() else client.nthreads()
+
+
+def _spread(places, sizes, threads):
+    """Return a worker for every partition: the one that has it, unless it holds more than its share of the rows.
+
+    Passes over the rows take as long as the worker with the most of them, so a few partitions move once, before.
+    """
+    if threads is None or None in places:
+        return [None] * len(places)
+    held, share, moving = dict.fromkeys(threads, 0), sum(sizes) / sum(threads.values()), []
+    for i in np.argsort(-sizes, kind="stable"):
+        here = places[i]
+        if here in held and (not held[here] or held[here] + sizes[i] / 2 <= share * threads[here]):
+            held[here] += sizes[i]
+        else:
+            moving.append(i)
+    for i in moving:
+        places[i] = min(held, key=lambda worker: (held[worker] + sizes[i]) / threads[worker])
+        held[places[i]] += sizes[i]
+    return places
 
 
 def _together(places):

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from .core.samples import merge_drawn
+from .core.samples import merge_drawn, taken
 from .core.spill import Spill
 from .core.spilled import SpilledTable
 from .core.threads import workers
@@ -57,7 +57,8 @@ class PiecesOnDisk(Pieces):
         n, parts, drawn, least = 0, [], [], [(np.inf, np.inf)]
 
         def of_piece(X, v, first):
-            return scaled(X, v, first, columns, e, m, least[0])
+            Z, v, facts, drawn = scaled(X, v, first, columns, e, m, least[0])
+            return Z, v, facts, taken(drawn, Z)
 
         for Z, v, facts, part in self.map(of_piece):
             rows.put(n, Z)  # behind what has been read

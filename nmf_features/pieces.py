@@ -17,6 +17,7 @@ from .core.loss import Loss
 from .core.losses import check_range
 from .core.missing import Missing
 from .core.penalties import Strengths
+from .core.products import slices
 from .core.samples import as_sample, draw
 from .core.schedule import checked_init, fit_table
 from .core.tables import MemoryTable
@@ -156,10 +157,11 @@ class ScaledFacts:
 def scaled(X, v, first, columns, e, m, least):
     """Return the rows of a piece scaled, in units of 4^e and without empty ones, weights, facts, and a draw of m."""
     Z = columns.scale(X, "clip", True)
-    Z = np.ldexp(Z, -2 * e) if e else Z
-    empty = np.isnan(Z)
-    if holes := bool(empty.any()):
-        used = empty.sum(axis=1) < columns.n_counted
+    if e:
+        np.ldexp(Z, -2 * e, out=Z)
+    missing = np.concatenate([np.isnan(Z[r]).sum(axis=1) for r in slices(Z)])
+    if holes := bool(missing.any()):
+        used = missing < columns.n_counted
         Z, v = Z[used], None if v is None else v[used]
     total, counts = sums(Z, lambda z: z, v)
     weight = float(len(Z) if v is None else v.sum())

@@ -15,7 +15,8 @@ from scipy import sparse
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from ._warn import warn_user
-from .column_facts import Matrix, common_values, slices
+from .column_facts import Matrix, common_values
+from .core.products import slices
 from .core.units import without_last_bits
 
 COMMON = 0.9  # shift="mode": a value that a larger share of the rows has is subtracted

@@ -294,6 +294,27 @@ def test_a_pass_is_a_task_for_each_partition_and_two_for_the_sum(table):
         assert sum(name in key for key in tasks) == 4 + 2
 
 
+@pytest.mark.parametrize(
+    ("places", "sizes", "threads", "wanted"),
+    [
+        ("aabb", [5, 5, 5, 5], {"a": 1, "b": 1}, "aabb"),
+        ("aaab", [5, 5, 5, 5], {"a": 1, "b": 1}, "aabb"),
+        ("aaaa", [5, 5, 5, 5], {"a": 1, "b": 3}, "abbb"),
+        ("aab", [5, 5, 5], {"a": 1, "b": 1}, "aab"),  # nothing would be gained
+        ("baaa", [10**6, 10, 10, 10], {"a": 1, "b": 1, "c": 1}, "baaa"),
+        ("abcx", [5, 5, 5, 5], {"a": 1, "b": 1, "c": 1, "d": 1}, "abcd"),  # x is lost
+        (["a", None], [5, 5], {"a": 1, "b": 1}, [None, None]),
+        ("ab", [5, 5], None, [None, None]),
+    ],
+)
+def test_a_partition_stays_unless_its_worker_has_more_than_its_share(places, sizes, threads, wanted):
+    found = dask_tables._spread(list(places), np.array(sizes), threads)
+    assert sorted(map(str, found)) == sorted(map(str, wanted))
+    if None not in found:
+        kept = sum(place == before for place, before in zip(found, places, strict=True))
+        assert kept == sum(place == before for place, before in zip(wanted, places, strict=True))
+
+
 METHODS = "score", "impute", "inverse_transform", "drift", "unexplained", "explain", "contributions", "score_samples"
 
 
@@ -398,6 +419,21 @@ def test_workers_give_the_same(table, on_cluster):
     found = NMFFeatures(3).fit(lazy)
     assert_array_equal(found.components_, wanted.components_)
     assert_array_equal(found.transform(lazy).compute(), wanted.transform(X))
+
+
+def test_partitions_are_scaled_where_they_shall_lie(table, on_cluster, monkeypatch):
+    X, found, workers = table.drop(columns=["w", "kind"]), [], sorted(on_cluster.nthreads())
+    wanted, scale = [workers[0], workers[1], workers[1], workers[1]], dask_tables.PiecesOfDask.scale
+
+    def watched(self, *arguments):
+        result = scale(self, *arguments)
+        found.append(dask_tables._places(self.parts))
+        return result
+
+    monkeypatch.setattr(dask_tables, "_spread", lambda *_: wanted)
+    monkeypatch.setattr(dask_tables.PiecesOfDask, "scale", watched)
+    NMFFeatures(3, init=START).fit(dd.from_pandas(X, npartitions=4))
+    assert found == [wanted]
 
 
 @CALLBACKS

@@ -14,7 +14,7 @@ from nmf_features.core import schedule, spilled
 from nmf_features.core.losses import loss_of
 from nmf_features.core.missing import Missing, observed_shares
 from nmf_features.core.penalties import Strengths
-from nmf_features.core.samples import as_sample, draw, merge_drawn
+from nmf_features.core.samples import as_sample, draw, merge_drawn, taken
 from nmf_features.core.schedule import Search
 from nmf_features.core.solvers import is_default, solver_maker
 from nmf_features.core.spill import Spill
@@ -194,9 +194,10 @@ def test_rows_drawn_in_pieces():
     ratios = []
     for turn in range(40):
         first = 10_000 * turn
-        pieces = [draw(X[a : a + 777], v[a : a + 777], first + a, 200, 2.0) for a in range(0, 5000, 777)]
+        cut = [(X[a : a + 777], v[a : a + 777], first + a) for a in range(0, 5000, 777)]
+        pieces = [taken(draw(*piece, 200, 2.0), piece[0]) for piece in cut]
         rows, weights = as_sample(merge_drawn([merge_drawn(pieces[:3], 200), *pieces[3:]], 200))
-        assert_array_equal(rows, draw(X, v, first, 200, 2.0).rows)
+        assert_array_equal(rows, X[draw(X, v, first, 200, 2.0).rows])
         assert len(rows) <= 400
         assert (rows == X[7]).all(axis=1).any()
         ratios.append([weights.sum() / v.sum(), weights @ rows.sum(axis=1) / (v @ X.sum(axis=1))])

@@ -16,6 +16,14 @@ MULTIPLICATIONS = 1 << 18 if platform.machine() in ("x86_64", "AMD64") else 120_
 LEAST = 16  # smallest number of rows, columns or terms in a piece
 RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about this many cells
 PRODUCT_CELLS = 1 << 16  # cells of slices that are multiplied, or read twice: they stay in the cache
+# Copies of fewer bytes are of memory that malloc keeps. Pages of larger ones are new each time, in a worker of Dask.
+SLICE_CELLS = 16_000
+
+
+def slices(X):
+    """Return slices of a few rows, of which copies cost little; one without rows if there are none."""
+    step = max(1, SLICE_CELLS // max(X.shape[1], 1))
+    return [slice(start, start + step) for start in range(0, max(X.shape[0], 1), step)]
 
 
 def product(A, B):

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .products import slices
+
 
 class Rows:
     """The rows of a table, ordered by content, and how much each counts in a sample.
@@ -80,7 +82,8 @@ def _content(block, Wt, factors, power):
 class Drawn(NamedTuple):
     """Rows that may be in a sample of a table that is read once, in pieces; see :func:`draw`.
 
-    ``by_weight`` and ``by_size`` are a random number of each row, divided by its weight, and by that times its size.
+    ``rows`` are their positions in the piece, or the rows themselves (:func:`taken`). ``by_weight`` and ``by_size`` are
+    a random number of each row, divided by its weight, and by that times its size.
     """
 
     rows: np.ndarray
@@ -95,19 +98,20 @@ class Drawn(NamedTuple):
 
 
 def draw(X, weights, first, m, power, least=(np.inf, np.inf)):
-    """Return which of some rows may be among those drawn; ``first`` is the number of the first one in the table.
+    """Return which of some rows may be among those drawn, by position; ``first`` is the number of the first one.
 
     Two samples with shared random numbers (bottom-k): of the m rows with the smallest numbers by weight, and by weight
     times size. The random number of a row depends on its place in the table alone, so the sample is the same however
     the table is cut into pieces. Rows whose numbers are not below the ``least`` of rows left out elsewhere are not
     drawn. Reference: E. Cohen (2015), Multi-objective weighted sampling.
     """
-    v, sizes = np.ones(len(X)) if weights is None else weights, np.nansum(X**power, axis=1, dtype=np.float64)
+    v, sizes = np.ones(len(X)) if weights is None else weights, np.empty(len(X))
+    for r in slices(X):
+        np.nansum(X[r] ** power, axis=1, dtype=np.float64, out=sizes[r])
     with np.errstate(divide="ignore", over="ignore"):
         by_weight = _uniform(np.arange(first, first + len(X), dtype=np.uint64)) / v
         by_size = by_weight / sizes
-    at = np.flatnonzero((by_weight < least[0]) | (by_size < least[1]))
-    return merge_drawn([Drawn(X[at], v[at], by_weight[at], by_size[at], least)], m)
+    return merge_drawn([below_least(Drawn(np.arange(len(X)), v, by_weight, by_size), least)], m)
 
 
 def merge_drawn(parts, m):
@@ -126,9 +130,9 @@ def below_least(drawn, least):
     return drawn.chosen(kept)._replace(least=least)
 
 
-def without_rows(drawn):
-    """Return the numbers alone."""
-    return drawn._replace(rows=drawn.rows[:, :0])
+def taken(drawn, X):
+    """Return the rows themselves in place of their positions in X."""
+    return drawn._replace(rows=X[drawn.rows])
 
 
 def as_sample(drawn):
