@@ -6,6 +6,7 @@ literature, Lee & Seung included, puts samples in columns: their W is our H', th
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -13,12 +14,12 @@ import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import Interval, StrOptions, validate_params
+from sklearn.utils._param_validation import Interval, StrOptions, make_constraint, validate_params
 
 from . import frames
 from ._warn import numpy_defaults, warn_user
 from .core.blocks import row_blocks
-from .core.checks import check_weights, numbers_wanted, without_duplicates
+from .core.checks import check_weights, is_plain, numbers_wanted, without_duplicates
 from .core.loss import Loss
 from .core.losses import LOSSES, check_domain, loss_of
 from .core.missing import missing_of, penalised_counts
@@ -102,9 +103,21 @@ class Factorization:
 
 
 def _checked(function: Function) -> Function:
-    """Check the parameters of a call; the hints of scikit-learn's decorator would hide those of the function."""
+    """Check the parameters of a call; the hints of scikit-learn's decorator would hide those of the function.
+
+    That decorator takes longer than the fit of a tiny table, so it is only asked where something is wrong.
+    """
     checks = {"X": ["array-like", "sparse matrix"], **PARAMETERS}
-    return validate_params(checks, prefer_skip_nested_validation=True)(function)
+    checked = validate_params(checks, prefer_skip_nested_validation=True)(function)
+    names, known = ("X", "n_components"), {name: [make_constraint(c) for c in checks[name]] for name in checks}
+
+    @wraps(function)
+    def called(*args, **kwargs):
+        given = *zip(names, args, strict=False), *kwargs.items()
+        right = all(name in known and any(c.is_satisfied_by(v) for c in known[name]) for name, v in given)
+        return (function if right else checked)(*args, **kwargs)
+
+    return called
 
 
 @_checked
@@ -244,9 +257,10 @@ def factorize(
     """
     if not isinstance(init, str) and frames.is_frame(init) and frames.is_frame(X):
         init = frames.in_order(init, frames.labels(X), "init")
-    with numbers_wanted("X"):
-        X = check_array(X, accept_sparse="csr", dtype=[np.float64, np.float32], input_name="X", ensure_all_finite=False)
-    X = without_duplicates(X)
+    if not is_plain(X):
+        wanted = {"accept_sparse": "csr", "dtype": [np.float64, np.float32], "ensure_all_finite": False}
+        with numbers_wanted("X"):
+            X = without_duplicates(check_array(X, input_name="X", **wanted))
     cells, (least, top) = X.data if sparse.issparse(X) else X, extremes(X)
     if not np.isfinite([least, top]).all():
         check_array(X, accept_sparse="csr", dtype=None, input_name="X", ensure_all_finite="allow-nan")

@@ -22,6 +22,11 @@ def numbers_wanted(name):
         ) from error
 
 
+def is_plain(X):
+    """Whether X is an array of floats with rows and columns, which need not be checked, but for its cells."""
+    return type(X) is np.ndarray and X.ndim == 2 and X.size > 0 and X.dtype in (np.float64, np.float32)
+
+
 def check_weights(sample_weight, X):
     """Return row weights as a float64 array, or None if there are none; refuse negative or all-zero ones."""
     if sample_weight is None:

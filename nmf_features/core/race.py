@@ -97,7 +97,8 @@ def mean_units(X, weights, strengths):
 
     X is divided by 4^half, W and H by 2^half, and weights by their mean. Nothing then overflows in single precision.
     """
-    half, mean_weight = int(np.frexp(np.nanmean(X))[1]) // 2, weights.mean()
+    mean, mean_weight = X.mean(), weights.mean()
+    half = int(np.frexp(np.nanmean(X) if np.isnan(mean) else mean)[1]) // 2
     l1_W, l1_H, l2_W, l2_H = strengths
     strengths = np.ldexp(l1_W, -half), np.ldexp(l1_H, -half) / mean_weight, float(l2_W), l2_H / mean_weight
     return half, mean_weight, strengths

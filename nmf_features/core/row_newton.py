@@ -106,15 +106,16 @@ class OtherLosses(RowProblems):
             l1, l2 = (np.minimum(np.exp2((power - self.loss.degree) * e)[:, None], 1e150) for power in (1, 2))
         l1 = l1 * observed[:, None] * self.l1
         l2 = l2 * (observed[:, None] * self.l2 + (observed < 1)[:, None] * self.prior)
-        rows = Going(batch, holes, W, l1, l2, lowest, np.arange(len(W)))
         if self.loss.counts and not (self.unstored or batch.is_sparse):
             whole = active if complete else active & ~holes.any(axis=1)
             active &= ~self.solve_counts(x, lowest, l1, l2, W, whole)
-        if self.convex and active.any():
-            near = self.descend(rows.single(), active, single=True)
-            usable = active & np.isfinite(near).all(axis=1)
-            rows.W = np.where(usable[:, None], near, W)
-        W = self.descend(rows, active)
+        if active.any():
+            rows = Going(batch, holes, W, l1, l2, lowest, np.arange(len(W)))
+            if self.convex:
+                near = self.descend(rows.single(), active, single=True)
+                usable = active & np.isfinite(near).all(axis=1)
+                rows.W = np.where(usable[:, None], near, W)
+            W = self.descend(rows, active)
         if self.loss.spares_zeros and self.loss.homogeneous:  # nothing has a finite loss: scores that sank are zero
             W[W.sum(axis=1) <= NOTHING * totals] = 0
         elif not self.loss.spares_zeros:
@@ -127,6 +128,8 @@ class OtherLosses(RowProblems):
         """Find scores for Kullback-Leibler of active rows, without missing cells; return which are done."""
         done, at = np.zeros(len(W), dtype=bool), np.flatnonzero(active)
         for steps in self.COUNT_STEPS:
+            if not len(at):
+                break
             some, going = W[at], np.ones(len(at), dtype=bool)
             self.of_counts(x[at], self.H, self.packed.T, lowest[at], l1[at], l2[at], some, going, RIDGE, steps, CLOSE)
             usable = np.isfinite(some).all(axis=1)

@@ -10,6 +10,7 @@ References: W. G. Madow (1949), On the theory of systematic sampling, II; A. Fri
 Fast Monte-Carlo algorithms for finding low-rank approximations, for drawing rows by their sizes.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -26,8 +27,7 @@ class Rows:
 
     def __init__(self, table, power=2.0, others=()):
         self.weights = table.weights
-        # Random: sums of whole multiples of regular factors would often be equal for different rows.
-        factors = np.random.default_rng(0).uniform(1, 2, table.shape[1])
+        factors = _factors(table.shape[1])
         keys, self.sizes = np.empty(table.shape[0]), np.empty(table.shape[0])
         first = 0
         for of_keys, of_sizes in table.map(_content, factors, float(power)):
@@ -72,6 +72,12 @@ class Rows:
         shares += 1 / self.weight
         shares /= 2
         return shares
+
+
+@lru_cache
+def _factors(p):
+    """Return what columns are multiplied by: sums of multiples of regular factors would often be equal for two rows."""
+    return np.random.default_rng(0).uniform(1, 2, p)
 
 
 def _content(block, Wt, factors, power):

@@ -18,6 +18,8 @@ def extremes(X):
     """Return min(0, smallest cell) and max(0, largest cell), NaN if a cell is NaN, with one read of X."""
     X = X.data if sparse.issparse(X) else X
     step, least, most = max(1, PRODUCT_CELLS // max(X[:1].size, 1)), [0.0], [0.0]
+    if len(X) <= step:
+        return float(X.min(initial=0.0)), float(X.max(initial=0.0))
     for start in range(0, len(X), step):
         part = X[start : start + step]
         least.append(part.min(initial=0.0))
