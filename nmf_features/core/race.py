@@ -119,22 +119,31 @@ COUNTS = Field(descend_cells, np.float32, lambda k: min(2 * k + 1, 14), False)
 OBSERVED = Field(descend_cells, np.float32, SQUARES.hits, True, most=6, near=4)
 
 
-def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
-    """Return the loadings to continue from (None if there is no race), best first, and whether the choice is doubtful.
+def few_rows(p, k):
+    """Return the number of rows of p columns that are raced first, unless there are fewer."""
+    return max(FEW_CELLS // p, 10 * k, 100)
 
-    ``rows`` are those of the table, ordered by content. If few rows or another loss make the choice doubtful, minima
-    close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
-    returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large ``tol``.
+
+def is_raced(shape, k, missing):
+    """Whether a table of this shape is raced: one component needs no choice, and very many columns take too long."""
+    n, p = shape
+    return k >= 2 and min(n, few_rows(p, k)) * p <= MOST_CELLS and not leaves_out_unstored(missing)
+
+
+def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
+    """Return the loadings to continue from (None: the rows say nothing), best first, and whether that is doubtful.
+
+    The table is one that :func:`is_raced`; ``rows`` are its rows, ordered by content. If few rows or another loss make
+    the choice doubtful, minima close to the best are returned as well. ``effort`` multiplies the number of starts, and
+    that many minima are returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large
+    ``tol``.
     """
     (n, p), missing = table.shape, table.missing
     rough = asks_less(tol, ROUGH_TOL, missing) and effort == 1
     fair = asks_less(tol, FAIR_TOL, missing) and effort == 1
     enough = 1 if rough else FIRST if fair else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
-    m = max(FEW_CELLS // p, 10 * k, 100)
-    if k < 2 or min(n, m) * p > MOST_CELLS or leaves_out_unstored(missing):
-        return None, False
-    few = Few.of(table, rows, m)
+    few = Few.of(table, rows, m := few_rows(p, k))
     if not few.full.any():
         return None, False
     times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort

@@ -26,7 +26,7 @@ from .missing import Missing, column_means, leaves_out_unstored, observed_in_row
 from .objective import divergence
 from .penalties import Strengths
 from .projection import exact_scores, scores_of_used
-from .race import ROUGH_TOL, SAME, asks_less, race
+from .race import ROUGH_TOL, SAME, asks_less, is_raced, race
 from .race import TOL as RACE_TOL
 from .samples import Rows
 from .solvers import is_default, solver_maker
@@ -163,9 +163,10 @@ def fit_loadings(
     wide, as_given = p > max(n, 200) and plain and loss.squares, X
     if wide:
         order = slice(None)  # of these rows as columns; it matters only if many starts are tried
-        if isinstance(init, str) and init == "auto":
+        if isinstance(init, str) and init == "auto" and is_raced((p, n), k, missing):
             order = Rows(MemoryTable(X), loss.power).order
-        X = X[order].T.tocsr() if sparse.issparse(X) else X[order].T
+            X = X[order]
+        X = X.T.tocsr() if sparse.issparse(X) else X.T
         strengths, unit = _swap(strengths), _swap(unit)
     if not isinstance(init, str):
         init = np.ldexp(init, -e)
@@ -304,9 +305,10 @@ class Search:
         if pool.shape[0] < n:
             sizes = [*sizes, n] if self.samples else [n]
         rough = len(sizes) > 1 and solver.rough and self.single
-        by_content = Rows(pool, self.loss.power) if self.races or len(sizes) > 1 else None
+        races = self.races and is_raced(pool.shape, table.k, pool.missing)
+        by_content = Rows(pool, self.loss.power) if races or len(sizes) > 1 else None
         left, doubtful = None, False
-        if self.races:
+        if races:
             how = self.loss, self.strengths, self.watch, self.n_init, self.tol
             left, doubtful = race(pool, by_content, table.k, *how)
             doubtful |= pool.shape[0] < n and not asks_less(self.tol, ROUGH_TOL, pool.missing)

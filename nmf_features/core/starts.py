@@ -12,6 +12,7 @@ from .missing import column_means
 from .products import gram, product
 
 AT_ONCE = 8  # rotations drawn together: calls cost more than numbers
+TURNS = 4  # of the subspace iteration: 8 lead to the same minima, or to others as good
 GRAM_COLUMNS = 128  # up to here LAPACK uses one thread for the eigenvectors of X'X, and they are cheap
 
 
@@ -37,8 +38,8 @@ def _by_iteration(X, rank):
     """Return the same by subspace iteration with a few more directions, accurate enough for a start."""
     size = min(rank + 10, *X.shape)
     V = np.random.default_rng(0).standard_normal((X.shape[1], size))
-    for turn in range(8):
-        V = _orthonormal(_times(X.T, _times(X, V)), 2 if turn == 7 else 1)
+    for turn in range(TURNS):
+        V = _orthonormal(_times(X.T, _times(X, V)), 2 if turn == TURNS - 1 else 1)
     squares, rotation = eigh(gram(_times(X, V).T))
     return squares[::-1][:rank], product(V, rotation[:, ::-1])[:, :rank]
 

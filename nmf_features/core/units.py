@@ -67,6 +67,8 @@ def safe_scale(X, top=None, loss=None):
 
 def in_units(values, exponent):
     """Return values times 2^exponent."""
+    if exponent == 0:
+        return values
     whole = int(np.floor(exponent))
     with np.errstate(over="ignore"):
         return np.ldexp(values * np.exp2(exponent - whole), whole)
