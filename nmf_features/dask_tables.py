@@ -358,9 +358,9 @@ class DaskTable(DrawnTable):
         """Return the sum over all blocks of what a function returns, added on the workers."""
         return self._run(function, arguments, _total)
 
-    def summary(self):
-        """Return the summary of one read."""
-        return self._run(summary_of_block, (), Summary.joined)
+    def summary(self, least=True):
+        """Return the summary of one read; without ``least``, the smallest positive cell is not looked for."""
+        return self._run(summary_of_block, (least,), Summary.joined)
 
     def replace_scores(self, H, strengths, loss):
         """Replace the scores by exact ones; return which components have a positive one, and the sums of loadings."""

@@ -122,11 +122,16 @@ def test_improve_rows(n, dtype):
     coordinate_descent(expected, A, H @ X.T - l1, v, 5, 0.0)
     for run in (compiled(improve_rows), improve_rows):
         found, WtW, WtX = F.copy(), np.empty((4, 4)), np.empty((4, 9))
-        run(X, found, H, A, l1, v, 5, 0.0, WtW, WtX)
+        run(X, X, False, found, H, A, l1, v, 5, 0.0, WtW, WtX)
         rtol = 1e-9 if dtype == np.float64 else 1e-3
         assert_allclose(found, expected, rtol=rtol, atol=rtol)
         assert_allclose(WtW, found * v @ found.T, rtol=rtol)
         assert_allclose(WtX, found * v @ X, rtol=rtol)
+        kept, again = found.copy(), (np.empty((4, 4)), np.empty((4, 9)))
+        run(X.astype(np.float64), np.empty((300, 9), dtype), True, found, H, A, l1, v, 0, 0.0, *again)  # no sweeps
+        assert_array_equal(found, kept)
+        for sums, before in zip(again, (WtW, WtX), strict=True):
+            assert_array_equal(sums, before)
 
 
 @pytest.mark.parametrize("l2", [0.0, 0.2])

@@ -3,6 +3,7 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from time import sleep
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from nmf_features import NMFFeatures, estimator
 from nmf_features.core.products import gram, inner, product
+from nmf_features.core.threads import workers
 
 
 def blas_threads():
@@ -61,6 +63,39 @@ def test_bits_are_the_same_in_any_thread_and_for_any_number_of_blas_threads(case
     for other_W, other_H in found:
         assert_array_equal(other_W, W)
         assert_array_equal(other_H, H)
+
+
+def test_pieces_are_shared_by_threads():
+    here, seen, both = threading.get_ident(), [], threading.Barrier(2)
+
+    def double(a, b):
+        seen.append(threading.get_ident())
+        if a < 2:
+            both.wait(10)  # of two threads, each has one of the first two
+        return a + b
+
+    with workers(2, 9) as each:
+        assert each(double, range(9), range(9)) == [2 * i for i in range(9)]
+        assert here in seen
+        assert len(set(seen)) == 2
+        assert each(lambda _: sum(each(int, range(5))), range(4)) == [10] * 4  # also within a piece
+
+
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_an_error_in_a_thread_ends_all(where):
+    here, begun, done = threading.get_ident(), threading.Barrier(2), []
+
+    def fail(i):
+        if i < 2:
+            begun.wait(10)
+        if i < 2 and (threading.get_ident() == here) == (where == "here"):
+            raise KeyError(i)
+        done.append(i)
+        sleep(0.01)
+
+    with workers(2, 1000) as each, pytest.raises(KeyError):
+        each(fail, range(1000))
+    assert len(done) < 100
 
 
 def test_blas_is_left_alone_also_after_errors(monkeypatch):

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiling import compiled
-from .kernels import coordinate_descent, improve_rows, sums_of_rows
+from .kernels import WIDE, coordinate_descent, improve_rows
 from .products import gram, inner, product
 
 
@@ -171,17 +171,13 @@ class HALS(Alternating):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
         if not _in_one_call(block):
             return super().improve_scores(block, Wt, H, HHt, strengths, sweeps, enough)
-        H, A = (np.ascontiguousarray(q, dtype=Wt.dtype) for q in (H, HHt))
-        WtW, WtX, l1 = np.empty(A.shape), np.empty(H.shape), Wt.dtype.type(strengths.l1_W)
-        compiled(improve_rows)(block.X, Wt, H, A, l1, block.counts, sweeps, enough, WtW, WtX)
-        return _statistics_of(block, Wt, WtW, WtX)
+        return _in_one(block, Wt, H, HHt, strengths.l1_W, sweeps, enough)
 
     def _sums(self, block, Wt):
         if not _in_one_call(block):
             return super()._sums(block, Wt)
-        WtW, WtX = np.empty((len(Wt), len(Wt))), np.empty((len(Wt), block.X.shape[1]))
-        compiled(sums_of_rows)(block.X, np.ascontiguousarray(Wt), block.counts, WtW, WtX)
-        return _statistics_of(block, Wt, WtW, WtX)
+        k, p = len(Wt), block.at_hand.shape[1]
+        return _in_one(block, np.ascontiguousarray(Wt), np.zeros((k, p)), np.zeros((k, k)))
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
@@ -191,10 +187,17 @@ class HALS(Alternating):
 
 
 def _in_one_call(block):
-    return not block.is_sparse and block.missing is None and block.X.flags.c_contiguous
+    return not block.is_sparse and block.missing is None and block.at_hand.flags.c_contiguous
 
 
-def _statistics_of(block, Wt, WtW, WtX):
+def _in_one(block, Wt, H, HHt, l1=0.0, sweeps=0, enough=0.0):
+    """Improve the scores of a block by so many sweeps and return its statistics, in one call of compiled code."""
+    H, A = (np.ascontiguousarray(q, dtype=Wt.dtype) for q in (H, HHt))
+    WtW, WtX, l1 = np.empty(A.shape), np.empty(H.shape), Wt.dtype.type(l1)
+    X = block.at_hand
+    rounds = X.dtype != Wt.dtype or not X.flags.writeable  # compiled code that writes takes no read-only memory
+    rounded = np.empty((WIDE, X.shape[1]), Wt.dtype) if rounds else X
+    compiled(improve_rows)(X, rounded, rounds, Wt, H, A, l1, block.counts, sweeps, enough, WtW, WtX)
     sums = Wt.sum(axis=1, dtype=np.float64) if block.weights is None else product(Wt, block.counts).astype(np.float64)
     return Statistics(WtW, WtX, sums, WtW.diagonal().copy(), np.array(block.squared_norm()))
 

@@ -61,19 +61,31 @@ class Block:
     before, rows = None, slice(None)
 
     def __init__(self, X, weights=None, missing=None, observed=None):
-        self.X, self.weights, self.missing = X, weights, missing
+        self._X, self.dtype, self.weights, self.missing = X, X.dtype, weights, missing
         self.observed = 1.0 if observed is None else observed.astype(X.dtype)
         self.counts = np.ones(X.shape[0], X.dtype) if weights is None else weights.astype(X.dtype)
         # Imputations in each pass: with only one, a fit to few observed cells would converge slowly.
         self.fills = int(min(4, 1 / np.mean(self.observed)))
-        self._before_rounding = self._squared_norm = None
+        self._before_rounding = self._memory = self._squared_norm = None
+
+    @property
+    def X(self):
+        """The rows. They are rounded when they are asked for."""
+        if self._X is None:
+            self._X = self._before_rounding._astype(self.dtype, self._memory)
+        return self._X
+
+    @property
+    def at_hand(self):
+        """The rows, not rounded unless they are already: compiled code rounds a few at a time."""
+        return self._before_rounding.at_hand if self._X is None else self._X
 
     def rounded(self, dtype, memory=None):
         """Return the block with its cells in another precision (in ``memory``, if given), or itself if they have it."""
-        if self.X.dtype == dtype:
+        if self.dtype == dtype:
             return self
         other = copy(self)
-        other.X, other._before_rounding = self._astype(dtype, memory), self
+        other._X, other.dtype, other._memory, other._before_rounding = None, dtype, memory, self
         other.counts = self.counts.astype(dtype)
         other.observed = self.observed.astype(dtype) if np.ndim(self.observed) else 1.0
         return other
@@ -193,7 +205,7 @@ class SparseBlock(Block):
         """Return the block with all cells, as a dense one."""
         other, missing = object.__new__(DenseBlock), self.missing
         missing = None if missing is None else with_data(self.X, missing).toarray()
-        other.__dict__ = {**vars(self), "X": self.X.toarray(), "missing": missing}
+        other.__dict__ = {**vars(self), "_X": self.X.toarray(), "missing": missing}
         return other
 
     def _astype(self, dtype, memory):

@@ -42,7 +42,7 @@ class Descent:
         self.table, self.loss, self.strengths, self.unit = table, loss, strengths, unit
         self.solver, self.tol, self.window, self.watch = solver, tol, window, watch or Watch()
         self.penalised, self.k = any(strengths), table.k
-        summary = table.summary()
+        summary = table.summary(least=not solver.sums_squares)
         self.total = float(summary.column_sums.sum())
         self.used = summary.column_sums > 0  # not columns of zeros, nor those without observed cells
         if not solver.sums_squares:

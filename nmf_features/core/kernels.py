@@ -828,49 +828,46 @@ def add_products(A, B, out):
                 o0[i] += a0 * b0[i]
 
 
-def improve_rows(X, F, H, A, l1, weights, sweeps, enough, WtW, WtX):
-    """Improve the scores F (k x n) of rows X in place by :func:`coordinate_descent`; then do as :func:`sums_of_rows`.
+def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, WtX):
+    """Improve the scores F (k x n) of rows X in place by :func:`coordinate_descent`, if there shall be ``sweeps``.
 
-    One call for all that a pass does with a block, since between short ones threads would wait for each other, a few
-    rows at a time, since memory for many would be taken and given back in each call.
-    """
-    k, n = F.shape
-    for start in range(0, n, WIDE):
-        lanes = min(WIDE, n - start)
-        f, B = np.empty((k, lanes), X.dtype), np.empty((k, lanes), X.dtype)
-        row_products(H, X[start : start + lanes], B)
-        for t in range(k):
-            b, own, from_F = B[t], f[t], F[t, start:]
-            for i in range(lanes):
-                b[i] -= l1
-                own[i] = from_F[i]
-        coordinate_descent(f, A, B, weights[start : start + lanes], sweeps, enough)
-        for t in range(k):
-            own, into = f[t], F[t, start:]
-            for i in range(lanes):
-                into[i] = own[i]
-    sums_of_rows(X, F, weights, WtW, WtX)
-
-
-def sums_of_rows(X, F, weights, WtW, WtX):
-    """Write W'W (k x k) and W'X (k x p), with row weights, for rows X and scores F (k x n), summed in double precision.
-
-    In each few rows sums are in the precision of X.
+    Then write W'W (k x k) and W'X (k x p), with row weights, summed in double precision; in each few rows, sums are in
+    the precision of F, as all else is. One call for all that a pass does with a block, since between short ones threads
+    would wait for each other; a few rows at a time, since memory for many would be taken and given back in each call.
+    ``rounded`` is X in the precision of F, or memory for WIDE such rows, if this function ``rounds`` X.
     """
     (k, n), p = F.shape, X.shape[1]
-    of_WtW, of_WtX = np.empty((k, k), X.dtype), np.empty((k, p), X.dtype)
+    of_WtW, of_WtX = np.empty((k, k), F.dtype), np.empty((k, p), F.dtype)
     WtW[:], WtX[:] = 0.0, 0.0
     for start in range(0, n, WIDE):
         lanes = min(WIDE, n - start)
-        f, weighted, v = np.empty((k, lanes), X.dtype), np.empty((k, lanes), X.dtype), weights[start:]
+        f, B, v, at = np.empty((k, lanes), F.dtype), np.empty((k, lanes), F.dtype), weights[start:], start
+        if rounds:
+            at = 0
+            for i in range(lanes):
+                own, cells = rounded[i], X[start + i]
+                for j in range(p):
+                    own[j] = cells[j]
+        x = rounded[at : at + lanes]
         for t in range(k):
-            from_F, own, into = F[t, start:], f[t], weighted[t]
+            own, from_F = f[t], F[t, start:]
             for i in range(lanes):
                 own[i] = from_F[i]
-                into[i] = own[i] * v[i]
-        row_products(f, weighted, of_WtW)
-        of_WtX[:] = X.dtype.type(0)
-        add_products(weighted, X[start : start + lanes], of_WtX)
+        if sweeps > 0:
+            row_products(H, x, B)
+            for t in range(k):
+                b = B[t]
+                for i in range(lanes):
+                    b[i] -= l1
+            coordinate_descent(f, A, B, weights[start : start + lanes], sweeps, enough)
+        for t in range(k):
+            own, into, weighted = f[t], F[t, start:], B[t]
+            for i in range(lanes):
+                into[i] = own[i]
+                weighted[i] = own[i] * v[i]
+        row_products(f, B, of_WtW)
+        of_WtX[:] = F.dtype.type(0)
+        add_products(B, x, of_WtX)
         WtW += of_WtW
         WtX += of_WtX
 

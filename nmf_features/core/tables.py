@@ -28,7 +28,7 @@ class Summary(NamedTuple):
 
     column_sums: np.ndarray  # p, with missing cells imputed
     n_cells: int
-    least: float  # smallest positive cell
+    least: float  # smallest positive cell; it takes longest to find, so only if it is asked for
     stored: bool  # whether ``cells`` are the stored cells only
 
     @classmethod
@@ -80,9 +80,9 @@ class Table:
         """Return the sum over all blocks of what a function returns: numbers, or tuples of arrays."""
         return total(self.map(function, *arguments))
 
-    def summary(self):
-        """Return the summary of one read."""
-        return Summary.joined(list(self.map(summary_of_block)))
+    def summary(self, least=True):
+        """Return the summary of one read; without ``least``, the smallest positive cell is not looked for."""
+        return Summary.joined(list(self.map(summary_of_block, least)))
 
     def rescale(self, c):
         """Multiply the scores of each component, those of the previous pass too, by a number."""
@@ -167,11 +167,11 @@ def rescale_scores(block, Wt, c):
             scores *= c[:, None].astype(Wt.dtype)
 
 
-def summary_of_block(block, Wt):
+def summary_of_block(block, Wt, least):
     """Return the summary of a block."""
     cells, shape = block.cells, block.X.shape
     sums = np.asarray(block.X.sum(axis=0, dtype=np.float64)).ravel()
-    least = float(np.where(cells > 0, cells, np.inf).min(initial=np.inf))
+    least = float(np.where(cells > 0, cells, np.inf).min(initial=np.inf)) if least else np.nan
     return Summary(sums, shape[0] * shape[1], least, block.is_sparse)
 
 
@@ -236,6 +236,8 @@ class MemoryTable(Table):
         self.precision, self.at_hand = dtype, self.blocks
         if self.n_cells <= KEPT_CELLS:
             self.at_hand = [block.rounded(dtype) for block in self.blocks]
+            for block in self.at_hand:
+                block.X  # noqa: B018, it is rounded
         self.Wt = self.Wt and [Wt.astype(dtype, copy=False) for Wt in self.Wt]
 
     def map(self, function, *arguments):

@@ -1,18 +1,16 @@
 """Threads: how many to use, and a map over pieces of work with the same bits for any number of threads.
 
-Every piece has its own slot, and results come in the order of the pieces. BLAS is given products so small that it uses
-one thread for each (products.py).
+Every piece has its own slot, and results come in the order of the pieces, whichever thread makes them. BLAS is given
+products so small that it uses one thread for each (products.py).
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
+from itertools import count
 
 import joblib
-
-PARTS = 8  # of the work for each thread
 
 
 def n_threads(n_jobs):
@@ -31,13 +29,28 @@ def workers(n_jobs, n_tasks):
     if threads <= 1:
         yield map
         return
-    with ThreadPoolExecutor(threads, thread_name_prefix="nmf_features") as pool:
-        yield partial(_map_in_parts, pool.map, PARTS * threads)
+    with ThreadPoolExecutor(threads - 1, thread_name_prefix="nmf_features") as pool:
+        yield partial(_shared, pool, threads - 1)
 
 
-def _map_in_parts(map_, n_parts, function, *pieces):
-    """Map in so many parts, or more: what a pool needs for each task is long beside a short piece of work."""
+def _shared(pool, others, function, *pieces):
+    """Map over pieces on this thread and others: each takes the next piece that nobody has taken.
+
+    To wake a thread takes long beside a short piece of work, so each is woken once.
+    """
     pieces = list(zip(*pieces, strict=False))
-    size = max(1, len(pieces) // n_parts)
-    parts = [pieces[i : i + size] for i in range(0, len(pieces), size)]
-    return chain.from_iterable(map_(lambda part: [function(*arguments) for arguments in part], parts))
+    results, failed, left = [None] * len(pieces), [], count()
+
+    def work():
+        try:
+            while not failed and (i := next(left)) < len(pieces):
+                results[i] = function(*pieces[i])
+        except BaseException as error:
+            failed.append(error)
+
+    helping = [pool.submit(work) for _ in range(min(others, len(pieces) - 1))]
+    work()
+    wait(helper for helper in helping if not helper.cancel())  # those that have not begun are not needed
+    if failed:
+        raise failed[0]
+    return results
