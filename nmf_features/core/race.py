@@ -154,12 +154,13 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
         X, most = few.full if field is SQUARES else few.X, min(times * most, enough)
         return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch)
 
-    left = run(SQUARES, strengths, few.starts(k), FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)
+    candidates = few.starts(k)
+    left = run(SQUARES, strengths, candidates, FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)
     if field is not SQUARES:
         if max(mean_units(few.full, few.weights, strengths)[2]) > MOST_STRENGTH:
             return [H for _, H in left[:effort]], True
         of_squares = [H for _, H in left[: effort * MOST_LEFT] if H.any()]  # a penalty may have emptied them
-        candidates, first = chain(of_squares, few.starts(k)), FIRST + len(of_squares)
+        candidates, first = chain(of_squares, candidates), FIRST + len(of_squares)  # others than before
         strengths = few.observed(strengths, missing)
         left = run(field, strengths, candidates, first, field.most)
     larger = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
