@@ -75,10 +75,10 @@ def test_pieces_are_shared_by_threads():
         return a + b
 
     with workers(2, 9) as each:
-        assert each(double, range(9), range(9)) == [2 * i for i in range(9)]
+        assert list(each(double, range(9), range(9))) == [2 * i for i in range(9)]
         assert here in seen
         assert len(set(seen)) == 2
-        assert each(lambda _: sum(each(int, range(5))), range(4)) == [10] * 4  # also within a piece
+        assert list(each(lambda _: sum(each(int, range(5))), range(4))) == [10] * 4  # also within a piece
 
 
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
@@ -94,7 +94,15 @@ def test_an_error_in_a_thread_ends_all(where):
         sleep(0.01)
 
     with workers(2, 1000) as each, pytest.raises(KeyError):
-        each(fail, range(1000))
+        list(each(fail, range(1000)))
+    assert len(done) < 100
+
+
+def test_who_wants_no_more_results_ends_the_work():
+    done = []
+    with workers(2, 1000) as each:
+        for _ in each(lambda i: sleep(0.01) or done.append(i), range(1000)):
+            break
     assert len(done) < 100
 
 

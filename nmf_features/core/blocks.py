@@ -71,9 +71,13 @@ class Block:
     @property
     def X(self):
         """The rows. They are rounded when they are asked for."""
+        return self.hold()._X
+
+    def hold(self):
+        """Round the rows now, if they are to be rounded, and return the block."""
         if self._X is None:
             self._X = self._before_rounding._astype(self.dtype, self._memory)
-        return self._X
+        return self
 
     @property
     def at_hand(self):

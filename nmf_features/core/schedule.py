@@ -162,11 +162,10 @@ def fit_loadings(
     plain = weights is None and missing is None and limit is None
     wide, as_given = p > max(n, 200) and plain and loss.squares, X
     if wide:
-        order = slice(None)  # of these rows as columns; it matters only if many starts are tried
-        if isinstance(init, str) and init == "auto" and is_raced((p, n), k, missing):
+        order = slice(None)  # of these rows as columns, which starts depend on: the same one in any order of the rows
+        if isinstance(init, str):
             order = Rows(MemoryTable(X), loss.power).order
-            X = X[order]
-        X = X.T.tocsr() if sparse.issparse(X) else X.T
+        X = X[order].T.tocsr() if sparse.issparse(X) else X[order].T
         strengths, unit = _swap(strengths), _swap(unit)
     if not isinstance(init, str):
         init = np.ldexp(init, -e)

@@ -235,9 +235,7 @@ class MemoryTable(Table):
         """Switch to another precision: small tables are rounded once, others block by block, when they are read."""
         self.precision, self.at_hand = dtype, self.blocks
         if self.n_cells <= KEPT_CELLS:
-            self.at_hand = [block.rounded(dtype) for block in self.blocks]
-            for block in self.at_hand:
-                block.X  # noqa: B018, it is rounded
+            self.at_hand = [block.rounded(dtype).hold() for block in self.blocks]
         self.Wt = self.Wt and [Wt.astype(dtype, copy=False) for Wt in self.Wt]
 
     def map(self, function, *arguments):

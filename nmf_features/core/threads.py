@@ -36,21 +36,40 @@ def workers(n_jobs, n_tasks):
 def _shared(pool, others, function, *pieces):
     """Map over pieces on this thread and others: each takes the next piece that nobody has taken.
 
-    To wake a thread takes long beside a short piece of work, so each is woken once.
+    To wake a thread takes long beside a short piece of work, so each is woken once. This one works where it would wait
+    for a result; what is done with results that are there goes on beside the work of the others.
     """
     pieces = list(zip(*pieces, strict=False))
-    results, failed, left = [None] * len(pieces), [], count()
+    results, failed, left = {}, [], count()
 
-    def work():
+    def one():
+        if failed or (i := next(left)) >= len(pieces):
+            return False
         try:
-            while not failed and (i := next(left)) < len(pieces):
-                results[i] = function(*pieces[i])
+            results[i] = function(*pieces[i])
         except BaseException as error:
             failed.append(error)
+        return True
+
+    def work():
+        while one():
+            pass
 
     helping = [pool.submit(work) for _ in range(min(others, len(pieces) - 1))]
-    work()
-    wait(helper for helper in helping if not helper.cancel())  # those that have not begun are not needed
-    if failed:
-        raise failed[0]
-    return results
+    try:
+        for i in range(len(pieces)):
+            while i not in results and one():
+                pass
+            if i not in results:
+                _end(helping)
+            if failed:
+                raise failed[0]
+            yield results.pop(i)
+    finally:
+        failed.append(None)  # whoever asked may want no more
+        _end(helping)
+
+
+def _end(helping):
+    """Wait for those that have begun; the others are not needed."""
+    wait([helper for helper in helping if not helper.cancel()])
