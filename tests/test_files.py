@@ -581,7 +581,7 @@ def test_kills(here, rows, few, model):
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 9, done.stderr
     assert any(line.startswith("9 ") for line in lines)  # killed
     assert all(line.endswith(" []") for line in lines)  # no temporary file of a fit
     litter = {".s.parquet.nmf-features.tmp", ".s.nmf-features.tmp"}
