@@ -74,7 +74,7 @@ class Rows:
         return shares
 
 
-@lru_cache
+@lru_cache(maxsize=4)
 def _factors(p):
     """Return what columns are multiplied by: sums of multiples of regular factors would often be equal for two rows."""
     return np.random.default_rng(0).uniform(1, 2, p)
