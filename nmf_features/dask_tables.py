@@ -189,14 +189,14 @@ class PiecesOfDask(Pieces):
         lengths, dtypes, ends = zip(*(told[i] for i in kept), strict=True)
         ends = np.fmin.reduce([low for low, _ in ends]), np.fmax.reduce([high for _, high in ends])
         firsts = np.cumsum([0, *lengths])
-        return cls([parts[i] for i in kept], firsts.tolist(), int(firsts[-1]), max(dtypes), np.array(ends))
+        return cls([parts[i] for i in kept], firsts[:-1].tolist(), int(firsts[-1]), max(dtypes), np.array(ends))
 
     def sum(self, function, *arguments):
         """Return the sums of the arrays that a function returns for pieces of all partitions, added on the workers."""
         import dask
 
         summed, packed = dask.delayed(_summed, pure=False), dask.delayed((function, arguments), traverse=False)
-        tasks = [summed(part, first, packed) for part, first in zip(self.parts, self.firsts, strict=False)]
+        tasks = [summed(part, first, packed) for part, first in zip(self.parts, self.firsts, strict=True)]
         return compute([_tree(tasks, _added)])[0]
 
     def scale(self, columns, e, m):
@@ -205,8 +205,8 @@ class PiecesOfDask(Pieces):
 
         scaled_, chosen = dask.delayed(_scaled, pure=False), dask.delayed(columns.apart(), traverse=False)
         item, done = dask.delayed(_item, pure=False), []
-        places = _spread(_places(self.parts), np.diff(self.firsts), _threads(self.parts))
-        for part, first, place in zip(self.parts, self.firsts, places, strict=False):
+        places = _spread(_places(self.parts), np.diff([*self.firsts, self.n]), _threads(self.parts))
+        for part, first, place in zip(self.parts, self.firsts, places, strict=True):
             with nullcontext() if place is None else dask.annotate(workers=place, allow_other_workers=True):
                 whole = scaled_(part, first, chosen, e, m)
                 done.append([item(whole, i) for i in range(3)])

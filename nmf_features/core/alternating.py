@@ -169,15 +169,15 @@ class HALS(Alternating):
 
     def improve_scores(self, block, Wt, H, HHt, strengths, sweeps, enough):
         """Improve the scores of a block of rows in place (k x rows) and return the block's statistics."""
-        if not _in_one_call(block):
+        if not _takes_one_call(block):
             return super().improve_scores(block, Wt, H, HHt, strengths, sweeps, enough)
-        return _in_one(block, Wt, H, HHt, strengths.l1_W, sweeps, enough)
+        return _in_one_call(block, Wt, H, HHt, strengths.l1_W, sweeps, enough)
 
     def _sums(self, block, Wt):
-        if not _in_one_call(block):
+        if not _takes_one_call(block):
             return super()._sums(block, Wt)
         k, p = len(Wt), block.at_hand.shape[1]
-        return _in_one(block, np.ascontiguousarray(Wt), np.zeros((k, p)), np.zeros((k, k)))
+        return _in_one_call(block, np.ascontiguousarray(Wt), np.zeros((k, p)), np.zeros((k, k)))
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
@@ -186,11 +186,11 @@ class HALS(Alternating):
         compiled(coordinate_descent)(F, A, B, weights, sweeps, enough)
 
 
-def _in_one_call(block):
+def _takes_one_call(block):
     return not block.is_sparse and block.missing is None and block.at_hand.flags.c_contiguous
 
 
-def _in_one(block, Wt, H, HHt, l1=0.0, sweeps=0, enough=0.0):
+def _in_one_call(block, Wt, H, HHt, l1=0.0, sweeps=0, enough=0.0):
     """Improve the scores of a block by so many sweeps and return its statistics, in one call of compiled code."""
     H, A = (np.ascontiguousarray(q, dtype=Wt.dtype) for q in (H, HHt))
     WtW, WtX, l1 = np.empty(A.shape), np.empty(H.shape), Wt.dtype.type(l1)
