@@ -549,7 +549,7 @@ random.seed(int(sys.argv[1]))
 works = [
     lambda: model.transform_to("t.parquet", "s.parquet"),
     lambda: model.transform_to("t.parquet", "s"),
-    lambda: NMFFeatures(3, memory_budget=1 << 16, n_jobs=1, tol=1e-9).fit("t.parquet"),
+    lambda: NMFFeatures(3, variables=[*"abcdef"], memory_budget=1 << 16, n_jobs=1, tol=1e-9).fit("t.parquet"),
 ]
 for i in range(9):
     child = os.fork()
