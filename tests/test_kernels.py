@@ -320,11 +320,12 @@ from nmf_features.core.compiling import compiled
 from nmf_features.core.kernels import descend_cells, descend_squares, strips_of
 rng = np.random.default_rng(0)
 X, H, known = rng.random((178, 13)), rng.random((5, 13)), np.zeros((5, 13))
-fields = (descend_squares, np.float64), (descend_cells, np.float32, False), (descend_cells, np.float32, True)
+fields = [(descend_squares, np.float32), (descend_squares, np.float64)]
+fields += [(descend_cells, np.float32, False), (descend_cells, np.float32, True)]
 for descend, dtype, *options in fields:
     strips, v = strips_of(X.astype(dtype), np.ones(178))
     strengths = 1e-3, 1e-3, 0.0, 0.0
-    found, value = compiled(descend)(strips, v, H.astype(dtype), strengths, 50, 1e-9, known, np.inf, *options)
+    found, value, _ = compiled(descend)(strips, v, H.astype(dtype), strengths, 50, 1e-9, known, np.inf, *options)
     print(found.tobytes().hex(), value)
 """
 

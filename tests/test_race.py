@@ -15,7 +15,8 @@ from nmf_features import NMFFeatures, NonNegativeScaler, factorize, objective
 from nmf_features.core import race
 from nmf_features.core.compiling import compiled
 from nmf_features.core.kernels import content_keys, descend_squares, strips_of
-from nmf_features.core.race import COUNTS, OBSERVED, SQUARES
+from nmf_features.core.projection import exact_scores
+from nmf_features.core.race import COUNTS, OBSERVED, SQUARES, mean_units
 from nmf_features.core.samples import Rows
 from nmf_features.core.schedule import _distinct
 from nmf_features.core.starts import GRAM_COLUMNS, leading_directions, nndsvda
@@ -145,27 +146,29 @@ def test_more_starts_are_no_worse():
     assert three.objective <= one.objective * (1 + 1e-4)
 
 
-FIELDS = [(SQUARES, 2), (COUNTS, 1), (OBSERVED, 2)]
+FIELDS = [(SQUARES, 2, np.float64), (SQUARES, 2, np.float32), (COUNTS, 1, np.float32), (OBSERVED, 2, np.float32)]
 
 
 @pytest.mark.parametrize(
-    ("field", "beta", "missing", "penalty"),
+    ("field", "beta", "dtype", "missing", "penalty"),
     [
-        *((field, beta, False, penalty) for field, beta in FIELDS for penalty in (0, 0.01)),
-        *((field, beta, True, 0) for field, beta in FIELDS[1:]),  # a penalty would count by the share of each row
+        *((*field, False, penalty) for field in FIELDS for penalty in (0, 0.01)),
+        *((*field, True, 0) for field in FIELDS[2:]),  # a penalty would count by the share of each row
     ],
 )
-def test_descents_in_machine_code_are_those_of_the_loop(field, beta, missing, penalty):
+def test_descents_in_machine_code_are_those_of_the_loop(field, beta, dtype, missing, penalty):
     """The same start leads to the same objective; interpreted, the same loop is its own twin."""
-    descend, single = field.descend, field.dtype == np.float32
-    X, weights = gamma(70, 9).astype(field.dtype), np.random.default_rng(1).uniform(0.5, 2, 70).astype(field.dtype)
-    start = (np.random.default_rng(2).uniform(size=(3, 9)) * X.mean(axis=0)).astype(field.dtype)
+    descend, single = field.descend, dtype == np.float32
+    X = (gamma(70, 9) + np.random.default_rng(4).random((70, 9))).astype(dtype)
+    weights = np.random.default_rng(1).uniform(0.5, 2, 70).astype(dtype)
+    start = (np.random.default_rng(2).uniform(size=(3, 9)) * X.mean(axis=0)).astype(dtype)
     n = weights.sum()
     strengths = (penalty * 9, penalty * n, 0.0, 0.0)
     if missing:
         X[np.random.default_rng(3).random(X.shape) < 0.2] = np.nan
     arguments = (*strips_of(X, weights), start, strengths, 500, 1e-9, np.zeros((3, 9)), np.inf, *field.options)
-    _, value = compiled(descend)(*arguments)
+    _, value, coarse = compiled(descend)(*arguments)
+    assert not coarse
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         options = dict(penalty=penalty, sample_weight=weights, loss=beta, tol=1e-9, max_iter=5000)
@@ -173,10 +176,19 @@ def test_descents_in_machine_code_are_those_of_the_loop(field, beta, missing, pe
         f = factorize(X.astype(float), 3, init=start, **options)
     assert_allclose(value, f.objective, rtol=1e-4)
     few = (*strips_of(X[:10], weights[:10]), start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf, *field.options)
-    slow_H, slow = descend(*few)
-    fast_H, fast = compiled(descend)(*few)
+    slow_H, slow, _ = descend(*few)
+    fast_H, fast, _ = compiled(descend)(*few)
     assert_allclose(slow, fast, rtol=1e-4 if single else 1e-9)  # small differences grow from pass to pass
     assert_allclose(slow_H, fast_H, rtol=0.01 if single else 1e-5, atol=1e-3 * fast_H.max() if single else 1e-9)
+
+
+def test_a_fit_too_good_for_single_precision_is_found_in_double_precision():
+    """Cells far from zero leave little beside their squares."""
+    X, weights, strengths = 1e3 + gamma(60, 8), np.ones(60), (0.0, 0.0, 0.0, 0.0)
+    start = np.random.default_rng(0).uniform(size=(3, 8))
+    [(value, H)] = SQUARES.run(X, weights, strengths, [start], 1, 1, 1, 1e-6, Watch())
+    half = mean_units(X, weights, strengths)[0]
+    assert_allclose(value * 16.0**half, objective(X, exact_scores(X, H), H, penalty=0), rtol=0.01)
 
 
 def test_an_exact_fit_that_rounding_takes_below_zero_is_a_minimum_too():
@@ -189,8 +201,8 @@ def test_a_descent_that_leads_to_a_known_minimum_stops_on_the_way():
     X = gamma(80, 8)
     start = np.random.default_rng(0).uniform(size=(3, 8))
     arguments = (*strips_of(X, np.ones(80)), start, (0.0, 0.0, 0.0, 0.0), 1000, 1e-12)
-    H, value = compiled(descend_squares)(*arguments, np.zeros_like(start), np.inf)
-    again, known = compiled(descend_squares)(*arguments, H, value)
+    H, value, _ = compiled(descend_squares)(*arguments, np.zeros_like(start), np.inf)
+    again, known, _ = compiled(descend_squares)(*arguments, H, value)
     assert known == value
     assert not np.array_equal(again, H)
 

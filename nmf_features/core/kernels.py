@@ -14,6 +14,8 @@ WIDE = 256  # rows that descents take together, at most
 PART = 240  # stored cells of a row that stored_slopes takes at once; no power of 2, by which arrays would share cache
 AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where more than one thread would multiply them
 GUESS_SWEEPS = 2
+SINGLE_ROUNDING = 2.5e-8  # of an objective from sums in single precision, as a share of the squared norm
+SINGLE_SHOWS = 5e-4  # below this share of it, rounding may change the fourth digit of the objective
 WHOLE = 16  # numbers that a compiled loop takes at once, where it can
 AT = np.uint64  # a position: where it may be signed, the compiler writes code for negative ones as well
 LOG_2 = 0.6931471805599453
@@ -976,20 +978,21 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
 
     ``strips`` and ``v`` are the rows, without missing cells, and their weights, from :func:`strips_of`; ``strengths``
     are the costs of a unit of |W|_1, |H|_1, |W|^2 / 2 and |H|^2 / 2. Stops where the objective falls by less than the
-    share ``tol`` per pass (mean of five), or on the way to a ``known`` minimum. Returns the loadings and their
-    objective: that of the known minimum if on the way to it, and the size of rounding errors if the fit is exact.
+    share ``tol`` per pass (mean of five), or on the way to a ``known`` minimum. Returns the loadings, their objective
+    (that of the known minimum if on the way to it, and the size of rounding errors if the fit is exact), and whether
+    it stopped since rounding hides what is left, as it does in single precision where a fit is good.
     """
-    (count, width, lanes), (k, p), penalised = strips.shape, start.shape, strengths[0] + strengths[2] > 0.0
-    l1_W, l1_H, l2_W, l2_H = strengths
-    scores, weighted, HXt, gram = (
-        np.zeros((count, k, lanes)),
-        np.empty((k, lanes)),
-        np.empty((k, lanes)),
-        np.empty((k, k)),
-    )
-    WtW, WtX, of_WtW, of_WtX = np.empty((k, k)), np.empty((k, width)), np.empty((k, k)), np.empty((k, width))
-    H, aim, slope = np.zeros((k, width)), np.zeros((k, width)), np.empty((k, width))
-    ones, history = np.ones(width), np.full(6, np.inf)
+    (count, width, lanes), (k, p), number = strips.shape, start.shape, strips.dtype.type
+    penalised, single, zero = strengths[0] + strengths[2] > 0.0, strips.itemsize == 4, number(0)
+    rounding, exact = (SINGLE_ROUNDING, SINGLE_SHOWS) if single else (1e-14, 1e-14)
+    l1_W, l1_H = number(strengths[0]), number(strengths[1])
+    l2_W, l2_H = number(strengths[2]), number(strengths[3])
+    scores, weighted = np.zeros((count, k, lanes), strips.dtype), np.empty((k, lanes), strips.dtype)
+    HXt, gram = np.empty((k, lanes), strips.dtype), np.empty((k, k), strips.dtype)
+    WtW, of_WtW = np.empty((k, k), strips.dtype), np.empty((k, k), strips.dtype)
+    WtX, of_WtX = np.empty((k, width), strips.dtype), np.empty((k, width), strips.dtype)
+    H, aim, slope = np.zeros((k, width), strips.dtype), np.zeros((k, width), strips.dtype), np.empty_like(WtX)
+    ones, history = np.ones(width, strips.dtype), np.full(6, np.inf)
     moments, factors = np.empty((k, 4)), np.empty(k)
     for t in range(k):
         for j in range(p):
@@ -999,7 +1002,7 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
         for j in range(width):
             x, u = strips[strip, j], v[strip]
             for i in range(lanes):
-                squared_norm += u[i] * x[i] * x[i]
+                squared_norm += float(u[i]) * float(x[i]) * float(x[i])
     best, value = H.copy(), np.inf
     momentum, sweeps, rejected, accepted, careful = 1.0, 10, 0, 0, True
     made = 0
@@ -1008,7 +1011,7 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
         row_products(H, H, gram)
         for t in range(k):
             gram[t, t] += l2_W
-        WtW[:], WtX[:] = 0.0, 0.0
+        WtW[:], WtX[:] = zero, zero
         for strip in range(count):
             x, F, u = strips[strip], scores[strip], v[strip]
             HXt[:] = -l1_W
@@ -1031,14 +1034,14 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
         found, cost, least_cost = squared_norm / 2, 0.0, 0.0
         for t in range(k):
             for j in range(width):
-                found -= new[t, j] * WtX[t, j]
+                found -= float(new[t, j]) * float(WtX[t, j])
             for s in range(k):
-                found += WtW[t, s] * gram[t, s] / 2
+                found += float(WtW[t, s]) * float(gram[t, s]) / 2
         if penalised:
             moments_of(scores, new, v, moments)
             cost, least_cost = costs_of(moments, strengths, factors)
         found += cost
-        if not found <= value + 4e-14 * squared_norm:  # extrapolated too far, or too few sweeps
+        if not found <= value + 4 * rounding * squared_norm:  # extrapolated too far, or too few sweeps
             H = best.copy()
             momentum, rejected = 1.0, rejected + 1
             if rejected > 1:
@@ -1052,13 +1055,13 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
         rejected = 0
         history[accepted % 6] = value = found
         accepted += 1
-        said = 1 if found <= 1e-14 * squared_norm else verdict(history, accepted, known_value, tol)
+        said = 1 if found <= exact * squared_norm else verdict(history, accepted, known_value, tol)
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
-        share = (momentum - 1) / following
+        share = number((momentum - 1) / following)
         momentum = following
         for t in range(k):
             for j in range(width):
-                H[t, j] = max(new[t, j] + share * (new[t, j] - best[t, j]), 0.0)
+                H[t, j] = max(new[t, j] + share * (new[t, j] - best[t, j]), zero)
         best = new
         if said == 2 and leads_to(new, aim):
             value = known_value
@@ -1066,7 +1069,8 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
         if said == 1 and careful:
             break
         careful = said == 1
-    return best[:, :p].copy(), max(value, 1e-14 * squared_norm)
+    value = max(value, rounding * squared_norm)
+    return best[:, :p].copy(), value, single and value <= exact * squared_norm
 
 
 def slopes_of_cells(x, y, weights, least, slope, curvature):
@@ -1305,7 +1309,7 @@ def descend_cells(strips, v, start, strengths, passes, tol, known, known_value, 
         for t in range(k):
             for j in range(width):
                 H[t, j] = max(plain[t, j] + share * (plain[t, j] - before[t, j]), floor * plain[t, j])
-    return before[:, :p].copy(), max(value, 1e-13 * total)
+    return before[:, :p].copy(), max(value, 1e-13 * total), False
 
 
 def fill_holes(into, values, holes):

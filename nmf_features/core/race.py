@@ -6,8 +6,9 @@ after the other, until the best minimum found has been reached several times. Af
 the best minimum so far with one component replaced (iterated local search), which takes fewer passes and finds minima
 close by. Each start is followed nearly to convergence, since a few passes tell little. With few components all this
 costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it
-costs several. A large table is raced on few rows first and then on more, beginning with the minima found on few rows.
-If these are not all rows either, the best few go on, and all rows decide between them.
+costs several. Descents are in single precision, or in double where rounding would hide what a good fit leaves. A large
+table is raced on few rows first and then on more, beginning with the minima found on few rows. If these are not all
+rows either, the best few go on, and all rows decide between them.
 
 The Kullback-Leibler divergence has more minima, and poorer ones. Minima of least squares are good starts for it; those
 of rows with column means imputed are good starts where cells are missing.
@@ -53,8 +54,8 @@ class Field:
     minima there are. At most ``most`` are tried; on more rows, at most ``near`` minima of few rows come first.
     """
 
-    def __init__(self, descend, dtype, hits, *options, most=MOST_STARTS, near=MOST_NEAR):
-        self.descend, self.dtype, self.hits, self.options = descend, dtype, hits, options
+    def __init__(self, descend, hits, *options, most=MOST_STARTS, near=MOST_NEAR):
+        self.descend, self.hits, self.options = descend, hits, options
         self.most, self.near = most, near
 
     def run(self, X, weights, strengths, candidates, first, hits, most, tol, watch):
@@ -66,13 +67,18 @@ class Field:
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
         half, mean_weight, strengths = mean_units(X, weights, strengths)
-        strips, v = strips_of(np.ldexp(X, -2 * half).astype(self.dtype), weights / mean_weight)
+        strengths = tuple(min(strength, MOST_STRENGTH) for strength in strengths)
+        cells, v = np.ldexp(X, -2 * half), weights / mean_weight
+        strips = strips_of(cells.astype(np.float32), v)
         for turn, H in enumerate(islice(candidates, most)):
             H = H / (H.mean() or 1.0)
             known = np.zeros(H.shape) if best[1] is None else best[1]
             start = _with_component_of(H, known, turn // 2) if turn >= first and turn % 2 else H
-            start = np.ascontiguousarray(start, dtype=self.dtype)
-            H, value = descend(strips, v, start, strengths, PASSES, tol, known, best[0], *self.options)
+            how = strengths, PASSES, tol, known, best[0], *self.options
+            H, value, coarse = descend(*strips, np.ascontiguousarray(start, strips[0].dtype), *how)
+            if coarse:  # from here on in double precision
+                strips = strips_of(cells, v)
+                H, value, _ = descend(*strips, np.ascontiguousarray(start), *how)
             met.append((value, H.astype(np.float64, copy=False)))
             best = min(best, met[-1], key=lambda pair: pair[0])
             if watch(STARTS, len(X), start=turn + 1):
@@ -114,9 +120,9 @@ def _with_component_of(other, H, turn):
     return start
 
 
-SQUARES = Field(descend_squares, np.float64, lambda k: min(k // 2 + 2, 6))
-COUNTS = Field(descend_cells, np.float32, lambda k: min(2 * k + 1, 14), False)
-OBSERVED = Field(descend_cells, np.float32, SQUARES.hits, True, most=6, near=4)
+SQUARES = Field(descend_squares, lambda k: min(k // 2 + 2, 6))
+COUNTS = Field(descend_cells, lambda k: min(2 * k + 1, 14), False)
+OBSERVED = Field(descend_cells, SQUARES.hits, True, most=6, near=4)
 
 
 def few_rows(p, k):
