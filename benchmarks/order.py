@@ -1,4 +1,4 @@
-"""Does the order of the rows change a default fit? Shuffle real and generated tables, and compare:
+"""Does the order of rows and columns change a default fit? Shuffle both, in real and generated tables, and compare:
 
     python benchmarks/order.py [--tables NAME ...] [--orders 30] [--output FILE]
 
@@ -35,13 +35,13 @@ TABLES = {name: (lambda name=name: table(name)) for name in tables()} | {
 }
 
 
-def fitted(X, k):
-    """Objective, loadings and total amounts of a default fit."""
+def fitted(X, k, columns):
+    """Objective, loadings and total amounts of a default fit to the columns in another order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nmf = NMFFeatures(k)
-        W = nmf.fit_transform(X)
-    return nmf.objective_, nmf.components_, W.sum(axis=0)
+        W = nmf.fit_transform(X[:, columns])
+    return nmf.objective_, nmf.components_[:, np.argsort(columns)], W.sum(axis=0)
 
 
 def compare(one, other, squared_norm):
@@ -63,8 +63,9 @@ def of_table(X, orders, ks=range(2, 11)):
     deviations = Z.std(axis=0)
     squared_norm = float(np.square(Z / np.where(deviations > 0, deviations, 1)).sum())
     for k in (k for k in ks if k < X.shape[1]):
-        rng, first = np.random.default_rng(k), fitted(X, k)
-        found = [compare(first, fitted(X[rng.permutation(len(X))], k), squared_norm) for _ in range(orders)]
+        rng, first = np.random.default_rng(k), fitted(X, k, np.arange(X.shape[1]))
+        shuffled = [(rng.permutation(len(X)), rng.permutation(X.shape[1])) for _ in range(orders)]
+        found = [compare(first, fitted(X[rows], k, columns), squared_norm) for rows, columns in shuffled]
         differences, cosines, renamed = map(np.array, zip(*found, strict=True))
         yield (
             k,
@@ -81,7 +82,7 @@ if __name__ == "__main__":
     parser.add_argument("--orders", type=int, default=30)
     parser.add_argument("--output", default=HERE / "results-order.md", type=Path)
     arguments = parser.parse_args()
-    lines = ["# Whether the order of the rows matters", "", __doc__.split("\n\n", 2)[2].strip(), ""]
+    lines = ["# Whether the order of rows and columns matters", "", __doc__.split("\n\n", 2)[2].strip(), ""]
     lines += [
         f"{arguments.orders} orders each. Other: orders that differ by 3e-4 in the objective, or in a loading.",
         "",

@@ -159,7 +159,7 @@ class DescribingMixin:
                          below  above  explained  explained_in_fit
         column
         ash               0.00   0.00       0.98              0.98
-        hue               0.56   0.00      -0.97              0.98
+        hue               0.56   0.00      -0.96              0.98
         color_intensity   0.00   0.29       0.66              0.96
         """
         return drift(*self._for_explaining(X, "score"), getattr(self, "column_explained_", np.nan))

@@ -104,6 +104,17 @@ def test_extreme_sizes(c):
     assert_allclose(exact_scores(X, H * c) * c, exact_scores(X, H), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("make", [np.array, sparse.csr_array])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_linear_scores_of_a_row_depend_on_itself_alone(make, dtype):
+    rng = np.random.default_rng(0)
+    X, H = rng.random((700, 33)).astype(dtype), rng.random((9, 33))
+    W = linear_scores(make(X), H)
+    assert W.dtype == dtype
+    assert_array_equal(linear_scores(make(X[500:501]), H), W[500:501])
+    assert_array_equal(linear_scores(make(X[::-1]), H), W[::-1])
+
+
 def test_linear():
     X, H = problem()
     assert_allclose(linear_scores(X, H), X @ H.T)

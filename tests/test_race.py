@@ -276,6 +276,31 @@ def test_the_order_of_the_rows_of_a_wide_table_changes_nothing(make, init, monke
         assert_allclose(other.W, first.W[order], atol=1e-8 * first.W.max())
 
 
+ZEROS_AND_ONES = (np.random.default_rng(0).uniform(size=(900, 6)) < 0.5).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("X", "k", "options"),
+    [
+        (scaled("anes96"), 7, {}),
+        (scaled("breast_cancer"), 6, {}),  # raced on some of its rows, at first
+        (scaled("star98"), 4, {"loss": "kullback-leibler", "penalty": 0}),
+        (np.hstack([ZEROS_AND_ONES, 1 - ZEROS_AND_ONES, ZEROS_AND_ONES[::-1]]), 5, {}),  # sums of columns are equal
+        (gamma(100, 300, 12), 8, {}),
+        (sparse.random_array((2000, 200), density=0.05, rng=0, format="csr"), 6, {}),
+        (sparse.random_array((2000, 200), density=0.05, rng=0, format="csr"), 6, {"init": "nndsvda"}),
+    ],
+    ids=["small", "sampled", "counts", "equal sums", "wide", "sparse", "named start"],
+)
+def test_the_order_of_the_columns_changes_nothing(X, k, options):
+    first = factorize(X, k, **options)
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(X.shape[1])
+        other = factorize(X[:, order], k, **options)
+        assert_allclose(other.objective, first.objective, rtol=1e-7)
+        assert_allclose(other.H, first.H[:, order], atol=1e-3 * first.H.max())
+
+
 @pytest.mark.parametrize("make", [np.array, sparse.csr_array, np.asfortranarray])
 def test_samples_are_of_rows_not_of_places(make):
     X = gamma(5000, 7)

@@ -1,7 +1,8 @@
 """Batches of rows whose products are the same whatever rows stand beside them, bit for bit.
 
 A product with one row may be rounded differently from a product with many. So rows of an array go through tiles of one
-fixed height, the last one padded with zeros; rows of a CSR matrix are multiplied one by one.
+fixed height, the last one padded with zeros; rows of a CSR matrix are multiplied one by one. In single precision BLAS
+also rounds by the place of a row in its tile, for processors with AVX2, so that all tiles are multiplied in double.
 
 ``cells`` are all cells of an array, and the stored ones of a CSR matrix; other numbers in their place have their shape.
 """
@@ -139,15 +140,14 @@ def tile_rows(p):
 
 def in_tiles(matrix, right, height):
     """Return a product, in tiles of one height; the last one is padded."""
-    m = len(matrix)
-    matrix = np.ascontiguousarray(matrix, dtype=right.dtype)
+    m, out = len(matrix), np.empty((len(matrix), right.shape[1]), right.dtype)
+    matrix, right = np.ascontiguousarray(matrix, dtype=np.float64), right.astype(np.float64, copy=False)
     whole, rest = m // height, m % height
-    out = np.empty((m, right.shape[1]), right.dtype)
     if whole:
         tiles = matrix[: whole * height].reshape(whole, height, -1)
         out[: whole * height].reshape(whole, height, -1)[:] = product(tiles, right)
     if rest:
-        last = np.zeros((1, height, matrix.shape[1]), right.dtype)
+        last = np.zeros((1, height, matrix.shape[1]))
         last[0, :rest] = matrix[whole * height :]
         out[whole * height :] = product(last, right)[0, :rest]
     return out

@@ -32,17 +32,17 @@ from .alternating import weighted_sums
 from .blocks import row_blocks
 from .compiling import compiled_if_worth
 from .kernels import packed_products, solve_on_support, unpacked
-from .missing import column_means, leaves_out_unstored
+from .missing import leaves_out_unstored
 from .objective import spread_of
 from .penalties import Strengths
 from .products import gram, inner, product
 from .projection import scores_of_used
-from .samples import Rows
+from .samples import Rows, order_of_columns
 from .schedule import fit_loadings, in_safe_units
 from .support import Limit
 from .tables import MemoryTable
 from .threads import workers
-from .units import column_tops, in_units, without_last_bits
+from .units import in_units
 from .watch import TARGET, Watch
 
 WINDOW = 10  # steps in which the objective has to fall by the share ``tol``: progress comes in jumps, at kinks
@@ -71,7 +71,7 @@ def fit_with_targets(problem, n_components, targets, weight, **options):
     loss, missing, weights = problem.loss, problem.missing, problem.weights
     watch = options["watch"] = options.get("watch") or Watch()
     # Rows and columns in an order that depends on what they hold: a descent with kinks enlarges any difference.
-    columns = _order_of_columns(problem)
+    columns = order_of_columns(MemoryTable(problem.X, weights, missing), problem.width)
     X = problem.X[:, columns]
     rows = Rows(MemoryTable(X, weights, missing), loss.power, [column for _, Y in targets for column in Y.T]).order
     rows, weights = _merged(X, weights, [Y for _, Y in targets], rows)
@@ -123,13 +123,6 @@ def _merged(X, weights, Ys, rows):
         return rows, v
     first = np.flatnonzero(np.concatenate([[True], ~same]))
     return rows[first], np.add.reduceat(np.ones(len(rows)) if v is None else v, first)
-
-
-def _order_of_columns(problem):
-    """Return an order by means, then by largest cells; columns that count as one stay side by side."""
-    means, width = column_means(problem.X, problem.weights, problem.missing), problem.width
-    first = np.lexsort((column_tops(problem.X)[::width], without_last_bits(means)[::width]))
-    return (first[:, None] * width + np.arange(width)).ravel()
 
 
 class End(NamedTuple):

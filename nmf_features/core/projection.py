@@ -20,10 +20,9 @@ Reference: J. Kim and H. Park (2011), Fast nonnegative matrix factorization: an 
 import numpy as np
 from scipy import sparse
 
-from .batches import tile_rows
+from .batches import batch_of, tile_rows
 from .beta import LEAST_SQUARES
 from .blocks import take
-from .products import product
 from .row_newton import OtherLosses
 from .row_problems import LeastSquares
 from .threads import workers
@@ -109,4 +108,5 @@ def scores_of_used(X, H, strengths, n_jobs, missing=None, loss=LEAST_SQUARES):
 
 def linear_scores(X, H):
     """Return X H', what recipes' ``bake()`` computes from the loadings."""
-    return product(X, H.T.astype(X.dtype))
+    batch = batch_of(X)
+    return batch.times(batch.cells, H.T)

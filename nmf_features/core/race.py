@@ -6,9 +6,9 @@ after the other, until the best minimum found has been reached several times. Af
 the best minimum so far with one component replaced (iterated local search), which takes fewer passes and finds minima
 close by. Each start is followed nearly to convergence, since a few passes tell little. With few components all this
 costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it
-costs several. Descents are in single precision, or in double where rounding would hide what a good fit leaves. A large
-table is raced on few rows first and then on more, beginning with the minima found on few rows. If these are not all
-rows either, the best few go on, and all rows decide between them.
+costs several. A large table is raced on few rows first and then on more, beginning with the minima found on few rows.
+If these are not all rows either, the best few go on, and all rows decide between them. Descents on large tables are in
+single precision, or in double where rounding would hide what a good fit leaves.
 
 The Kullback-Leibler divergence has more minima, and poorer ones. Minima of least squares are good starts for it; those
 of rows with column means imputed are good starts where cells are missing.
@@ -48,28 +48,28 @@ MOST_LEFT = 4  # most minima that go on
 
 
 class Field:
-    """How a loss is raced: the descent, its precision, how many starts are tried, and how many minima go on.
+    """How a loss is raced: the descent, whether always in single precision, and how many starts and minima are tried.
 
     Starts are tried until the best minimum has been reached ``hits(k)`` times, for k components: the more, the more
     minima there are. At most ``most`` are tried; on more rows, at most ``near`` minima of few rows come first.
     """
 
-    def __init__(self, descend, hits, *options, most=MOST_STARTS, near=MOST_NEAR):
-        self.descend, self.hits, self.options = descend, hits, options
+    def __init__(self, descend, single, hits, *options, most=MOST_STARTS, near=MOST_NEAR):
+        self.descend, self.single, self.hits, self.options = descend, single, hits, options
         self.most, self.near = most, near
 
-    def run(self, X, weights, strengths, candidates, first, hits, most, tol, watch):
+    def run(self, X, weights, strengths, candidates, first, hits, most, tol, watch, single=True):
         """Return the distinct minima found, best first, as pairs of objective and loadings.
 
         At most ``most`` candidates are tried, until the best minimum has been reached ``hits`` times, or the watch,
-        which is told of each, asks to stop. After the ``first``, every second one only gives a component. Objectives
-        are in units of the mean cell and mean weight.
+        which is told of each, asks to stop. After the ``first``, every second one only gives a component. ``single``
+        precision is taken while a fit is not too good for it. Objectives are in units of the mean cell and mean weight.
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
         half, mean_weight, strengths = mean_units(X, weights, strengths)
         strengths = tuple(min(strength, MOST_STRENGTH) for strength in strengths)
         cells, v = np.ldexp(X, -2 * half), weights / mean_weight
-        strips = strips_of(cells.astype(np.float32), v)
+        strips = strips_of(cells.astype(np.float32 if single or self.single else np.float64), v)
         for turn, H in enumerate(islice(candidates, most)):
             H = H / (H.mean() or 1.0)
             known = np.zeros(H.shape) if best[1] is None else best[1]
@@ -120,9 +120,9 @@ def _with_component_of(other, H, turn):
     return start
 
 
-SQUARES = Field(descend_squares, lambda k: min(k // 2 + 2, 6))
-COUNTS = Field(descend_cells, lambda k: min(2 * k + 1, 14), False)
-OBSERVED = Field(descend_cells, SQUARES.hits, True, most=6, near=4)
+SQUARES = Field(descend_squares, False, lambda k: min(k // 2 + 2, 6))
+COUNTS = Field(descend_cells, True, lambda k: min(2 * k + 1, 14), False)
+OBSERVED = Field(descend_cells, True, SQUARES.hits, True, most=6, near=4)
 
 
 def few_rows(p, k):
@@ -139,17 +139,17 @@ def is_raced(shape, k, missing):
 def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     """Return the loadings to continue from (None: the rows say nothing), best first, and whether that is doubtful.
 
-    The table is one that :func:`is_raced`; ``rows`` are its rows, ordered by content. If few rows or another loss make
-    the choice doubtful, minima close to the best are returned as well. ``effort`` multiplies the number of starts, and
-    that many minima are returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large
-    ``tol``.
+    The table is one that :func:`is_raced`; ``rows`` are its Rows. Both rows and columns are ordered by content in a
+    race, so that the order they are in changes nothing. If few rows or another loss make the choice doubtful, minima
+    close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
+    returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large ``tol``.
     """
     (n, p), missing = table.shape, table.missing
     rough = asks_less(tol, ROUGH_TOL, missing) and effort == 1
     fair = asks_less(tol, FAIR_TOL, missing) and effort == 1
     enough = 1 if rough else FIRST if fair else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
-    few = Few.of(table, rows, m := few_rows(p, k))
+    few, places = Few.of(table, rows, m := few_rows(p, k)), np.argsort(rows.columns)
     if not few.full.any():
         return None, False
     times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort
@@ -158,13 +158,13 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     def run(field, strengths, candidates, first, most):
         hits, most = (FEW_HITS, min(most, FEW_STARTS)) if not_all else (field.hits(k), most)
         X, most = few.full if field is SQUARES else few.X, min(times * most, enough)
-        return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch)
+        return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch, not_all)
 
     candidates = few.starts(k)
     left = run(SQUARES, strengths, candidates, FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)
     if field is not SQUARES:
         if max(mean_units(few.full, few.weights, strengths)[2]) > MOST_STRENGTH:
-            return [H for _, H in left[:effort]], True
+            return [H[:, places] for _, H in left[:effort]], True
         of_squares = [H for _, H in left[: effort * MOST_LEFT] if H.any()]  # a penalty may have emptied them
         candidates, first = chain(of_squares, candidates), FIRST + len(of_squares)  # others than before
         strengths = few.observed(strengths, missing)
@@ -179,7 +179,8 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
         left = field.run(more.X, more.weights, strengths, candidates, first, times_met, most, tol, watch)
     doubtful = not rough and (n > m or not (loss.squares or loss.counts))
     near = _near(left, MARGIN, MOST_LEFT) if doubtful else []
-    return near if len(near) > effort else [H for _, H in left[:effort]], doubtful
+    left = near if len(near) > effort else [H for _, H in left[:effort]]
+    return [H[:, places] for H in left], doubtful
 
 
 def _near(minima, margin, most):
@@ -199,7 +200,7 @@ class Few(NamedTuple):
         """Return m rows, or all."""
         drawn, weights = rows.all() if table.shape[0] <= m else rows.sample(m)
         X = table.take(drawn)
-        X = np.ascontiguousarray(X.toarray() if sparse.issparse(X) else X, dtype=np.float64)
+        X = np.ascontiguousarray((X.toarray() if sparse.issparse(X) else X)[:, rows.columns], dtype=np.float64)
         full = X if table.missing is None else np.where(np.isnan(X), column_means(X, weights), X)
         return cls(X, full, weights)
 

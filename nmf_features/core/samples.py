@@ -1,4 +1,4 @@
-"""Samples of the rows of a table that do not depend on the order of the rows.
+"""Samples of the rows of a table that depend neither on the order of the rows nor on that of the columns.
 
 Rows are sorted by a key that depends on their cells alone, and then drawn at even steps along the cumulative sum of
 their sizes (systematic sampling). Equal rows are neighbours, so each kind of row is drawn in proportion to its
@@ -16,10 +16,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .products import slices
+from .units import without_last_bits
 
 
 class Rows:
-    """The rows of a table, ordered by content, and how much each counts in a sample.
+    """The rows of a table, ordered by content, and how much each counts in a sample; ``columns`` is an order of these.
 
     ``power``, from 0 to 2, is the power of the cells by which rows are measured. ``others`` are more numbers that rows
     hold, by which those with the same cells are ordered.
@@ -27,7 +28,8 @@ class Rows:
 
     def __init__(self, table, power=2.0, others=()):
         self.weights = table.weights
-        factors = _factors(table.shape[1])
+        self.columns, factors = order_of_columns(table), np.empty(table.shape[1])
+        factors[self.columns] = _factors(len(factors))
         keys, self.sizes = np.empty(table.shape[0]), np.empty(table.shape[0])
         first = 0
         for of_keys, of_sizes in table.map(_content, factors, float(power)):
@@ -78,6 +80,29 @@ class Rows:
 def _factors(p):
     """Return what columns are multiplied by: sums of multiples of regular factors would often be equal for two rows."""
     return np.random.default_rng(0).uniform(1, 2, p)
+
+
+def order_of_columns(table, width=1):
+    """Return the columns in an order that depends on their cells alone; ``width`` columns side by side stay so.
+
+    They are ordered by their sums, and those with equal ones by their products with the sums of the rows.
+    """
+    sums = table.summary(least=False).column_sums if table.weights is None else table.sum_over(_weighted_sums)
+    sums = without_last_bits(sums[::width])
+    order = np.argsort(sums, kind="stable")
+    if (sums[order[1:]] == sums[order[:-1]]).any():
+        with np.errstate(over="ignore", invalid="ignore"):  # their order matters little
+            others = without_last_bits(table.sum_over(_weighted_sums, True)[::width])
+        order = np.lexsort((others, sums))
+    return (order[:, None] * width + np.arange(width)).ravel() if width > 1 else order
+
+
+def _weighted_sums(block, Wt, by_row_sums=False):
+    """Return the sums of the columns, with row weights, or with these times the sums of the rows."""
+    v = np.ones(block.X.shape[0]) if block.weights is None else block.weights
+    if by_row_sums:
+        v = v * np.asarray(block.X.sum(axis=1, dtype=np.float64)).ravel()
+    return block.scores_times(v[None].astype(block.X.dtype, copy=False))[0].astype(np.float64)
 
 
 def _content(block, Wt, factors, power):

@@ -1,7 +1,7 @@
 """Starting loadings H (k x p). Scores need no start: the first pass finds them from zero, with more sweeps.
 
-Most come from the leading singular vectors of X, which do not depend on the order of the rows. Which start leads to the
-best minimum is not known beforehand, so ``starts`` yields one after the other, for race.py to try.
+Most come from the leading singular vectors of X, which depend on the order of neither rows nor columns. Which start
+leads to the best minimum is not known beforehand, so ``starts`` yields one after the other, for race.py to try.
 """
 
 import numpy as np
@@ -10,9 +10,10 @@ from scipy.linalg import eigh
 
 from .missing import column_means
 from .products import gram, product
+from .units import without_last_bits
 
 AT_ONCE = 8  # rotations drawn together: calls cost more than numbers
-TURNS = 4  # of the subspace iteration: 8 lead to the same minima, or to others as good
+TURNS, RANDOM = 4, 10  # of the subspace iteration: 8 turns lead to the same minima, or to others as good
 GRAM_COLUMNS = 128  # up to here LAPACK uses one thread for the eigenvectors of X'X, and they are cheap
 
 
@@ -35,9 +36,19 @@ def leading_directions(X, rank, weights=None):
 
 
 def _by_iteration(X, rank):
-    """Return the same by subspace iteration with a few more directions, accurate enough for a start."""
-    size = min(rank + 10, *X.shape)
-    V = np.random.default_rng(0).standard_normal((X.shape[1], size))
+    """Return the same by subspace iteration with a few more directions, accurate enough for a start.
+
+    It begins with the columns of largest squares and with random directions, which go with the squares of the columns.
+    """
+    p, size = X.shape[1], min(rank + 10, *X.shape)
+    if sparse.issparse(X):
+        squares = np.bincount(X.indices, np.square(X.data, dtype=np.float64), minlength=p)
+    else:
+        squares = np.einsum("ij,ij->j", X, X, dtype=np.float64)
+    order = np.argsort(-without_last_bits(squares), kind="stable")
+    V, of_columns = np.zeros((p, size)), max(size - RANDOM, 0)
+    V[order[:of_columns], np.arange(of_columns)] = 1
+    V[order, of_columns:] = np.random.default_rng(0).standard_normal((p, size - of_columns))
     for turn in range(TURNS):
         V = _orthonormal(_times(X.T, _times(X, V)), 2 if turn == TURNS - 1 else 1)
     squares, rotation = eigh(gram(_times(X, V).T))

@@ -189,7 +189,7 @@ class MemoryTable(Table):
         self.each = each if self.n_cells * max(per_row, 2 * k) > LITTLE_WORK else map
         self.rows = row_blocks(X, k, per_row)
         self.n_blocks = len(self.rows)
-        self.Wt = self.before = self.kept = self.exact = None
+        self.Wt = self.before = self.kept = self.exact = self.read = None
         self.observed, self.filled, self.means, self.by_row, self.holes = None, X, None, None, None
         if missing is not None:
             self.by_row, self.observed = observed_shares(X, missing, weights)
@@ -197,6 +197,12 @@ class MemoryTable(Table):
             self.filled, holes = filled(X, self.means)
             self.holes = holes if holes.any() else None
         self._make_blocks()
+
+    def summary(self, least=True):
+        """Return the summary of one read, which is kept if no cell is missing: such a table stays as it is."""
+        if self.read is None or (least and np.isnan(self.read.least)) or self.missing is not None:
+            self.read = super().summary(least)
+        return self.read
 
     def _make_blocks(self):
         """Make the blocks, of the copy in which missing cells are imputed, if there are any."""
