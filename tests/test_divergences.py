@@ -1,5 +1,9 @@
 """Other losses than least squares: Kullback-Leibler, Itakura-Saito, any beta."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -306,6 +310,24 @@ def test_a_row_depends_on_itself_alone():
             assert_array_equal(exact_scores(table[500:501], H, loss=loss_of(1.0), missing=missing), W[500:501])
             assert_array_equal(exact_scores(table[::-1], H, loss=loss_of(1.0), missing=missing), W[::-1])
             assert_array_equal(exact_scores(table, H, loss=loss_of(1.0), missing=missing, n_jobs=3), W)
+
+
+ALONE = """
+import numpy as np
+from nmf_features.core.losses import loss_of
+from nmf_features.core.projection import exact_scores
+rng = np.random.default_rng(0)
+X, H = rng.poisson(3, size=(700, 15)) + 0.5, rng.gamma(0.5, 1, (4, 15)) + 0.01
+X[rng.random(X.shape) < 0.3] = np.nan
+W = exact_scores(X, H, loss=loss_of(1.0))
+assert np.array_equal(exact_scores(X[::-1], H, loss=loss_of(1.0)), W[::-1])
+"""
+
+
+def test_a_row_depends_on_itself_alone_on_processors_with_avx2():
+    """There BLAS rounds single precision by the place of a row."""
+    environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}  # ignored by other libraries than OpenBLAS
+    subprocess.run([sys.executable, "-c", ALONE], check=True, env=environment)
 
 
 def test_scores_of_odd_rows():

@@ -99,10 +99,11 @@ def order_of_columns(table, width=1):
 
 def _weighted_sums(block, Wt, by_row_sums=False):
     """Return the sums of the columns, with row weights, or with these times the sums of the rows."""
-    v = np.ones(block.X.shape[0]) if block.weights is None else block.weights
+    block = block.rounded(np.dtype(np.float64))
+    v = np.ones(block.X.shape[0]) if block.weights is None else block.weights.astype(np.float64)
     if by_row_sums:
-        v = v * np.asarray(block.X.sum(axis=1, dtype=np.float64)).ravel()
-    return block.scores_times(v[None].astype(block.X.dtype, copy=False))[0].astype(np.float64)
+        v = v * np.asarray(block.X.sum(axis=1)).ravel()
+    return block.scores_times(v[None])[0]
 
 
 def _content(block, Wt, factors, power):
