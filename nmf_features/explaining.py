@@ -15,7 +15,7 @@ from . import frames
 from .core.batches import batch_of
 from .core.contributions import KINDS, ScoredRows
 from .core.missing import leaves_out_unstored, observed_in_rows
-from .core.products import RESIDUAL_CELLS
+from .core.products import RESIDUAL_CELLS, slices
 from .fitting import scores_of
 
 FIELDS = ("row", "component", "term", "contribution", "value", "baseline")  # of a line
@@ -55,9 +55,7 @@ def unexplained(columns, table):
     """Yield slices of the rows of a checked table, and the loss of their cells, NaN where one is missing."""
     Z = columns.scaled(table)
     W, H, unstored = scores_of(columns, Z), columns.model.components_, leaves_out_unstored(columns.missing(Z))
-    step = max(1, RESIDUAL_CELLS // Z.shape[1])
-    for start in range(0, Z.shape[0], step):
-        rows = slice(start, min(start + step, Z.shape[0]))
+    for rows in slices(Z, RESIDUAL_CELLS):
         x = dense(Z[rows], unstored)
         y = batch_of(x).fitted(W[rows].astype(np.float64), H)
         yield rows, np.where(np.isnan(x), np.nan, columns.loss.of_cells(x, y))

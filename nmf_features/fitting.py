@@ -22,7 +22,7 @@ from .core.guide import fit_with_targets
 from .core.missing import leaves_out_unstored, missing_of, penalised_counts
 from .core.objective import divergence
 from .core.penalties import balance
-from .core.products import RESIDUAL_CELLS, gram, product
+from .core.products import RESIDUAL_CELLS, gram, product, slices
 from .core.projection import exact_scores, linear_scores
 from .core.schedule import Problem, fit_loadings
 from .core.units import in_units, largest, safe_scale
@@ -213,9 +213,8 @@ def _explained(X, W, H, weights, missing, loss):
             parts = W[rows] * H[:, columns].T
             explained -= product(parts.sum(axis=1) * (1.0 if weights is None else weights[rows]), parts)
         return np.append(explained, squares(X, weights))
-    total, whole, step = np.zeros(len(H)), 0.0, max(1, RESIDUAL_CELLS // X.shape[1])
-    for start in range(0, X.shape[0], step):
-        rows = slice(start, start + step)
+    total, whole = np.zeros(len(H)), 0.0
+    for rows in slices(X, RESIDUAL_CELLS):
         x = X[rows]
         if sparse.issparse(x):
             y, cells, counts = fitted_at_stored(x, W[rows].astype(np.float64), H), x.data, 1.0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-from .products import PRODUCT_CELLS, product
+from .products import PRODUCT_CELLS, product, slices
 
 
 class Missing(NamedTuple):
@@ -88,10 +88,9 @@ def column_means(X, weights=None, missing=None):
     holed = np.isnan(means)
     if not holed.any():
         return means
-    v, step = np.ones(X.shape[0]) if weights is None else weights, max(1, PRODUCT_CELLS // len(means))
+    v = np.ones(X.shape[0]) if weights is None else weights
     sums, counts = np.zeros((2, len(means)))
-    for start in range(0, len(X), step):
-        rows = slice(start, start + step)
+    for rows in slices(X, PRODUCT_CELLS):
         holes = np.isnan(X[rows])
         sums += product(v[rows], np.where(holes, 0, X[rows]))
         counts += product(v[rows], ~holes)

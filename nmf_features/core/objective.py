@@ -28,7 +28,7 @@ from .loss import Loss
 from .losses import loss_of
 from .missing import leaves_out_unstored, missing_of, observed_in_rows, penalised_counts
 from .penalties import Strengths
-from .products import PRODUCT_CELLS, RESIDUAL_CELLS, gram, inner, product, weighted_sum
+from .products import PRODUCT_CELLS, RESIDUAL_CELLS, gram, inner, product, slices, weighted_sum
 from .units import in_units, safe_scale
 
 
@@ -141,15 +141,12 @@ def divergence(X, W, H, loss=LEAST_SQUARES, weights=None, unstored=False):
     missing if ``unstored``. The loss of a zero depends on y alone; for squares and counts its sum over all zeros is
     found without forming W H.
     """
-    n, p = X.shape
     if loss.squares and not unstored and (of_products := _squares_of_products(X, W, H, weights)) is not None:
         return of_products
     if sparse.issparse(X) and (unstored or loss.squares or loss.counts):
         return _divergence_at_stored(X, W.astype(np.float64), H.astype(np.float64), loss, weights, unstored)
-    step = max(1, RESIDUAL_CELLS // max(p, 1))
     total = 0.0
-    for start in range(0, n, step):
-        rows = slice(start, start + step)
+    for rows in slices(X, RESIDUAL_CELLS):
         x = X[rows].toarray() if sparse.issparse(X) else X[rows]
         total += weighted_sum(_row_losses(x, W[rows], H, loss), None if weights is None else weights[rows])
     return total
@@ -157,9 +154,8 @@ def divergence(X, W, H, loss=LEAST_SQUARES, weights=None, unstored=False):
 
 def _row_losses(x, w, H, loss):
     """Return the loss of every row, summed over its observed cells, with few arrays as large as x at a time."""
-    y, sums, step = product(w, H), np.empty(len(x)), max(1, PRODUCT_CELLS // max(x.shape[1], 1))
-    for start in range(0, len(x), step):
-        rows = slice(start, start + step)
+    y, sums = product(w, H), np.empty(len(x))
+    for rows in slices(x, PRODUCT_CELLS):
         D = loss.of_cells(x[rows], y[rows])
         if np.isnan(D.sum()):
             D[np.isnan(x[rows])] = 0  # missing cells
@@ -171,13 +167,12 @@ def _squares_of_products(X, W, H, weights):
     """Return 1/2 |X - W H|^2 from W'X and W'W, or None if digits would cancel or cells are missing."""
     if X.dtype != np.float64:
         return None
-    step = max(1, X.shape[0] if sparse.issparse(X) else PRODUCT_CELLS // max(X.shape[1], 1))
     squared_norm, both, WtW = 0.0, 0.0, np.zeros((len(H), len(H)))
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, X.shape[0], step):
-            x, w = X[start : start + step], W[start : start + step]
-            v = w if weights is None else w * weights[start : start + step, None]
-            squared_norm += squares(x, None if weights is None else weights[start : start + step])
+        for rows in [slice(None)] if sparse.issparse(X) else slices(X, PRODUCT_CELLS):
+            x, w = X[rows], W[rows]
+            v = w if weights is None else w * weights[rows, None]
+            squared_norm += squares(x, None if weights is None else weights[rows])
             both += inner(x.data, fitted_at_stored(x, v, H)) if sparse.issparse(x) else inner(product(v.T, x), H)
             WtW += product(v.T, w)
         loss = squared_norm / 2 - both + inner(WtW, gram(H)) / 2

@@ -20,10 +20,10 @@ PRODUCT_CELLS = 1 << 16  # cells of slices that are multiplied, or read twice: t
 SLICE_CELLS = 16_000
 
 
-def slices(X):
-    """Return slices of a few rows, of which copies cost little; one without rows if there are none."""
-    step = max(1, SLICE_CELLS // max(X.shape[1], 1))
-    return [slice(start, start + step) for start in range(0, max(X.shape[0], 1), step)]
+def slices(X, cells=SLICE_CELLS):
+    """Return slices of the rows with about so many cells, usually few; one without rows if there are none."""
+    n, step = X.shape[0], max(1, cells // max(X.shape[1], 1))
+    return [slice(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
 
 
 def product(A, B):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..core.missing import leaves_out_unstored
-from ..core.products import RESIDUAL_CELLS, product
+from ..core.products import RESIDUAL_CELLS, product, slices
 from ..core.units import safe_scale
 from ..explaining import dense
 from ..fitting import scores_of
@@ -171,9 +171,7 @@ def reconstruction_shares(nmf: Any, X: Any) -> pd.DataFrame:
     Z, e = safe_scale(Z, loss=loss)
     W, means = np.ldexp(W, -2 * e), np.ldexp(nmf.column_means_, -2 * e)
     error, spread = np.zeros(len(means)), np.zeros(len(means))
-    step = max(1, RESIDUAL_CELLS // len(means))
-    for start in range(0, Z.shape[0], step):
-        rows = slice(start, start + step)
+    for rows in slices(Z, RESIDUAL_CELLS):
         x = dense(Z[rows], unstored)
         for total, y in ((error, product(W[rows], nmf.components_)), (spread, np.broadcast_to(means, x.shape))):
             total += np.where(np.isnan(x), 0, loss.of_cells(x, y)).sum(axis=0)
