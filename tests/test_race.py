@@ -178,7 +178,7 @@ def test_descents_in_machine_code_are_those_of_the_loop(field, beta, dtype, miss
     few = (*strips_of(X[:10], weights[:10]), start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf, *field.options)
     slow_H, slow, _ = descend(*few)
     fast_H, fast, _ = compiled(descend)(*few)
-    assert_allclose(slow, fast, rtol=1e-4 if single else 1e-9)  # small differences grow from pass to pass
+    assert_allclose(slow, fast, rtol=1e-3 if single else 1e-9)  # small differences grow from pass to pass
     assert_allclose(slow_H, fast_H, rtol=0.01 if single else 1e-5, atol=1e-3 * fast_H.max() if single else 1e-9)
 
 
