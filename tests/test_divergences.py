@@ -680,7 +680,7 @@ def test_outliers_and_more_components_than_columns():
     X = np.where(rng.random((200, 8)) < 0.005, 1e6, 1.0) * rng.random((200, 8))
     result = factorize(X, 13, loss=KL, penalty=0)
     assert np.isfinite(result.W).all()
-    assert result.objective < 1e-7 * X.sum()  # what a ridge of 1e-12 leaves beside such cells differs from start to start
+    assert result.objective < 1e-7 * X.sum()  # a ridge of 1e-12 leaves little beside such cells, but not nothing
 
 
 def test_a_row_with_holes_leaves_its_neighbours_alone():
