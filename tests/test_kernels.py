@@ -1,6 +1,7 @@
 """Compiled loops compared with plain ones."""
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -385,6 +386,24 @@ def test_loops_call_others_by_address_or_inline_them(cached, monkeypatch, loop, 
         monkeypatch.setattr(compiling, "_by_address", {})
     assert sum(code.stats.cache_hits.values()) == 1
     assert compiling._knows_addresses() == by_address  # so it does in all versions that are tested
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_no_garbage_is_collected_while_code_is_compiled(cached, monkeypatch, collects):
+    code, collecting = cached()[0], []
+    compile_for = code.compile.args[0]
+    monkeypatch.setattr(code, "compile", code.compile.func)
+    try:
+        if not collects:
+            gc.disable()
+        code.compile(lambda types: collecting.append(gc.isenabled()), ())
+        assert collecting == [False]
+        assert gc.isenabled() == collects
+        with pytest.raises(TypeError):
+            code.compile(compile_for, (None,))
+        assert gc.isenabled() == collects
+    finally:
+        gc.enable()
 
 
 def test_little_work_is_done_without_a_compiler_until_it_adds_up(cached, monkeypatch):

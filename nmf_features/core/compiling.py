@@ -6,6 +6,7 @@ package, or scoring a few rows, does not wait for a compiler. All code releases 
 A file of loops has a dictionary ``FAST``: which freedoms of floating point each of its functions may take.
 """
 
+import gc
 import sys
 import warnings
 from functools import partial, wraps
@@ -39,7 +40,19 @@ def _compiled_when_called(function):
         code._cache = _Cache(code._cache)
     except RuntimeError:  # no place for the cache, neither beside the source nor in the user's folder
         code = njit(**options)(function)
+    code.compile = partial(_without_collections, code.compile)
     return code
+
+
+def _without_collections(compile_for, types):
+    """Compile, and collect no garbage meanwhile, which would take a sixth of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return compile_for(types)
+    finally:
+        if collects:
+            gc.enable()
 
 
 class _Cache:
