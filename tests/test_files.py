@@ -537,12 +537,13 @@ def test_one_writer_at_a_time(here, few, model, destination):
 
 
 KILLS = """
-import os, pickle, random, signal, sys, time
+import os, pickle, random, signal, sys, tempfile, time
 import pyarrow
 from nmf_features import NMFFeatures, streaming
 
 streaming.GROUP_BYTES, streaming.PART_BYTES = 1 << 16, 1 << 17
 pyarrow.set_cpu_count(1)
+tempfile.gettempdir()  # Python tries the folder with a small file, once in a process
 model = pickle.load(open("model", "rb"))
 model.transform_to("t.parquet", "warm.parquet")
 random.seed(int(sys.argv[1]))
@@ -589,7 +590,7 @@ def test_kills(here, rows, few, model):
     lines = done.stdout.splitlines()
     assert len(lines) == 9, done.stderr
     assert {line.split()[0] for line in lines} in ({"9"}, {"0", "9"})  # killed, or done before that
-    assert all(line.endswith(" []") for line in lines)  # no temporary file of a fit
+    assert all(line.endswith(" []") for line in lines), lines  # no temporary file of a fit
     litter = {".s.parquet.nmf-features.tmp", ".s.nmf-features.tmp"}
     assert set(os.listdir()) - inputs <= {*litter, "s", "warm.parquet"}
     whole = pd.read_parquet("warm.parquet")
