@@ -276,6 +276,7 @@ def test_the_order_of_the_rows_of_a_wide_table_changes_nothing(make, init, monke
         assert_allclose(other.W, first.W[order], atol=1e-8 * first.W.max())
 
 
+LEVELS = np.hstack([np.random.default_rng(seed).permutation(np.repeat(np.eye(5), 60, axis=0)) for seed in range(4)])
 ZEROS_AND_ONES = (np.random.default_rng(0).uniform(size=(900, 6)) < 0.5).astype(float)
 
 
@@ -286,11 +287,12 @@ ZEROS_AND_ONES = (np.random.default_rng(0).uniform(size=(900, 6)) < 0.5).astype(
         (scaled("breast_cancer"), 6, {}),  # raced on some of its rows, at first
         (scaled("star98"), 4, {"loss": "kullback-leibler", "penalty": 0}),
         (np.hstack([ZEROS_AND_ONES, 1 - ZEROS_AND_ONES, ZEROS_AND_ONES[::-1]]), 5, {}),  # sums of columns are equal
+        (LEVELS, 5, {}),  # and so are sums of rows
         (gamma(100, 300, 12), 8, {}),
         (sparse.random_array((2000, 200), density=0.05, rng=0, format="csr"), 6, {}),
         (sparse.random_array((2000, 200), density=0.05, rng=0, format="csr"), 6, {"init": "nndsvda"}),
     ],
-    ids=["small", "sampled", "counts", "equal sums", "wide", "sparse", "named start"],
+    ids=["small", "sampled", "counts", "equal sums", "levels", "wide", "sparse", "named start"],
 )
 def test_the_order_of_the_columns_changes_nothing(X, k, options):
     first = factorize(X, k, **options)

@@ -2,7 +2,7 @@
 
 A product with one row may be rounded differently from a product with many. So rows of an array go through tiles of one
 fixed height, the last one padded with zeros; rows of a CSR matrix are multiplied one by one. In single precision BLAS
-also rounds by the place of a row in its tile, for processors with AVX2, so that all tiles are multiplied in double.
+on processors with AVX2 also rounds by the place of a row in its tile, so all tiles are multiplied in double precision.
 
 ``cells`` are all cells of an array, and the stored ones of a CSR matrix; other numbers in their place have their shape.
 """
@@ -14,6 +14,8 @@ from .blocks import fitted_at_stored, rows_of_stored, with_data
 from .compiling import compiled_if_worth
 from .kernels import csr_grams
 from .products import product
+
+AT_ONCE = 32  # tiles that are multiplied at once: their copies take little memory
 
 
 def batch_of(X):
@@ -141,13 +143,13 @@ def tile_rows(p):
 def in_tiles(matrix, right, height):
     """Return a product, in tiles of one height; the last one is padded."""
     m, out = len(matrix), np.empty((len(matrix), right.shape[1]), right.dtype)
-    matrix, right = np.ascontiguousarray(matrix, dtype=np.float64), right.astype(np.float64, copy=False)
-    whole, rest = m // height, m % height
-    if whole:
-        tiles = matrix[: whole * height].reshape(whole, height, -1)
-        out[: whole * height].reshape(whole, height, -1)[:] = product(tiles, right)
-    if rest:
-        last = np.zeros((1, height, matrix.shape[1]))
-        last[0, :rest] = matrix[whole * height :]
-        out[whole * height :] = product(last, right)[0, :rest]
+    whole, right = m - m % height, right.astype(np.float64, copy=False)
+    for start in range(0, whole, AT_ONCE * height):
+        rows = slice(start, min(start + AT_ONCE * height, whole))
+        tiles = np.ascontiguousarray(matrix[rows], dtype=np.float64)
+        out[rows].reshape(-1, height, right.shape[1])[:] = product(tiles.reshape(-1, height, len(right)), right)
+    if m > whole:
+        last = np.zeros((1, height, len(right)))
+        last[0, : m - whole] = matrix[whole:]
+        out[whole:] = product(last, right)[0, : m - whole]
     return out

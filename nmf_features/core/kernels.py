@@ -14,8 +14,8 @@ WIDE = 256  # rows that descents take together, at most
 PART = 240  # stored cells of a row that stored_slopes takes at once; no power of 2, by which arrays would share cache
 AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where more than one thread would multiply them
 GUESS_SWEEPS = 2
-SINGLE_ROUNDING = 2.5e-8  # of an objective from sums in single precision, as a share of the squared norm
-SINGLE_SHOWS = 5e-4  # below this share of it, rounding may change the fourth digit of the objective
+SINGLE_ROUNDING = 2.5e-8  # rounding of an objective from sums in single precision, as a share of the squared norm
+SINGLE_SHOWS = 5e-4  # an objective below this share may be wrong in its fourth digit
 WHOLE = 16  # numbers that a compiled loop takes at once, where it can
 AT = np.uint64  # a position: where it may be signed, the compiler writes code for negative ones as well
 LOG_2 = 0.6931471805599453
@@ -980,7 +980,7 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
     are the costs of a unit of |W|_1, |H|_1, |W|^2 / 2 and |H|^2 / 2. Stops where the objective falls by less than the
     share ``tol`` per pass (mean of five), or on the way to a ``known`` minimum. Returns the loadings, their objective
     (that of the known minimum if on the way to it, and the size of rounding errors if the fit is exact), and whether
-    it stopped since rounding hides what is left, as it does in single precision where a fit is good.
+    it stopped because rounding hides the rest of the objective, as in single precision where a fit is good.
     """
     (count, width, lanes), (k, p), number = strips.shape, start.shape, strips.dtype.type
     penalised, single, zero = strengths[0] + strengths[2] > 0.0, strips.itemsize == 4, number(0)

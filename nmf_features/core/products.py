@@ -21,7 +21,7 @@ SLICE_CELLS = 16_000
 
 
 def slices(X, cells=SLICE_CELLS):
-    """Return slices of the rows with about so many cells, usually few; one without rows if there are none."""
+    """Return slices of rows of about so many cells each; one empty slice if there are no rows."""
     n, step = X.shape[0], max(1, cells // max(X.shape[1], 1))
     return [slice(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
 

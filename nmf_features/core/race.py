@@ -48,7 +48,7 @@ MOST_LEFT = 4  # most minima that go on
 
 
 class Field:
-    """How a loss is raced: the descent, whether always in single precision, and how many starts and minima are tried.
+    """How a loss is raced: the descent, whether it always runs in single precision, and how many starts are tried.
 
     Starts are tried until the best minimum has been reached ``hits(k)`` times, for k components: the more, the more
     minima there are. At most ``most`` are tried; on more rows, at most ``near`` minima of few rows come first.
@@ -62,8 +62,9 @@ class Field:
         """Return the distinct minima found, best first, as pairs of objective and loadings.
 
         At most ``most`` candidates are tried, until the best minimum has been reached ``hits`` times, or the watch,
-        which is told of each, asks to stop. After the ``first``, every second one only gives a component. ``single``
-        precision is taken while a fit is not too good for it. Objectives are in units of the mean cell and mean weight.
+        which is told of each, asks to stop. After the ``first``, every second one only gives a component. With
+        ``single``, descents run in single precision until a fit is too good for it, then in double. Objectives are in
+        units of the mean cell and mean weight.
         """
         descend, met, best = compiled(self.descend), [], (np.inf, None)
         half, mean_weight, strengths = mean_units(X, weights, strengths)
@@ -139,9 +140,9 @@ def is_raced(shape, k, missing):
 def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     """Return the loadings to continue from (None: the rows say nothing), best first, and whether that is doubtful.
 
-    The table is one that :func:`is_raced`; ``rows`` are its Rows. Both rows and columns are ordered by content in a
-    race, so that the order they are in changes nothing. If few rows or another loss make the choice doubtful, minima
-    close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
+    The table is one that :func:`is_raced`; ``rows`` is its :class:`Rows`. Both rows and columns are ordered by content
+    in a race, so that the order they are in changes nothing. If few rows or another loss make the choice doubtful,
+    minima close to the best are returned as well. ``effort`` multiplies the number of starts, and that many minima are
     returned, if there are as many distinct ones. If that is 1, fewer starts are tried for a large ``tol``.
     """
     (n, p), missing = table.shape, table.missing

@@ -15,13 +15,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .products import slices
+from .products import product, slices
+from .starts import GRAM_COLUMNS
 from .units import without_last_bits
 
 
 class Rows:
-    """The rows of a table, ordered by content, and how much each counts in a sample; ``columns`` is an order of these.
+    """The rows of a table, ordered by content, and how much each counts in a sample.
 
+    ``order`` holds the positions of the rows, and ``columns`` those of the columns, both ordered by content.
     ``power``, from 0 to 2, is the power of the cells by which rows are measured. ``others`` are more numbers that rows
     hold, by which those with the same cells are ordered.
     """
@@ -83,17 +85,22 @@ def _factors(p):
 
 
 def order_of_columns(table, width=1):
-    """Return the columns in an order that depends on their cells alone; ``width`` columns side by side stay so.
+    """Return the positions of the columns, ordered by content; ``width`` columns side by side stay so.
 
-    They are ordered by their sums, and those with equal ones by their products with the sums of the rows.
+    They are ordered by their sums. Where sums are equal, as of levels that are equally frequent, products with all
+    columns decide; if there are too many columns for that, products with the sums of the rows.
     """
     sums = table.summary(least=False).column_sums if table.weights is None else table.sum_over(_weighted_sums)
     sums = without_last_bits(sums[::width])
     order = np.argsort(sums, kind="stable")
     if (sums[order[1:]] == sums[order[:-1]]).any():
-        with np.errstate(over="ignore", invalid="ignore"):  # their order matters little
-            others = without_last_bits(table.sum_over(_weighted_sums, True)[::width])
-        order = np.lexsort((others, sums))
+        with np.errstate(over="ignore", invalid="ignore"):  # if they overflow, columns stay as they are
+            if table.shape[1] <= GRAM_COLUMNS:
+                # Sums of a power that is no whole number are hardly ever equal.
+                others = (table.sum_over(_products_of_columns) ** 1.5).sum(axis=1)
+            else:
+                others = table.sum_over(_weighted_sums, True)
+            order = np.lexsort((without_last_bits(others[::width]), sums))
     return (order[:, None] * width + np.arange(width)).ravel() if width > 1 else order
 
 
@@ -104,6 +111,15 @@ def _weighted_sums(block, Wt, by_row_sums=False):
     if by_row_sums:
         v = v * np.asarray(block.X.sum(axis=1)).ravel()
     return block.scores_times(v[None])[0]
+
+
+def _products_of_columns(block, Wt):
+    """Return X'X, with row weights."""
+    X = block.rounded(np.dtype(np.float64)).X
+    if block.is_sparse:
+        weighted = X if block.weights is None else X.multiply(block.weights[:, None]).tocsr()
+        return (X.T @ weighted).toarray()
+    return product(X.T, X.copy() if block.weights is None else X * block.weights[:, None])
 
 
 def _content(block, Wt, factors, power):

@@ -13,7 +13,8 @@ from .products import gram, product
 from .units import without_last_bits
 
 AT_ONCE = 8  # rotations drawn together: calls cost more than numbers
-TURNS, RANDOM = 4, 10  # of the subspace iteration: 8 turns lead to the same minima, or to others as good
+TURNS = 4  # of the subspace iteration: 8 lead to the same minima, or to others as good
+RANDOM = 10  # random directions it begins with, beside the columns of largest squares
 GRAM_COLUMNS = 128  # up to here LAPACK uses one thread for the eigenvectors of X'X, and they are cheap
 
 
@@ -38,7 +39,8 @@ def leading_directions(X, rank, weights=None):
 def _by_iteration(X, rank):
     """Return the same by subspace iteration with a few more directions, accurate enough for a start.
 
-    It begins with the columns of largest squares and with random directions, which go with the squares of the columns.
+    It begins with the columns of largest squares and with random directions, whose numbers are dealt to the columns in
+    the order of their squares, so that the order of the columns does not matter.
     """
     p, size = X.shape[1], min(rank + 10, *X.shape)
     if sparse.issparse(X):
