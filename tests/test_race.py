@@ -159,6 +159,7 @@ FIELDS = [(SQUARES, 2, np.float64), (SQUARES, 2, np.float32), (COUNTS, 1, np.flo
 def test_descents_in_machine_code_are_those_of_the_loop(field, beta, dtype, missing, penalty):
     """The same start leads to the same objective; interpreted, the same loop is its own twin."""
     descend, single = field.descend, dtype == np.float32
+    sums = single and field is SQUARES  # whose objective comes from sums, in which digits cancel
     X = (gamma(70, 9) + np.random.default_rng(4).random((70, 9))).astype(dtype)
     weights = np.random.default_rng(1).uniform(0.5, 2, 70).astype(dtype)
     start = (np.random.default_rng(2).uniform(size=(3, 9)) * X.mean(axis=0)).astype(dtype)
@@ -174,11 +175,13 @@ def test_descents_in_machine_code_are_those_of_the_loop(field, beta, dtype, miss
         options = dict(penalty=penalty, sample_weight=weights, loss=beta, tol=1e-9, max_iter=5000)
         options |= dict(missing_values="ignore") if missing else {}
         f = factorize(X.astype(float), 3, init=start, **options)
-    assert_allclose(value, f.objective, rtol=race.SAME if single else 1e-4)
+    assert_allclose(value, f.objective, rtol=race.SAME if sums else 1e-4)
     few = (*strips_of(X[:10], weights[:10]), start, strengths, 8, 0.0, np.zeros((3, 9)), np.inf, *field.options)
     slow_H, slow, _ = descend(*few)
     fast_H, fast, _ = compiled(descend)(*few)
-    assert_allclose(slow, fast, rtol=1e-3 if single else 1e-9)  # small differences grow from pass to pass
+    assert_allclose(
+        slow, fast, rtol=1e-3 if sums else 1e-4 if single else 1e-9
+    )  # small differences grow from pass to pass
     assert_allclose(slow_H, fast_H, rtol=0.01 if single else 1e-5, atol=1e-3 * fast_H.max() if single else 1e-9)
 
 

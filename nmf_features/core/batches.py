@@ -15,8 +15,6 @@ from .compiling import compiled_if_worth
 from .kernels import csr_grams
 from .products import product
 
-AT_ONCE = 32  # tiles that are multiplied at once: their copies take little memory
-
 
 def batch_of(X):
     """Return a batch of rows, dense or sparse as X is."""
@@ -143,13 +141,13 @@ def tile_rows(p):
 def in_tiles(matrix, right, height):
     """Return a product, in tiles of one height; the last one is padded."""
     m, out = len(matrix), np.empty((len(matrix), right.shape[1]), right.dtype)
-    whole, right = m - m % height, right.astype(np.float64, copy=False)
-    for start in range(0, whole, AT_ONCE * height):
-        rows = slice(start, min(start + AT_ONCE * height, whole))
-        tiles = np.ascontiguousarray(matrix[rows], dtype=np.float64)
-        out[rows].reshape(-1, height, right.shape[1])[:] = product(tiles.reshape(-1, height, len(right)), right)
-    if m > whole:
-        last = np.zeros((1, height, len(right)))
-        last[0, : m - whole] = matrix[whole:]
-        out[whole:] = product(last, right)[0, : m - whole]
+    matrix, right = np.ascontiguousarray(matrix, dtype=np.float64), right.astype(np.float64, copy=False)
+    whole, rest = m // height, m % height
+    if whole:
+        tiles = matrix[: whole * height].reshape(whole, height, -1)
+        out[: whole * height].reshape(whole, height, -1)[:] = product(tiles, right)
+    if rest:
+        last = np.zeros((1, height, matrix.shape[1]))
+        last[0, :rest] = matrix[whole * height :]
+        out[whole * height :] = product(last, right)[0, :rest]
     return out

@@ -18,6 +18,7 @@ RESIDUAL_CELLS = 1 << 20  # rows of the residual are formed in slices of about t
 PRODUCT_CELLS = 1 << 16  # cells of slices that are multiplied, or read twice: they stay in the cache
 # Copies of fewer bytes are of memory that malloc keeps. Pages of larger ones are new each time, in a worker of Dask.
 SLICE_CELLS = 16_000
+GRAM_COLUMNS = 128  # up to here X'X is cheap, and LAPACK uses one thread for its eigenvectors
 
 
 def slices(X, cells=SLICE_CELLS):
@@ -65,6 +66,17 @@ def _pieces(sizes):
 def gram(A):
     """Return A A'."""
     return product(A, A.T.copy())  # if both were one buffer, NumPy would call another routine of BLAS
+
+
+def gram_of_columns(X):
+    """Return X'X of an array or a sparse matrix, as an array."""
+    return (X.T @ X).toarray() if sparse.issparse(X) else gram(X.T)
+
+
+def by_roots(X, weights):
+    """Return the rows of an array or a sparse matrix times the roots of their weights: X'VX is their Gram matrix."""
+    root = np.sqrt(weights).astype(X.dtype)[:, None]
+    return X.multiply(root).tocsr() if sparse.issparse(X) else X * root
 
 
 def inner(A, B):

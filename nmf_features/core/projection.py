@@ -108,5 +108,9 @@ def scores_of_used(X, H, strengths, n_jobs, missing=None, loss=LEAST_SQUARES):
 
 def linear_scores(X, H):
     """Return X H', what recipes' ``bake()`` computes from the loadings."""
-    batch = batch_of(X)
-    return batch.times(batch.cells, H.T)
+    W, height = np.empty((X.shape[0], len(H)), X.dtype), _batch_rows(X)
+    for start in range(0, X.shape[0], height):
+        rows = slice(start, start + height)
+        batch = batch_of(take(X, rows))
+        W[rows] = batch.times(batch.cells, H.T)
+    return W

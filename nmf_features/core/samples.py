@@ -15,8 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .products import product, slices
-from .starts import GRAM_COLUMNS
+from .products import GRAM_COLUMNS, by_roots, gram_of_columns, slices
 from .units import without_last_bits
 
 
@@ -90,7 +89,7 @@ def order_of_columns(table, width=1):
     They are ordered by their sums. Where sums are equal, as of levels that are equally frequent, products with all
     columns decide; if there are too many columns for that, products with the sums of the rows.
     """
-    sums = table.summary(least=False).column_sums if table.weights is None else table.sum_over(_weighted_sums)
+    sums = table.summary(least=False).column_sums if table.weights is None else table.sum_over(_sums_of_columns)
     sums = without_last_bits(sums[::width])
     order = np.argsort(sums, kind="stable")
     if (sums[order[1:]] == sums[order[:-1]]).any():
@@ -99,12 +98,12 @@ def order_of_columns(table, width=1):
                 # Sums of a power that is no whole number are hardly ever equal.
                 others = (table.sum_over(_products_of_columns) ** 1.5).sum(axis=1)
             else:
-                others = table.sum_over(_weighted_sums, True)
+                others = table.sum_over(_sums_of_columns, True)
             order = np.lexsort((without_last_bits(others[::width]), sums))
     return (order[:, None] * width + np.arange(width)).ravel() if width > 1 else order
 
 
-def _weighted_sums(block, Wt, by_row_sums=False):
+def _sums_of_columns(block, Wt, by_row_sums=False):
     """Return the sums of the columns, with row weights, or with these times the sums of the rows."""
     block = block.rounded(np.dtype(np.float64))
     v = np.ones(block.X.shape[0]) if block.weights is None else block.weights.astype(np.float64)
@@ -116,10 +115,7 @@ def _weighted_sums(block, Wt, by_row_sums=False):
 def _products_of_columns(block, Wt):
     """Return X'X, with row weights."""
     X = block.rounded(np.dtype(np.float64)).X
-    if block.is_sparse:
-        weighted = X if block.weights is None else X.multiply(block.weights[:, None]).tocsr()
-        return (X.T @ weighted).toarray()
-    return product(X.T, X.copy() if block.weights is None else X * block.weights[:, None])
+    return gram_of_columns(X if block.weights is None else by_roots(X, block.weights))
 
 
 def _content(block, Wt, factors, power):

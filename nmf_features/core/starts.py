@@ -9,13 +9,12 @@ from scipy import sparse
 from scipy.linalg import eigh
 
 from .missing import column_means
-from .products import gram, product
+from .products import GRAM_COLUMNS, by_roots, gram, gram_of_columns, product
 from .units import without_last_bits
 
 AT_ONCE = 8  # rotations drawn together: calls cost more than numbers
 TURNS = 4  # of the subspace iteration: 8 lead to the same minima, or to others as good
 RANDOM = 10  # random directions it begins with, beside the columns of largest squares
-GRAM_COLUMNS = 128  # up to here LAPACK uses one thread for the eigenvectors of X'X, and they are cheap
 
 
 def leading_directions(X, rank, weights=None):
@@ -24,12 +23,10 @@ def leading_directions(X, rank, weights=None):
     Values beyond the rank of X are zero.
     """
     p = X.shape[1]
-    if weights is not None:  # X'VX is the Gram matrix of V^1/2 X
-        root = np.sqrt(weights).astype(X.dtype)[:, None]
-        X = X.multiply(root).tocsr() if sparse.issparse(X) else X * root
+    if weights is not None:
+        X = by_roots(X, weights)
     if p <= GRAM_COLUMNS:
-        XtX = (X.T @ X).toarray() if sparse.issparse(X) else product(X.T, X.copy())
-        squares, V = eigh(XtX.astype(np.float64), subset_by_index=[p - rank, p - 1])
+        squares, V = eigh(gram_of_columns(X).astype(np.float64), subset_by_index=[p - rank, p - 1])
         squares, V = squares[::-1], V[:, ::-1]
     else:
         squares, V = _by_iteration(X, rank)
