@@ -15,6 +15,7 @@ from nmf_features.core import compiling
 from nmf_features.core.blocks import fill
 from nmf_features.core.compiling import compiled
 from nmf_features.core.kernels import (
+    NARROW,
     add_products,
     coordinate_descent,
     coordinate_descent_numpy,
@@ -49,25 +50,28 @@ def test_coordinate_descent_is_its_twin(k, dtype):
     """Without early stop, since tiles stop one by one."""
     A, B = problem(k, dtype=dtype)
     A[k // 2] = A[:, k // 2] = 0  # a component that is zero on the other side
-    F, twin = np.ones_like(B), np.ones_like(B)
-    compiled(coordinate_descent)(F, A, B, np.ones(B.shape[1], B.dtype), 6, 0.0)
-    coordinate_descent_numpy(twin, A, B, np.ones(B.shape[1], B.dtype), 6, 0.0)
-    assert F.dtype == dtype
-    assert_allclose(F, twin, atol=1e-12 if dtype == np.float64 else 1e-4)
+    twin, even, m = np.ones_like(B), k + k % 2, B.shape[1] - 3
+    F, padded, C = np.zeros((even, m + 3), dtype), np.zeros((even, m + 3), dtype), np.zeros((even, even), dtype)
+    F[:k], padded[:k], C[:k, :k] = 1, B, A
+    compiled(coordinate_descent)(F, C, padded, np.ones(m, dtype), m, 6, 0.0)
+    coordinate_descent_numpy(twin, A, B, np.ones(m + 3, dtype), 6, 0.0)
+    assert_allclose(F[:k, :m], twin[:, :m], atol=1e-12 if dtype == np.float64 else 1e-4)
+    assert (F[:k, m:] == 1).all()
+    assert not F[k:].any()
 
 
 def test_coordinate_descent_minimises():
-    A, B = problem()
+    A, B = problem(k=8)
     F = np.zeros_like(B)
-    compiled(coordinate_descent)(F, A, B, np.ones(B.shape[1], B.dtype), 20_000, 0.0)
+    compiled(coordinate_descent)(F, A, B, np.ones(B.shape[1], B.dtype), B.shape[1], 20_000, 0.0)
     assert np.abs(np.minimum(F, A @ F - B)).max() < 1e-10
 
 
 def test_coordinate_descent_stops_when_little_changes():
-    A, B = problem()
+    A, B = problem(k=8)
     rough, fine = np.zeros_like(B), np.zeros_like(B)
-    compiled(coordinate_descent)(rough, A, B, np.ones(B.shape[1], B.dtype), 1000, 0.5)
-    compiled(coordinate_descent)(fine, A, B, np.ones(B.shape[1], B.dtype), 1000, 0.0)
+    for F, enough in ((rough, 0.5), (fine, 0.0)):
+        compiled(coordinate_descent)(F, A, B, np.ones(B.shape[1], B.dtype), B.shape[1], 1000, enough)
     assert np.abs(rough - fine).max() > 1e-3
 
 
@@ -114,22 +118,24 @@ def test_add_products(q, k, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("k", [3, 4, 5])
+@pytest.mark.parametrize("p", [9, NARROW + 3])
 @pytest.mark.parametrize("n", [3, 300])
-def test_improve_rows(n, dtype):
+def test_improve_rows(n, p, k, dtype):
     rng = np.random.default_rng(0)
-    X, H, F = (rng.uniform(size=shape).astype(dtype) for shape in ((n, 9), (4, 9), (4, n)))
+    X, H, F = (rng.uniform(size=shape).astype(dtype) for shape in ((n, p), (k, p), (k, n)))
     A, v, l1 = H @ H.T, rng.uniform(size=n).astype(dtype), dtype(0.1)
     expected = F.copy()
-    coordinate_descent(expected, A, H @ X.T - l1, v, 5, 0.0)
+    coordinate_descent_numpy(expected, A, H @ X.T - l1, v, 5, 0.0)
     for run in (compiled(improve_rows), improve_rows):
-        found, WtW, WtX = F.copy(), np.empty((4, 4)), np.empty((4, 9))
+        found, WtW, WtX = F.copy(), np.empty((k, k)), np.empty((k, p))
         run(X, X, False, found, H, A, l1, v, 5, 0.0, WtW, WtX)
         rtol = 1e-9 if dtype == np.float64 else 1e-3
         assert_allclose(found, expected, rtol=rtol, atol=rtol)
         assert_allclose(WtW, found * v @ found.T, rtol=rtol)
         assert_allclose(WtX, found * v @ X, rtol=rtol)
-        kept, again = found.copy(), (np.empty((4, 4)), np.empty((4, 9)))
-        run(X.astype(np.float64), np.empty((300, 9), dtype), True, found, H, A, l1, v, 0, 0.0, *again)  # no sweeps
+        kept, again = found.copy(), (np.empty((k, k)), np.empty((k, p)))
+        run(X.astype(np.float64), np.empty((300, p), dtype), True, found, H, A, l1, v, 0, 0.0, *again)  # no sweeps
         assert_array_equal(found, kept)
         for sums, before in zip(again, (WtW, WtX), strict=True):
             assert_array_equal(sums, before)

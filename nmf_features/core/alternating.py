@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .compiling import compiled
-from .kernels import WIDE, coordinate_descent, improve_rows
+from .kernels import WHOLE, WIDE, aligned, coordinate_descent, improve_rows
 from .products import gram, inner, product
 
 
@@ -181,9 +181,12 @@ class HALS(Alternating):
 
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
-        if not np.isscalar(l1) or l1:
-            B = B - l1
-        compiled(coordinate_descent)(F, A, B, weights, sweeps, enough)
+        (k, m), even = F.shape, len(F) + len(F) % 2
+        apart = (m // WHOLE + 1 | 1) * WHOLE  # an odd number of lines, so that rows do not share places in the cache
+        f, b, C = aligned(even, apart, F), aligned(even, apart, F), aligned(even, even, F)
+        f[:k, :m], b[:k, :m], C[:k, :k] = F, B - l1, A
+        compiled(coordinate_descent)(f, C, b, weights, m, sweeps, enough)
+        F[:] = f[:k, :m]
 
 
 def _takes_one_call(block):

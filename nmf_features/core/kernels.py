@@ -8,7 +8,7 @@ import numpy as np
 
 from .products import MULTIPLICATIONS
 
-STRIP = 128  # columns that coordinate_descent sweeps together
+STRIP = 1024  # bytes of each row that are swept together
 LANES = 64  # rows that nnls_rows and own_grams_descent take together: grams are large
 WIDE = 256  # rows that descents take together, at most
 PART = 240  # stored cells of a row that stored_slopes takes at once; no power of 2, by which arrays would share cache
@@ -16,6 +16,8 @@ AT_ONCE = 256  # stored cells that csr_grams_blas takes together: fewer where mo
 GUESS_SWEEPS = 2
 SINGLE_ROUNDING = 2.5e-8  # rounding of an objective from sums in single precision, as a share of the squared norm
 SINGLE_SHOWS = 5e-4  # an objective below this share may be wrong in its fourth digit
+NARROW = 48  # up to so many columns rows are laid side by side
+LINE = 64  # bytes of a line of the cache
 WHOLE = 16  # numbers that a compiled loop takes at once, where it can
 AT = np.uint64  # a position: where it may be signed, the compiler writes code for negative ones as well
 LOG_2 = 0.6931471805599453
@@ -23,67 +25,67 @@ BITS_OF_LEAST_PART = np.int32(0x3F3504F3)  # of 1 / sqrt(2)
 SHIFT = np.int32(23)
 
 
-def coordinate_descent(F, A, B, weights, sweeps, enough):
-    """Minimise 1/2 tr(F' A F) - tr(F' B) over F >= 0 (k x m) by sweeps over its rows, in place.
+def aligned(rows, columns, like):
+    """Return zeros (rows x columns) that begin where a line of the cache does, as vectors should.
 
-    A strip of columns is copied to a small array, swept there while it changes by more than the share ``enough`` of
-    the first sweep's change (in which columns count by ``weights``), and copied back. Two components are treated at a
-    time, so that every number that is loaded is used twice, and the second is corrected for the step of the first; an
-    odd number of them gets one more, of zeros. A component without curvature is zero in the other factor, so only its
-    penalty is left: if there is one, it becomes zero.
+    So do all rows, if the columns are a multiple of WHOLE.
     """
-    k, m = F.shape
-    zero, one = F.dtype.type(0), F.dtype.type(1)
-    four, even = k // 4 * 4, -(-k // 2) * 2
-    f, b, g = np.zeros((even, STRIP), F.dtype), np.zeros((even, STRIP), F.dtype), np.empty((2, STRIP), F.dtype)
-    C, inverse = np.zeros((even, even), F.dtype), np.zeros(even, F.dtype)
-    for t in range(k):
-        for s in range(k):
-            C[t, s] = A[t, s]
-        if C[t, t] > zero:
-            inverse[t] = one / C[t, t]
-    g0, g1 = g[0], g[1]
-    for start in range(0, m, STRIP):
-        lanes, v = min(STRIP, m - start), weights[start:]
+    own = np.zeros(rows * columns + LINE, like.dtype)
+    start = -own.ctypes.data % LINE // like.itemsize
+    return own[start : start + rows * columns].reshape(rows, columns)
+
+
+def coordinate_descent(F, A, B, weights, m, sweeps, enough):
+    """Minimise 1/2 tr(F' A F) - tr(F' B) over the first m columns of F >= 0 by sweeps over its rows, in place.
+
+    The number of rows is even; there may be one of zeros. A strip of columns is swept while it changes by more than the share ``enough`` of the first sweep's change (in which
+    columns count by ``weights``). Two components are treated at a time, so that every number that is loaded is used
+    twice, and the second is corrected for the step of the first. A component without curvature is zero in the other
+    factor, so only its penalty is left: if there is one, it becomes zero.
+    """
+    k, zero, one = len(F), F.dtype.type(0), F.dtype.type(1)
+    four, strip = k // 4 * 4, STRIP // F.itemsize
+    own = np.empty(2 * strip + LINE, F.dtype)  # made here, since the compiler then knows that nothing shares its memory
+    at = -own.ctypes.data % LINE // own.itemsize
+    g0, g1 = own[at : at + strip], own[at + strip : at + 2 * strip]
+    for start in range(0, m, strip):
+        lanes, v, first = min(strip, m - start), weights[start:], zero
         for t in range(k):
-            ft, bt, from_F, from_B, flat = f[t], b[t], F[t, start:], B[t, start:], inverse[t] == zero
-            for i in range(lanes):
-                bt[i] = from_B[i]
-                ft[i] = zero if flat and bt[i] < zero else from_F[i]
-        first = zero
-        for sweep in range(sweeps):
+            if not A[t, t] > zero:
+                ft, bt = F[t, start:], B[t, start:]
+                for i in range(lanes):
+                    ft[i] = zero if bt[i] < zero else ft[i]
+        for turn in range(sweeps):
             change = zero
-            for t in range(0, even, 2):
-                A0, A1, b0, b1 = C[t], C[t + 1], b[t], b[t + 1]
+            for t in range(0, k, 2):
+                A0, A1, b0, b1 = A[t], A[t + 1], B[t, start:], B[t + 1, start:]
                 for i in range(lanes):
                     g0[i], g1[i] = b0[i], b1[i]
                 for s in range(0, four, 4):
                     a00, a01, a02, a03 = A0[s], A0[s + 1], A0[s + 2], A0[s + 3]
                     a10, a11, a12, a13 = A1[s], A1[s + 1], A1[s + 2], A1[s + 3]
-                    f0, f1, f2, f3 = f[s], f[s + 1], f[s + 2], f[s + 3]
+                    f0, f1, f2, f3 = F[s, start:], F[s + 1, start:], F[s + 2, start:], F[s + 3, start:]
                     for i in range(lanes):
                         g0[i] -= a00 * f0[i] + a01 * f1[i] + a02 * f2[i] + a03 * f3[i]
                         g1[i] -= a10 * f0[i] + a11 * f1[i] + a12 * f2[i] + a13 * f3[i]
-                for s in range(four, even, 2):
-                    a00, a01, a10, a11, f0, f1 = A0[s], A0[s + 1], A1[s], A1[s + 1], f[s], f[s + 1]
+                if four < k:
+                    a00, a01, a10, a11 = A0[four], A0[four + 1], A1[four], A1[four + 1]
+                    f0, f1 = F[four, start:], F[four + 1, start:]
                     for i in range(lanes):
                         g0[i] -= a00 * f0[i] + a01 * f1[i]
                         g1[i] -= a10 * f0[i] + a11 * f1[i]
-                c0, c1, a10, i0, i1, f0, f1 = A0[t], A1[t + 1], A1[t], inverse[t], inverse[t + 1], f[t], f[t + 1]
+                c0, c1, a10, f0, f1 = A0[t], A1[t + 1], A1[t], F[t, start:], F[t + 1, start:]
+                i0, i1 = one / c0 if c0 > zero else zero, one / c1 if c1 > zero else zero
                 for i in range(lanes):
                     d0 = max(g0[i] * i0, -f0[i])
                     d1 = max((g1[i] - a10 * d0) * i1, -f1[i])
                     f0[i] += d0
                     f1[i] += d1
                     change += v[i] * (c0 * d0 * d0 + c1 * d1 * d1)
-            if sweep == 0:
+            if turn == 0:
                 first = change
             if change <= enough * enough * first:
                 break
-        for t in range(k):
-            into, ft = F[t, start:], f[t]
-            for i in range(lanes):
-                into[i] = ft[i]
 
 
 def coordinate_descent_numpy(F, A, B, weights, sweeps, enough):
@@ -682,19 +684,12 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
     """Minimise, column by column, d' slope + 1/2 d' A d over f + d >= least by sweeps over the rows of F, in place.
 
     F and ``slopes`` are k x m. Each column has its own Gram matrix A: column j of ``grams`` (k (k + 1) / 2 x m) holds
-    its lower triangle, row by row. Strips of columns, sweeps and components without curvature are as in
-    :func:`coordinate_descent`. With ``enough`` = 0 all sweeps are made, and a column has the same bits beside any
-    other columns.
+    its lower triangle, row by row. A strip of columns is copied to small arrays, for :func:`own_grams_sweep`, and
+    copied back. With ``enough`` = 0 all sweeps are made, and a column has the same bits beside any other columns.
     """
     k, m = F.shape
-    zero = F.dtype.type(0)
     f, b, low = np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype), np.empty((k, LANES), F.dtype)
-    A, work = np.empty((len(grams), LANES), F.dtype), np.empty((2, LANES), F.dtype)
-    g, changes = work[0], work[1]
-    four, at = k // 4 * 4, np.empty((k, k), np.int64)
-    for t in range(k):
-        for s in range(t + 1):
-            at[t, s] = at[s, t] = t * (t + 1) // 2 + s
+    A = np.empty((len(grams), LANES), F.dtype)
     for start in range(0, m, LANES):
         lanes, v = min(LANES, m - start), weights[start:]
         for row in range(len(grams)):
@@ -702,35 +697,59 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
             for i in range(lanes):
                 a0[i] = from_A[i]
         for t in range(k):
-            ft, from_F, lt, from_least = f[t], F[t, start:], low[t], least[t, start:]
+            ft, from_F, lt, from_least, bt, slope = f[t], F[t, start:], low[t], least[t, start:], b[t], slopes[t, start:]
             for i in range(lanes):
-                ft[i], lt[i] = from_F[i], from_least[i]
+                ft[i], lt[i], bt[i] = from_F[i], from_least[i], slope[i]
+        own_grams_sweep(f, b, A, low, v, lanes, sweeps, enough)
+        for t in range(k):
+            into, ft = F[t, start:], f[t]
+            for i in range(lanes):
+                into[i] = ft[i]
+
+
+def own_grams_sweep(F, slopes, grams, least, weights, m, sweeps, enough):
+    """Do so for the first m columns; the slopes are overwritten.
+
+    Strips of columns, sweeps and components without curvature are as in :func:`coordinate_descent`.
+    """
+    k, zero = len(F), F.dtype.type(0)
+    strip = STRIP // F.itemsize
+    own = np.empty(2 * strip + LINE, F.dtype)  # made here, as in coordinate_descent
+    begin = -own.ctypes.data % LINE // own.itemsize
+    g, changes = own[begin : begin + strip], own[begin + strip : begin + 2 * strip]
+    four, at = k // 4 * 4, np.empty((k, k), np.int64)
+    for t in range(k):
+        for s in range(t + 1):
+            at[t, s] = at[s, t] = t * (t + 1) // 2 + s
+    for start in range(0, m, strip):
+        lanes, v = min(strip, m - start), weights[start:]
         for t in range(k):  # b = A f - slope, so that the gradient at any f is A f - b
-            bt, slope = b[t], slopes[t, start:]
+            bt = slopes[t, start:]
             for i in range(lanes):
-                bt[i] = -slope[i]
+                bt[i] = -bt[i]
             for s in range(k):
-                a0, f0 = A[at[t, s]], f[s]
+                a0, f0 = grams[at[t, s], start:], F[s, start:]
                 for i in range(lanes):
                     bt[i] += a0[i] * f0[i]
         first = zero
-        for sweep in range(sweeps):
+        for turn in range(sweeps):
             for i in range(lanes):
                 changes[i] = zero
             for t in range(k):
-                bt, row = b[t], at[t]
+                bt, row = slopes[t, start:], at[t]
                 for i in range(lanes):
                     g[i] = bt[i]
                 for s in range(0, four, 4):
-                    a0, a1, a2, a3 = A[row[s]], A[row[s + 1]], A[row[s + 2]], A[row[s + 3]]
-                    f0, f1, f2, f3 = f[s], f[s + 1], f[s + 2], f[s + 3]
+                    a0, a1 = grams[row[s], start:], grams[row[s + 1], start:]
+                    a2, a3 = grams[row[s + 2], start:], grams[row[s + 3], start:]
+                    f0, f1, f2, f3 = F[s, start:], F[s + 1, start:], F[s + 2, start:], F[s + 3, start:]
                     for i in range(lanes):
                         g[i] = (((g[i] - a0[i] * f0[i]) - a1[i] * f1[i]) - a2[i] * f2[i]) - a3[i] * f3[i]
                 for s in range(four, k):
-                    a0, f0 = A[row[s]], f[s]
+                    a0, f0 = grams[row[s], start:], F[s, start:]
                     for i in range(lanes):
                         g[i] -= a0[i] * f0[i]
-                a0, ft, lt = A[row[t]], f[t], low[t]
+                a0, ft, lt = grams[row[t], start:], F[t, start:], least[t, start:]
                 for i in range(lanes):
                     room = lt[i] - ft[i]
                     flat = zero if bt[i] >= zero else room  # without curvature: nothing depends on it but the penalty
@@ -740,14 +759,10 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
             change = zero
             for i in range(lanes):
                 change += changes[i]
-            if sweep == 0:
+            if turn == 0:
                 first = change
             if change <= enough * enough * first:
                 break
-        for t in range(k):
-            into, ft = F[t, start:], f[t]
-            for i in range(lanes):
-                into[i] = ft[i]
 
 
 def own_grams_descent_numpy(F, slopes, grams, least, weights, sweeps, enough):
@@ -836,14 +851,24 @@ def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, 
     Then write W'W (k x k) and W'X (k x p), with row weights, summed in double precision; in each few rows, sums are in
     the precision of F, as all else is. One call for all that a pass does with a block, since between short ones threads
     would wait for each other; a few rows at a time, since memory for many would be taken and given back in each call.
-    ``rounded`` is X in the precision of F, or memory for WIDE such rows, if this function ``rounds`` X.
+    If there are few columns, rows are laid side by side, for longer loops. ``rounded`` is X in the precision of F, or
+    memory for WIDE such rows, if this function ``rounds`` X.
     """
     (k, n), p = F.shape, X.shape[1]
-    of_WtW, of_WtX = np.empty((k, k), F.dtype), np.empty((k, p), F.dtype)
+    most, even, width, narrow = k + (k % 4 == 3), k + k % 2, -(-p // 4) * 4, p <= NARROW  # as in descend_squares
+    loadings, C = aligned(even, width, F), aligned(even, even, F)
+    for t in range(k):
+        for j in range(p):
+            loadings[t, j] = H[t, j]
+        for s in range(k):
+            C[t, s] = A[t, s]
+    of_WtW, of_WtX = aligned(even, even, F), aligned(even, width if narrow else p, F)
+    f = B = strip = aligned(0, 0, F)
     WtW[:], WtX[:] = 0.0, 0.0
     for start in range(0, n, WIDE):
-        lanes = min(WIDE, n - start)
-        f, B, v, at = np.empty((k, lanes), F.dtype), np.empty((k, lanes), F.dtype), weights[start:], start
+        lanes, v, at = min(WIDE, n - start), weights[start:], start
+        if lanes != f.shape[1]:
+            f, B, strip = aligned(even, lanes, F), aligned(even, lanes, F), aligned(width * narrow, lanes, F)
         if rounds:
             at = 0
             for i in range(lanes):
@@ -851,27 +876,53 @@ def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, 
                 for j in range(p):
                     own[j] = cells[j]
         x = rounded[at : at + lanes]
+        if narrow:
+            lay_side_by_side(x, strip)
         for t in range(k):
             own, from_F = f[t], F[t, start:]
             for i in range(lanes):
                 own[i] = from_F[i]
         if sweeps > 0:
-            row_products(H, x, B)
+            if narrow:
+                B[:] = F.dtype.type(0)
+                add_products(loadings[:most], strip, B[:most])
+            else:
+                row_products(H, x, B[:k])
             for t in range(k):
                 b = B[t]
                 for i in range(lanes):
                     b[i] -= l1
-            coordinate_descent(f, A, B, weights[start : start + lanes], sweeps, enough)
+            coordinate_descent(f, C, B, v, lanes, sweeps, enough)
         for t in range(k):
             own, into, weighted = f[t], F[t, start:], B[t]
             for i in range(lanes):
                 into[i] = own[i]
                 weighted[i] = own[i] * v[i]
         row_products(f, B, of_WtW)
-        of_WtX[:] = F.dtype.type(0)
-        add_products(B, x, of_WtX)
-        WtW += of_WtW
-        WtX += of_WtX
+        if narrow:
+            row_products(B[:most], strip, of_WtX[:most])
+        else:
+            of_WtX[:] = F.dtype.type(0)
+            add_products(B[:k], x, of_WtX[:k])
+        for t in range(k):
+            for s in range(k):
+                WtW[t, s] += of_WtW[t, s]
+            for j in range(p):
+                WtX[t, j] += of_WtX[t, j]
+
+
+def lay_side_by_side(X, out):
+    """Write the rows of X to the columns of out, which may have more rows than X has columns."""
+    n, p = X.shape
+    whole = n // 8 * 8
+    for i in range(0, whole, 8):
+        for j in range(p):
+            into = out[j]
+            for lane in range(i, i + 8):
+                into[lane] = X[lane, j]
+    for i in range(whole, n):
+        for j in range(p):
+            out[j, i] = X[i, j]
 
 
 def strips_of(X, weights):
@@ -881,7 +932,8 @@ def strips_of(X, weights):
     lanes = -(-m // (count * WHOLE)) * WHOLE
     padded, v = np.zeros((count * lanes, width), X.dtype), np.zeros(count * lanes, X.dtype)
     padded[:m, :p], v[:m] = X, weights
-    strips = np.ascontiguousarray(padded.reshape(count, lanes, width).transpose(0, 2, 1))
+    strips = aligned(count * width, lanes, X).reshape(count, width, lanes)
+    strips[:] = padded.reshape(count, lanes, width).transpose(0, 2, 1)
     return strips, v.reshape(count, lanes)
 
 
@@ -983,17 +1035,18 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
     it stopped because rounding hides the rest of the objective, as in single precision where a fit is good.
     """
     (count, width, lanes), (k, p), number = strips.shape, start.shape, strips.dtype.type
+    most, even = k + (k % 4 == 3), k + k % 2  # components with those of zeros by which products, and sweeps, are faster
     penalised, single, zero = strengths[0] + strengths[2] > 0.0, strips.itemsize == 4, number(0)
     rounding, exact = (SINGLE_ROUNDING, SINGLE_SHOWS) if single else (1e-14, 1e-14)
     l1_W, l1_H = number(strengths[0]), number(strengths[1])
     l2_W, l2_H = number(strengths[2]), number(strengths[3])
-    scores, weighted = np.zeros((count, k, lanes), strips.dtype), np.empty((k, lanes), strips.dtype)
-    HXt, gram = np.empty((k, lanes), strips.dtype), np.empty((k, k), strips.dtype)
-    WtW, of_WtW = np.empty((k, k), strips.dtype), np.empty((k, k), strips.dtype)
-    WtX, of_WtX = np.empty((k, width), strips.dtype), np.empty((k, width), strips.dtype)
-    H, aim, slope = np.zeros((k, width), strips.dtype), np.zeros((k, width), strips.dtype), np.empty_like(WtX)
+    scores = aligned(count * even, lanes, start).reshape(count, even, lanes)
+    weighted, HXt, gram = aligned(even, lanes, start), aligned(even, lanes, start), aligned(even, even, start)
+    WtW, of_WtW = np.empty((even, even), strips.dtype), np.empty((even, even), strips.dtype)
+    WtX, of_WtX = np.zeros((even, width), strips.dtype), np.zeros((even, width), strips.dtype)
+    H, aim, slope = aligned(even, width, start), aligned(even, width, start), aligned(even, width, start)
     ones, history = np.ones(width, strips.dtype), np.full(6, np.inf)
-    moments, factors = np.empty((k, 4)), np.empty(k)
+    moments, factors = np.empty((even, 4)), np.empty(even)
     for t in range(k):
         for j in range(p):
             H[t, j], aim[t, j] = start[t, j], known[t, j]
@@ -1009,33 +1062,33 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
     while made < passes:
         made += 1
         row_products(H, H, gram)
-        for t in range(k):
+        for t in range(even):
             gram[t, t] += l2_W
         WtW[:], WtX[:] = zero, zero
         for strip in range(count):
             x, F, u = strips[strip], scores[strip], v[strip]
             HXt[:] = -l1_W
-            add_products(H, x, HXt)
-            coordinate_descent(F, gram, HXt, u, 50 if careful else sweeps, 0.01 if careful else 0.2)
-            for t in range(k):
+            add_products(H[:most], x, HXt[:most])
+            coordinate_descent(F, gram, HXt, u, lanes, 50 if careful else sweeps, 0.01 if careful else 0.2)
+            for t in range(even):
                 for i in range(lanes):
                     weighted[t, i] = F[t, i] * u[i]
-            row_products(weighted, x, of_WtX)
+            row_products(weighted[:most], x, of_WtX[:most])
             row_products(weighted, F, of_WtW)
             WtX += of_WtX
             WtW += of_WtW
         new, curved = H.copy(), WtW.copy()
-        for t in range(k):
+        for t in range(even):
             curved[t, t] += l2_H
             for j in range(width):
                 slope[t, j] = WtX[t, j] - l1_H
-        coordinate_descent(new, curved, slope, ones, 40, 0.01)
+        coordinate_descent(new, curved, slope, ones, width, 40, 0.01)
         row_products(new, new, gram)
         found, cost, least_cost = squared_norm / 2, 0.0, 0.0
-        for t in range(k):
+        for t in range(even):
             for j in range(width):
                 found -= float(new[t, j]) * float(WtX[t, j])
-            for s in range(k):
+            for s in range(even):
                 found += float(WtW[t, s]) * float(gram[t, s]) / 2
         if penalised:
             moments_of(scores, new, v, moments)
@@ -1059,7 +1112,7 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
         following = (1 + np.sqrt(1 + 4 * momentum * momentum)) / 2
         share = number((momentum - 1) / following)
         momentum = following
-        for t in range(k):
+        for t in range(even):
             for j in range(width):
                 H[t, j] = max(new[t, j] + share * (new[t, j] - best[t, j]), zero)
         best = new
@@ -1070,7 +1123,7 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
             break
         careful = said == 1
     value = max(value, rounding * squared_norm)
-    return best[:, :p].copy(), value, single and value <= exact * squared_norm
+    return best[:k, :p].copy(), value, single and value <= exact * squared_norm
 
 
 def slopes_of_cells(x, y, weights, least, slope, curvature):
@@ -1185,7 +1238,7 @@ def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies, fl
         f, low = F[t], least[t]
         for i in range(m):
             low[i] = floor * f[i] if f[i] > little * tops[i] else zero
-    own_grams_descent(F, gradient, grams, least, np.ones(m, F.dtype), sweeps, enough)
+    own_grams_sweep(F, gradient, grams, least, np.ones(m, F.dtype), m, sweeps, enough)
 
 
 def descend_cells(strips, v, start, strengths, passes, tol, known, known_value, squares):
@@ -1197,14 +1250,14 @@ def descend_cells(strips, v, start, strengths, passes, tol, known, known_value, 
     packed, zero, one = k * (k + 1) // 2, number(0), number(1)
     l1_W, l1_H = number(strengths[0]), number(strengths[1])
     l2_W, l2_H = number(strengths[2]), number(strengths[3])
-    scores = np.empty((count, k, lanes), strips.dtype)
-    H, aim = np.zeros((k, width), strips.dtype), np.zeros((k, width), strips.dtype)
-    Ht, fit = np.empty((width, k), strips.dtype), np.empty((width, lanes), strips.dtype)
-    slope, curvature = np.empty((width, lanes), strips.dtype), np.empty((width, lanes), strips.dtype)
-    row_slopes, row_hessians = np.empty((k, lanes), strips.dtype), np.empty((packed, lanes), strips.dtype)
-    slopes, hessians = np.empty((k, width), strips.dtype), np.empty((packed, width), strips.dtype)
-    of_slopes, of_hessians = np.empty((k, width), strips.dtype), np.empty((packed, width), strips.dtype)
-    pairs_of_H, pairs_of_F = np.empty((packed, width), strips.dtype), np.empty((packed, lanes), strips.dtype)
+    scores = aligned(count * k, lanes, start).reshape(count, k, lanes)
+    H, aim = aligned(k, width, start), aligned(k, width, start)
+    Ht, fit = aligned(width, k, start), aligned(width, lanes, start)
+    slope, curvature = aligned(width, lanes, start), aligned(width, lanes, start)
+    row_slopes, row_hessians = aligned(k, lanes, start), aligned(packed, lanes, start)
+    slopes, hessians = aligned(k, width, start), aligned(packed, width, start)
+    of_slopes, of_hessians = aligned(k, width, start), aligned(packed, width, start)
+    pairs_of_H, pairs_of_F = aligned(packed, width, start), aligned(packed, lanes, start)
     ones, ratios = np.empty(lanes, strips.dtype), np.empty(lanes, strips.dtype)
     sums, W_sums, sums_of_H = np.empty(k, strips.dtype), np.empty(k, strips.dtype), np.zeros(width, strips.dtype)
     moments, factors, history = np.empty((k, 4)), np.empty(k), np.full(6, np.inf)
@@ -1378,7 +1431,7 @@ def unpacked(grams, k):
 
 
 # Sums may be reordered and multiply-adds fused; NaN and infinity keep their meaning. nnls_rows, row_systems,
-# scores_of_counts, multiply_in_order, csr_fitted, csr_grams and own_grams_descent must keep their order.
+# scores_of_counts, multiply_in_order, csr_fitted, csr_grams and own_grams_sweep must keep their order.
 FAST = {
     row_products: {"reassoc", "contract", "nsz"},
     coordinate_descent: {"reassoc", "contract", "arcp", "nsz"},
