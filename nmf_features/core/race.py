@@ -7,8 +7,8 @@ the best minimum so far with one component replaced (iterated local search), whi
 close by. Each start is followed nearly to convergence, since a few passes tell little. With few components all this
 costs less than one descent of the loop, whose passes over a small table are mostly calls from Python; with many it
 costs several. A large table is raced on few rows first and then on more, beginning with the minima found on few rows.
-If these are not all rows either, the best few go on, and all rows decide between them. Descents on large tables are in
-single precision, or in double where rounding would hide what a good fit leaves.
+If these are not all rows either, the best few go on, and all rows decide between them. Descents on all but small tables
+are in single precision, or in double where rounding would hide what a good fit leaves.
 
 The Kullback-Leibler divergence has more minima, and poorer ones. Minima of least squares are good starts for it; those
 of rows with column means imputed are good starts where cells are missing.
@@ -38,7 +38,7 @@ FAIR_TOL = 3e-5  # and than the best of the first few starts
 MISSING = 10  # both are so many times larger where cells are missing: minima differ more in what they say of these
 # Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
 FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
-MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many
+MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many; smaller tables without missing cells need none
 MOST_CELLS = 1 << 18  # most cells raced on; with so many columns that this is not enough, there is no race
 NEAR, MOST_NEAR = 0.2, 6  # minima of few rows that start on more: at most this share above the best, and how many
 SMALL_CELLS, SMALL_EFFORT = 1000, 3  # tables this small have so many times more starts, which cost next to nothing
@@ -150,7 +150,11 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     fair = asks_less(tol, FAIR_TOL, missing) and effort == 1
     enough = 1 if rough else FIRST if fair else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
-    few, places = Few.of(table, rows, m := few_rows(p, k)), np.argsort(rows.columns)
+    m = few_rows(p, k)
+    single = n > m
+    if missing is None and not rough and n * p <= MORE_CELLS:
+        m = n
+    few, places = Few.of(table, rows, m), np.argsort(rows.columns)
     if not few.full.any():
         return None, False
     times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort
@@ -159,7 +163,7 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     def run(field, strengths, candidates, first, most):
         hits, most = (FEW_HITS, min(most, FEW_STARTS)) if not_all else (field.hits(k), most)
         X, most = few.full if field is SQUARES else few.X, min(times * most, enough)
-        return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch, not_all)
+        return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch, single)
 
     candidates = few.starts(k)
     left = run(SQUARES, strengths, candidates, FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)

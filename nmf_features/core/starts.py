@@ -85,12 +85,17 @@ def nnsvd_lrc(X, n_components, rng=None, weights=None, directions=None):
         return H
     rank = min(n_components // 2 + 1, *X.shape)
     squares, V = directions or leading_directions(X, rank, weights)
-    parts = [np.abs(V[:, 0])]
-    for v in V.T[1:rank]:  # the sign of a singular vector is arbitrary: its larger part goes first
-        parts += sorted((np.maximum(v, 0), np.maximum(-v, 0)), key=np.linalg.norm, reverse=True)
-    for t, part in enumerate(parts[:n_components]):
-        H[t] = (part + 0.01 * part.mean()) * squares[(t + 1) // 2] ** 0.25
-    return H
+    H[0], v = np.abs(V[:, 0]), V.T[1:rank]
+    v = v * np.where(_norms(np.maximum(-v, 0)) > _norms(np.maximum(v, 0)), -1, 1)[:, None]  # the larger part goes first
+    for into, part in ((H[1::2], v), (H[2::2], -v)):
+        into[: len(v)] = np.maximum(part, 0)[: len(into)]
+    of_vector = np.minimum((np.arange(n_components) + 1) // 2, rank - 1)
+    return (H + 0.01 * H.mean(axis=1, keepdims=True)) * squares[of_vector, None] ** 0.25
+
+
+def _norms(vectors):
+    """Return the lengths of the rows."""
+    return np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
 
 
 def nndsvda(X, n_components, rng=None, weights=None, directions=None):
@@ -110,11 +115,13 @@ def nndsvda(X, n_components, rng=None, weights=None, directions=None):
     scores = _times(X, V[:, :found])
     if weights is not None:
         scores *= np.sqrt(weights)[:, None]
-    for t, (u, v) in enumerate(zip(scores.T, V.T, strict=False)):
-        halves = [(np.maximum(s * u, 0), np.maximum(s * v, 0)) for s in ((1, -1) if t else (np.sign(v.sum()) or 1,))]
-        sizes = [np.linalg.norm(a) * np.linalg.norm(b) for a, b in halves]  # of X in these halves: s |u+| |v+|
-        size, part = max(sizes), halves[int(np.argmax(sizes))][1]
-        H[t] = np.sqrt(size) * part / (np.linalg.norm(part) or 1.0)
+    u, v = scores.T, V.T[:found]
+    above, below = (_norms(np.maximum(s * u, 0)) * _norms(np.maximum(s * v, 0)) for s in (1, -1))  # of X: s |u+| |v+|
+    sign = np.where(above >= below, 1, -1)
+    sign[:1] = np.where(v[:1].sum(axis=1) < 0, -1, 1)  # all of the first vector has one sign, but for rounding
+    parts = np.maximum(sign[:, None] * v, 0)
+    norms = _norms(parts)
+    H[:found] = parts * (np.sqrt(np.where(sign > 0, above, below)) / np.where(norms, norms, 1))[:, None]
     return np.where(H > 0, H, column_means(X, weights).mean())
 
 
