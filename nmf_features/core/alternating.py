@@ -183,8 +183,10 @@ class HALS(Alternating):
         """Sweep over the components."""
         (k, m), even = F.shape, len(F) + len(F) % 2
         apart = (m // WHOLE + 1 | 1) * WHOLE  # an odd number of lines, so that rows do not share places in the cache
-        f, b, C = aligned(even, apart, F), aligned(even, apart, F), aligned(even, even, F)
-        f[:k, :m], b[:k, :m], C[:k, :k] = F, B - l1, A
+        both, C = aligned(2 * even, apart, F), np.zeros((even, even), F.dtype)
+        f, b = both[:even], both[even:]
+        f[:k, :m], C[:k, :k] = F, A
+        np.subtract(B, l1, out=b[:k, :m])
         compiled(coordinate_descent)(f, C, b, weights, m, sweeps, enough)
         F[:] = f[:k, :m]
 

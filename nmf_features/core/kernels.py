@@ -930,11 +930,11 @@ def strips_of(X, weights):
     m, p = X.shape
     count, width = max(-(-m // WIDE), 1), -(-p // 4) * 4
     lanes = -(-m // (count * WHOLE)) * WHOLE
-    padded, v = np.zeros((count * lanes, width), X.dtype), np.zeros(count * lanes, X.dtype)
-    padded[:m, :p], v[:m] = X, weights
-    strips = aligned(count * width, lanes, X).reshape(count, width, lanes)
-    strips[:] = padded.reshape(count, lanes, width).transpose(0, 2, 1)
-    return strips, v.reshape(count, lanes)
+    strips, v = aligned(count * width, lanes, X).reshape(count, width, lanes), aligned(count, lanes, X)
+    for strip in range(count):
+        rows = slice(strip * lanes, min((strip + 1) * lanes, m))
+        strips[strip, :p, : rows.stop - rows.start], v[strip, : rows.stop - rows.start] = X[rows].T, weights[rows]
+    return strips, v
 
 
 def scale_of_least_cost(a1, b1, a2, b2):
