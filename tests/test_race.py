@@ -194,6 +194,45 @@ def test_a_fit_too_good_for_single_precision_is_found_in_double_precision():
     assert_allclose(value * 16.0**half, objective(X, exact_scores(X, H), H, penalty=0), rtol=0.01)
 
 
+@pytest.mark.parametrize(
+    ("n", "missing", "loss", "of_all_rows"),
+    [
+        (2000, False, "frobenius", [True]),  # 40,000 cells
+        (2100, False, "frobenius", [False, True]),
+        (2000, False, "kullback-leibler", [True, True]),  # minima of least squares first
+        (1200, True, "frobenius", [True, True]),  # 24,000 cells, with column means in place of missing ones first
+        (1300, True, "frobenius", [False, False, True]),
+    ],
+)
+def test_tables_of_medium_size_are_raced_on_all_rows_at_once(monkeypatch, n, missing, loss, of_all_rows):
+    X, raced, run = gamma(n, 20), [], race.Field.run
+    if missing:
+        X[np.random.default_rng(0).uniform(size=X.shape) < 0.1] = np.nan
+
+    def told(self, X, *others):
+        raced.append(len(X) == n)
+        return run(self, X, *others)
+
+    monkeypatch.setattr(race.Field, "run", told)
+    factorize(X, 3, loss=loss, missing_values="ignore")
+    assert raced == of_all_rows
+
+
+def test_strips_hold_all_rows_where_lines_of_the_cache_begin():
+    for n in (1, 16, 255, 256, 257, 1030):
+        for dtype in (np.float64, np.float32):
+            X, weights = gamma(n, 7).astype(dtype), np.arange(1.0, n + 1)
+            strips, v = strips_of(X, weights)
+            rows = strips.transpose(0, 2, 1).reshape(-1, strips.shape[1])
+            assert_array_equal(rows[:n, :7], X)
+            assert_array_equal(v.ravel()[:n], weights.astype(dtype))
+            assert not rows[n:].any()
+            assert not rows[:, 7:].any()
+            assert not v.ravel()[n:].any()
+            assert strips.ctypes.data % 64 == 0
+            assert strips.strides[1] % 64 == 0
+
+
 def test_an_exact_fit_that_rounding_takes_below_zero_is_a_minimum_too():
     X = np.array([[0.679932, -0.653829], [1.019597, -0.129614], [0.019807, 0.783975]])
     nmf = NMFFeatures(2, penalty=0, loss=1.5).fit(X)

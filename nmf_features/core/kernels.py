@@ -26,9 +26,9 @@ SHIFT = np.int32(23)
 
 
 def aligned(rows, columns, like):
-    """Return zeros (rows x columns) that begin where a line of the cache does, as vectors should.
+    """Return zeros (rows x columns) that begin where a line of the cache does, and so do rows of WHOLE numbers.
 
-    So do all rows, if the columns are a multiple of WHOLE.
+    Processors take much longer to read vectors that lie in two lines.
     """
     own = np.zeros(rows * columns + LINE, like.dtype)
     start = -own.ctypes.data % LINE // like.itemsize
@@ -38,10 +38,11 @@ def aligned(rows, columns, like):
 def coordinate_descent(F, A, B, weights, m, sweeps, enough):
     """Minimise 1/2 tr(F' A F) - tr(F' B) over the first m columns of F >= 0 by sweeps over its rows, in place.
 
-    The number of rows is even; there may be one of zeros. A strip of columns is swept while it changes by more than the share ``enough`` of the first sweep's change (in which
-    columns count by ``weights``). Two components are treated at a time, so that every number that is loaded is used
-    twice, and the second is corrected for the step of the first. A component without curvature is zero in the other
-    factor, so only its penalty is left: if there is one, it becomes zero.
+    The number of rows is even: with an odd number of components, one row is zero. A strip of columns is swept while it
+    changes by more than the share ``enough`` of the first sweep's change (in which columns count by ``weights``). Two
+    components are treated at a time, so that every number that is loaded is used twice, and the second is corrected for
+    the step of the first. A component without curvature is zero in the other factor, so only its penalty is left: if
+    there is one, it becomes zero.
     """
     k, zero, one = len(F), F.dtype.type(0), F.dtype.type(1)
     four, strip = k // 4 * 4, STRIP // F.itemsize
@@ -697,7 +698,14 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
             for i in range(lanes):
                 a0[i] = from_A[i]
         for t in range(k):
-            ft, from_F, lt, from_least, bt, slope = f[t], F[t, start:], low[t], least[t, start:], b[t], slopes[t, start:]
+            ft, from_F, lt, from_least, bt, slope = (
+                f[t],
+                F[t, start:],
+                low[t],
+                least[t, start:],
+                b[t],
+                slopes[t, start:],
+            )
             for i in range(lanes):
                 ft[i], lt[i], bt[i] = from_F[i], from_least[i], slope[i]
         own_grams_sweep(f, b, A, low, v, lanes, sweeps, enough)
@@ -855,14 +863,15 @@ def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, 
     memory for WIDE such rows, if this function ``rounds`` X.
     """
     (k, n), p = F.shape, X.shape[1]
-    most, even, width, narrow = k + (k % 4 == 3), k + k % 2, -(-p // 4) * 4, p <= NARROW  # as in descend_squares
+    narrow, most, even = p <= NARROW, k + (k % 4 == 3), k + k % 2  # the others as in descend_squares
+    width = -(-p // 4) * 4 if narrow else p
     loadings, C = aligned(even, width, F), aligned(even, even, F)
     for t in range(k):
         for j in range(p):
             loadings[t, j] = H[t, j]
         for s in range(k):
             C[t, s] = A[t, s]
-    of_WtW, of_WtX = aligned(even, even, F), aligned(even, width if narrow else p, F)
+    of_WtW, of_WtX = aligned(even, even, F), aligned(even, width, F)
     f = B = strip = aligned(0, 0, F)
     WtW[:], WtX[:] = 0.0, 0.0
     for start in range(0, n, WIDE):
@@ -887,7 +896,7 @@ def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, 
                 B[:] = F.dtype.type(0)
                 add_products(loadings[:most], strip, B[:most])
             else:
-                row_products(H, x, B[:k])
+                row_products(loadings[:k], x, B[:k])
             for t in range(k):
                 b = B[t]
                 for i in range(lanes):

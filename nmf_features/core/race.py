@@ -38,7 +38,7 @@ FAIR_TOL = 3e-5  # and than the best of the first few starts
 MISSING = 10  # both are so many times larger where cells are missing: minima differ more in what they say of these
 # Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
 FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
-MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many; smaller tables without missing cells need none
+MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many; smaller tables need none
 MOST_CELLS = 1 << 18  # most cells raced on; with so many columns that this is not enough, there is no race
 NEAR, MOST_NEAR = 0.2, 6  # minima of few rows that start on more: at most this share above the best, and how many
 SMALL_CELLS, SMALL_EFFORT = 1000, 3  # tables this small have so many times more starts, which cost next to nothing
@@ -51,12 +51,13 @@ class Field:
     """How a loss is raced: the descent, whether it always runs in single precision, and how many starts are tried.
 
     Starts are tried until the best minimum has been reached ``hits(k)`` times, for k components: the more, the more
-    minima there are. At most ``most`` are tried; on more rows, at most ``near`` minima of few rows come first.
+    minima there are. At most ``most`` are tried; on more rows, at most ``near`` minima of few rows come first. Tables
+    of at most ``once`` cells are raced on all rows at once.
     """
 
-    def __init__(self, descend, single, hits, *options, most=MOST_STARTS, near=MOST_NEAR):
+    def __init__(self, descend, single, hits, *options, most=MOST_STARTS, near=MOST_NEAR, once=MORE_CELLS):
         self.descend, self.single, self.hits, self.options = descend, single, hits, options
-        self.most, self.near = most, near
+        self.most, self.near, self.once = most, near, once
 
     def run(self, X, weights, strengths, candidates, first, hits, most, tol, watch, single=True):
         """Return the distinct minima found, best first, as pairs of objective and loadings.
@@ -123,7 +124,7 @@ def _with_component_of(other, H, turn):
 
 SQUARES = Field(descend_squares, False, lambda k: min(k // 2 + 2, 6))
 COUNTS = Field(descend_cells, True, lambda k: min(2 * k + 1, 14), False)
-OBSERVED = Field(descend_cells, True, SQUARES.hits, True, most=6, near=4)
+OBSERVED = Field(descend_cells, True, SQUARES.hits, True, most=6, near=4, once=2 * FEW_CELLS)
 
 
 def few_rows(p, k):
@@ -151,29 +152,30 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     enough = 1 if rough else FIRST if fair else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
     m = few_rows(p, k)
-    single = n > m
-    if missing is None and not rough and n * p <= MORE_CELLS:
+    large = n > m
+    if not rough and n * p <= field.once:
         m = n
     few, places = Few.of(table, rows, m), np.argsort(rows.columns)
     if not few.full.any():
         return None, False
     times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort
     not_all, tol = n > m, tol if rough else TOL
+    most = field.most + field.near if large and not not_all else field.most
 
     def run(field, strengths, candidates, first, most):
         hits, most = (FEW_HITS, min(most, FEW_STARTS)) if not_all else (field.hits(k), most)
         X, most = few.full if field is SQUARES else few.X, min(times * most, enough)
-        return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch, single)
+        return field.run(X, few.weights, strengths, candidates, first, times * hits, most, tol, watch, large)
 
     candidates = few.starts(k)
-    left = run(SQUARES, strengths, candidates, FIRST, MOST_LEFT if field is OBSERVED else MOST_STARTS)
+    left = run(SQUARES, strengths, candidates, FIRST, MOST_LEFT if field is OBSERVED else most)
     if field is not SQUARES:
         if max(mean_units(few.full, few.weights, strengths)[2]) > MOST_STRENGTH:
             return [H[:, places] for _, H in left[:effort]], True
         of_squares = [H for _, H in left[: effort * MOST_LEFT] if H.any()]  # a penalty may have emptied them
         candidates, first = chain(of_squares, candidates), FIRST + len(of_squares)  # others than before
         strengths = few.observed(strengths, missing)
-        left = run(field, strengths, candidates, first, field.most)
+        left = run(field, strengths, candidates, first, most)
     larger = n if n * p <= MOST_CELLS else max(MORE_CELLS // p, m)
     if not_all and larger > m:
         m = larger
