@@ -207,6 +207,14 @@ def test_rows_and_columns_permuted():
     assert_allclose(moved.H, plain.H[:, columns], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e-140, 1e-155, 1e-200])
+def test_loadings_whose_squares_vanish(size):
+    X = low_rank()
+    found = factorize(X, 2, init=np.vstack([np.ones(12), np.full(12, size)]), penalty=0)
+    assert np.isfinite(found.H).all()
+    assert found.objective <= factorize(X, 1, penalty=0).objective
+
+
 @pytest.mark.parametrize("c", [1e-300, 1e-8, 1e8, 1e300])
 def test_scaled_data_give_the_same_model_without_penalty(c):
     X = low_rank(noise=0.3)

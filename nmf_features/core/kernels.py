@@ -26,11 +26,12 @@ SHIFT = np.int32(23)
 
 
 def aligned(rows, columns, like):
-    """Return zeros (rows x columns) that begin where a line of the cache does, and so do rows of WHOLE numbers.
+    """Return zeros (rows x columns) that begin where a line of the cache does.
 
-    Processors take much longer to read vectors that lie in two lines.
+    So do all rows, if the columns are a multiple of WHOLE. Processors take much longer to read vectors that lie in two
+    lines.
     """
-    own = np.zeros(rows * columns + LINE, like.dtype)
+    own = np.zeros(rows * columns + LINE // like.itemsize, like.dtype)
     start = -own.ctypes.data % LINE // like.itemsize
     return own[start : start + rows * columns].reshape(rows, columns)
 
@@ -45,14 +46,15 @@ def coordinate_descent(F, A, B, weights, m, sweeps, enough):
     there is one, it becomes zero.
     """
     k, zero, one = len(F), F.dtype.type(0), F.dtype.type(1)
-    four, strip = k // 4 * 4, STRIP // F.itemsize
-    own = np.empty(2 * strip + LINE, F.dtype)  # made here, since the compiler then knows that nothing shares its memory
+    four, strip, flat = k // 4 * 4, STRIP // F.itemsize, F.dtype.type(1e-37 if F.itemsize == 4 else 1e-300)
+    # As in aligned, but made here: then the compiler knows that nothing else shares this memory.
+    own = np.empty(2 * strip + LINE // F.itemsize, F.dtype)
     at = -own.ctypes.data % LINE // own.itemsize
     g0, g1 = own[at : at + strip], own[at + strip : at + 2 * strip]
     for start in range(0, m, strip):
         lanes, v, first = min(strip, m - start), weights[start:], zero
         for t in range(k):
-            if not A[t, t] > zero:
+            if not A[t, t] > flat:
                 ft, bt = F[t, start:], B[t, start:]
                 for i in range(lanes):
                     ft[i] = zero if bt[i] < zero else ft[i]
@@ -76,7 +78,7 @@ def coordinate_descent(F, A, B, weights, m, sweeps, enough):
                         g0[i] -= a00 * f0[i] + a01 * f1[i]
                         g1[i] -= a10 * f0[i] + a11 * f1[i]
                 c0, c1, a10, f0, f1 = A0[t], A1[t + 1], A1[t], F[t, start:], F[t + 1, start:]
-                i0, i1 = one / c0 if c0 > zero else zero, one / c1 if c1 > zero else zero
+                i0, i1 = one / c0 if c0 > flat else zero, one / c1 if c1 > flat else zero
                 for i in range(lanes):
                     d0 = max(g0[i] * i0, -f0[i])
                     d1 = max((g1[i] - a10 * d0) * i1, -f1[i])
@@ -698,14 +700,8 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
             for i in range(lanes):
                 a0[i] = from_A[i]
         for t in range(k):
-            ft, from_F, lt, from_least, bt, slope = (
-                f[t],
-                F[t, start:],
-                low[t],
-                least[t, start:],
-                b[t],
-                slopes[t, start:],
-            )
+            ft, lt, bt = f[t], low[t], b[t]
+            from_F, from_least, slope = F[t, start:], least[t, start:], slopes[t, start:]
             for i in range(lanes):
                 ft[i], lt[i], bt[i] = from_F[i], from_least[i], slope[i]
         own_grams_sweep(f, b, A, low, v, lanes, sweeps, enough)
@@ -716,13 +712,13 @@ def own_grams_descent(F, slopes, grams, least, weights, sweeps, enough):
 
 
 def own_grams_sweep(F, slopes, grams, least, weights, m, sweeps, enough):
-    """Do so for the first m columns; the slopes are overwritten.
+    """Solve the problem of :func:`own_grams_descent` for the first m columns, where they are; overwrite the slopes.
 
     Strips of columns, sweeps and components without curvature are as in :func:`coordinate_descent`.
     """
     k, zero = len(F), F.dtype.type(0)
     strip = STRIP // F.itemsize
-    own = np.empty(2 * strip + LINE, F.dtype)  # made here, as in coordinate_descent
+    own = np.empty(2 * strip + LINE // F.itemsize, F.dtype)  # made here, as in coordinate_descent
     begin = -own.ctypes.data % LINE // own.itemsize
     g, changes = own[begin : begin + strip], own[begin + strip : begin + 2 * strip]
     four, at = k // 4 * 4, np.empty((k, k), np.int64)
@@ -863,21 +859,25 @@ def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, 
     memory for WIDE such rows, if this function ``rounds`` X.
     """
     (k, n), p = F.shape, X.shape[1]
-    narrow, most, even = p <= NARROW, k + (k % 4 == 3), k + k % 2  # the others as in descend_squares
-    width = -(-p // 4) * 4 if narrow else p
+    narrow, most, even = (
+        p <= NARROW,
+        k + (k % 4 == 3),
+        k + k % 2,
+    )  # components with those of zeros, as in descend_squares
+    width = -(-p // 4) * 4 if narrow else 0
     loadings, C = aligned(even, width, F), aligned(even, even, F)
     for t in range(k):
-        for j in range(p):
+        for j in range(p if narrow else 0):
             loadings[t, j] = H[t, j]
         for s in range(k):
             C[t, s] = A[t, s]
-    of_WtW, of_WtX = aligned(even, even, F), aligned(even, width, F)
-    f = B = strip = aligned(0, 0, F)
+    of_WtW, of_WtX = aligned(even, even, F), aligned(even, max(width, p), F)
+    f = B = strip = aligned(0, 0, F)  # made anew for fewer rows; what nobody writes stays zero
     WtW[:], WtX[:] = 0.0, 0.0
     for start in range(0, n, WIDE):
         lanes, v, at = min(WIDE, n - start), weights[start:], start
         if lanes != f.shape[1]:
-            f, B, strip = aligned(even, lanes, F), aligned(even, lanes, F), aligned(width * narrow, lanes, F)
+            f, B, strip = aligned(even, lanes, F), aligned(even, lanes, F), aligned(width, lanes, F)
         if rounds:
             at = 0
             for i in range(lanes):
@@ -896,7 +896,7 @@ def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, 
                 B[:] = F.dtype.type(0)
                 add_products(loadings[:most], strip, B[:most])
             else:
-                row_products(loadings[:k], x, B[:k])
+                row_products(H, x, B[:k])
             for t in range(k):
                 b = B[t]
                 for i in range(lanes):
@@ -1044,7 +1044,7 @@ def descend_squares(strips, v, start, strengths, passes, tol, known, known_value
     it stopped because rounding hides the rest of the objective, as in single precision where a fit is good.
     """
     (count, width, lanes), (k, p), number = strips.shape, start.shape, strips.dtype.type
-    most, even = k + (k % 4 == 3), k + k % 2  # components with those of zeros by which products, and sweeps, are faster
+    most, even = k + (k % 4 == 3), k + k % 2  # with a component of zeros products, and sweeps, may be faster
     penalised, single, zero = strengths[0] + strengths[2] > 0.0, strips.itemsize == 4, number(0)
     rounding, exact = (SINGLE_ROUNDING, SINGLE_SHOWS) if single else (1e-14, 1e-14)
     l1_W, l1_H = number(strengths[0]), number(strengths[1])
@@ -1221,9 +1221,9 @@ def products_of_pairs(F, out):
 def newton_step(F, gradient, grams, sums, l1, l2, sweeps, enough, multiplies, floor):
     """Improve columns of F (k x m) in place, given their gradient and Hessians.
 
-    ``multiplies`` asks for a multiplicative step for Kullback-Leibler, which cannot raise the objective; ``sums`` are
-    the sums of the other factor's components. Else the quadratic model is minimised; entries fall to their share
-    ``floor`` at most, unless they are small.
+    Both are overwritten. ``multiplies`` asks for a multiplicative step for Kullback-Leibler, which cannot raise the
+    objective; ``sums`` are the sums of the other factor's components. Else the quadratic model is minimised; entries
+    fall to their share ``floor`` at most, unless they are small.
     """
     (k, m), number = F.shape, F.dtype.type
     zero, one, little = number(0), number(1), number(1e-3)

@@ -38,7 +38,8 @@ FAIR_TOL = 3e-5  # and than the best of the first few starts
 MISSING = 10  # both are so many times larger where cells are missing: minima differ more in what they say of these
 # Cells of the few rows, how often the best minimum must be reached there, and the most starts that are tried for it.
 FEW_CELLS, FEW_HITS, FEW_STARTS = 12_000, 3, 20
-MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many; smaller tables need none
+MORE_CELLS = 40_000  # cells of the second heat, if all rows are too many
+ONCE_CELLS, ONCE_OBSERVED = 40_000, 24_000  # tables with no more cells need one heat; and those with missing cells
 MOST_CELLS = 1 << 18  # most cells raced on; with so many columns that this is not enough, there is no race
 NEAR, MOST_NEAR = 0.2, 6  # minima of few rows that start on more: at most this share above the best, and how many
 SMALL_CELLS, SMALL_EFFORT = 1000, 3  # tables this small have so many times more starts, which cost next to nothing
@@ -52,10 +53,10 @@ class Field:
 
     Starts are tried until the best minimum has been reached ``hits(k)`` times, for k components: the more, the more
     minima there are. At most ``most`` are tried; on more rows, at most ``near`` minima of few rows come first. Tables
-    of at most ``once`` cells are raced on all rows at once.
+    of at most ``once`` cells are raced on all rows at once, unless a rough fit will do.
     """
 
-    def __init__(self, descend, single, hits, *options, most=MOST_STARTS, near=MOST_NEAR, once=MORE_CELLS):
+    def __init__(self, descend, single, hits, *options, most=MOST_STARTS, near=MOST_NEAR, once=ONCE_CELLS):
         self.descend, self.single, self.hits, self.options = descend, single, hits, options
         self.most, self.near, self.once = most, near, once
 
@@ -124,11 +125,11 @@ def _with_component_of(other, H, turn):
 
 SQUARES = Field(descend_squares, False, lambda k: min(k // 2 + 2, 6))
 COUNTS = Field(descend_cells, True, lambda k: min(2 * k + 1, 14), False)
-OBSERVED = Field(descend_cells, True, SQUARES.hits, True, most=6, near=4, once=2 * FEW_CELLS)
+OBSERVED = Field(descend_cells, True, SQUARES.hits, True, most=6, near=4, once=ONCE_OBSERVED)
 
 
 def few_rows(p, k):
-    """Return the number of rows of p columns that are raced first, unless there are fewer."""
+    """Return the number of rows of p columns that are raced first, where not all are raced at once."""
     return max(FEW_CELLS // p, 10 * k, 100)
 
 
@@ -151,16 +152,15 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     fair = asks_less(tol, FAIR_TOL, missing) and effort == 1
     enough = 1 if rough else FIRST if fair else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
-    m = few_rows(p, k)
-    large = n > m
-    if not rough and n * p <= field.once:
-        m = n
+    large = n > few_rows(p, k)
+    at_once = large and n * p <= field.once and not rough  # the one start of a rough fit comes near on few rows
+    m = n if at_once else min(n, few_rows(p, k))
     few, places = Few.of(table, rows, m), np.argsort(rows.columns)
     if not few.full.any():
         return None, False
     times = effort * SMALL_EFFORT if few.full.size <= SMALL_CELLS else effort
     not_all, tol = n > m, tol if rough else TOL
-    most = field.most + field.near if large and not not_all else field.most
+    most = field.most + field.near * at_once  # as many as there would be in two heats
 
     def run(field, strengths, candidates, first, most):
         hits, most = (FEW_HITS, min(most, FEW_STARTS)) if not_all else (field.hits(k), most)

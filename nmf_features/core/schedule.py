@@ -43,6 +43,9 @@ SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first (ra
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 LONG_CELLS = 1 << 21  # larger tables are fitted on samples first; for smaller ones that saves nothing
 SAMPLE_MARGIN = 0.005  # minima on a sample this close to the best go on to the next
+NEXT_TO_NOTHING = (
+    1e-100  # share of the largest loading below which squares, and what is divided by them, lose all digits
+)
 JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # passes over all rows that judge loadings found on few rows, and on many
 SUPPORT_CELLS = 1 << 16  # of the sample on which the columns of components are chosen, where their number is limited
 SINGLE = np.dtype(np.float32)
@@ -235,7 +238,7 @@ def checked_init(init, k, p):
             f"init has shape {init.shape} and minimum {init.min(initial=0.0):g}; wanted non-negative loadings of "
             f"shape (n_components, n_features) = {(k, p)}, or one of {sorted(STARTS)}."
         )
-    return init
+    return np.where(init < NEXT_TO_NOTHING * init.max(initial=0.0), 0.0, init)
 
 
 def in_safe_units(problem):

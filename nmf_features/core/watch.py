@@ -10,7 +10,7 @@ from typing import NamedTuple
 from .units import in_units
 
 # Stages of a fit; a fit may return to an earlier one
-STARTS = "starts"  # many starts are tried on few rows
+STARTS = "starts"  # many starts are tried, of long tables on few rows first
 SAMPLE = "sample of the rows"
 ALL_ROWS = "all rows"
 COLUMNS = "columns"  # those of each component are chosen, where their number is limited
