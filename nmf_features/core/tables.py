@@ -20,7 +20,7 @@ from .missing import column_means, observed_in_rows, observed_shares
 from .projection import scores_of_used
 
 KEPT_CELLS = 1 << 21  # up to this size tables are rounded once, not block by block in every pass
-LITTLE_WORK = 1 << 23  # cells, times the numbers kept for each row: threads would cost a pass more than they save
+LITTLE_WORK = 1 << 22  # cells, times the numbers kept for each row: threads would cost a pass more than they save
 
 
 class Summary(NamedTuple):
@@ -66,7 +66,11 @@ class Table:
         Which cells can be missing; None: no cell is.
     observed : ndarray or None
         Observed share of each column, where cells can be missing.
+    factors : ndarray or None
+        What the scores are still to be multiplied by, one number for each component.
     """
+
+    factors = None
 
     def map(self, function, *arguments):
         """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place.
@@ -85,8 +89,11 @@ class Table:
         return Summary.joined(list(self.map(summary_of_block, least)))
 
     def rescale(self, c):
-        """Multiply the scores of each component, those of the previous pass too, by a number."""
-        self.visit(rescale_scores, c)
+        """Multiply the scores of each component, those of the previous pass too, by a number, when they are read next.
+
+        That saves a read of all scores.
+        """
+        self.factors = c if self.factors is None else self.factors * c
 
     def pool(self):
         """Return a table in memory from whose rows samples and starts are made: the table itself, if it is one."""
@@ -101,12 +108,11 @@ class Table:
 class DrawnTable(Table):
     """Rows that are not in memory, but for some: ``drawn`` is a table of these (samples.py).
 
-    Scores are rescaled by ``factors``, if any, when they are read next: that saves a read of all rows. A subclass has
-    ``replace_scores(H, strengths, loss)``, which makes them exact and returns which components have a positive one,
-    and the sums of the loadings.
+    A subclass has ``replace_scores(H, strengths, loss)``, which makes scores exact and returns which components have a
+    positive one, and the sums of the loadings.
     """
 
-    is_sparse, factors = False, None
+    is_sparse = False
 
     def __init__(self, n, drawn, dtype, missing, observed, means):
         self.drawn, self.missing, self.observed, self.means = drawn, missing, observed, means
@@ -124,10 +130,6 @@ class DrawnTable(Table):
 
     def resume(self):
         """Continue from the exact scores, which are in place."""
-
-    def rescale(self, c):
-        """Multiply the scores of each component, those of the previous pass too, by a number."""
-        self.factors = c if self.factors is None else self.factors * c
 
     def pool(self):
         """Return the rows from which samples and starts are made."""
@@ -165,6 +167,10 @@ def rescale_scores(block, Wt, c):
     for scores in (Wt, block.before):
         if scores is not None:
             scores *= c[:, None].astype(Wt.dtype)
+
+
+def _as_they_are(block, Wt):
+    """Change nothing."""
 
 
 def summary_of_block(block, Wt, least):
@@ -219,7 +225,7 @@ class MemoryTable(Table):
     def fresh(self):
         """Return a table of the same rows that will have its own scores and its own imputed cells."""
         other = copy(self)
-        other.Wt = other.before = other.kept = other.exact = None
+        other.Wt = other.before = other.kept = other.exact = other.factors = None
         if self.missing is not None:
             other.filled = self.filled.copy()
             other._make_blocks()
@@ -231,7 +237,7 @@ class MemoryTable(Table):
         if self.missing is not None:
             for block in self.blocks:
                 block.fill_with(self.means)
-        self.Wt = self.before = self.kept = self.exact = None  # old memory is released before new is taken
+        self.Wt = self.before = self.kept = self.exact = self.factors = None  # memory is released before new is taken
         memory = np.zeros(self.shape[0] * self.k, dtype)  # in one piece, so that it is released as one
         self.Wt = [memory[r.start * self.k : r.stop * self.k].reshape(self.k, -1) for r in self.rows]
         self.before = [Wt.copy() if remembers else None for Wt in self.Wt]
@@ -239,6 +245,7 @@ class MemoryTable(Table):
 
     def round_to(self, dtype):
         """Switch to another precision: small tables are rounded once, others block by block, when they are read."""
+        self._rescale_now()
         self.precision, self.at_hand = dtype, self.blocks
         if self.n_cells <= KEPT_CELLS:
             self.at_hand = [block.rounded(dtype).hold() for block in self.blocks]
@@ -246,11 +253,14 @@ class MemoryTable(Table):
 
     def map(self, function, *arguments):
         """Return function(block, Wt, *arguments) for every block, in order; it may change the scores Wt in place."""
+        factors, self.factors = self.factors, None
 
         def of_block(i):
-            block = self.at_hand[i].rounded(self.precision)
+            block, Wt = self.at_hand[i].rounded(self.precision), self._scores(i)
             block.before = self.before and self.before[i]
-            return function(block, self._scores(i), *arguments)
+            if factors is not None:
+                rescale_scores(block, Wt, factors)
+            return function(block, Wt, *arguments)
 
         return self.each(of_block, range(self.n_blocks))
 
@@ -267,6 +277,7 @@ class MemoryTable(Table):
             self.transposed = [
                 block_of(take(Xt, c), None, holes[cells_of(Xt, c)] if holes.any() else None) for c in self.columns
             ]
+        self._rescale_now()
         W = np.concatenate(self.Wt, axis=1)
 
         def of_block(columns, block):
@@ -280,10 +291,14 @@ class MemoryTable(Table):
 
         The scores are kept for loadings divided by their sums, together with these ``sums``.
         """
-        self.Wt = None
+        self.Wt = self.factors = None
         U, self.sums, H = scores_of_used(self.X, H, strengths, self.n_jobs, self.missing, loss)
         self.exact = U
         return H
+
+    def _rescale_now(self):
+        if self.factors is not None:
+            self.visit(_as_they_are)
 
     def _scores(self, i):
         if self.Wt is not None:
@@ -300,10 +315,12 @@ class MemoryTable(Table):
 
     def keep(self):
         """Save the scores."""
+        self._rescale_now()
         self.kept = [Wt.copy() for Wt in self.Wt]
 
     def take_back(self):
         """Restore the saved scores."""
+        self._rescale_now()
         for Wt, kept in zip(self.Wt, self.kept, strict=True):
             Wt[:] = kept
 
