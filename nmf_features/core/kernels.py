@@ -795,16 +795,14 @@ def content_keys(X, factors, power, keys, sizes):
 
     Missing cells are left out. Sums run in the order of the columns, so no bit depends on the position of a row.
     """
-    n, p = X.shape
-    for start in range(0, n, 4):  # four rows at a time: none waits for its own sum
-        for i in range(start, min(start + 4, n)):
-            keys[i] = sizes[i] = 0.0
-        for j in range(p):
-            for i in range(start, min(start + 4, n)):
-                x = X[i, j]
-                if x == x and x != 0.0:
-                    keys[i] += factors[j] * x
-                    sizes[i] += x * x if power == 2.0 else x if power == 1.0 else x**power
+    zero = X.dtype.type(0)
+    for i in range(len(X)):
+        row, key, size = X[i], 0.0, 0.0
+        for j in range(X.shape[1]):
+            x = row[j] if row[j] == row[j] else zero
+            key += factors[j] * x
+            size += x * x if power == 2.0 else x if power == 1.0 else x**power if x > zero else zero
+        keys[i], sizes[i] = key, size
 
 
 def add_products(A, B, out):
