@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 
 from nmf_features import NMFFeatures, memory
 from nmf_features.column_facts import Matrix
@@ -79,25 +80,33 @@ def test_a_table_whose_rows_are_all_drawn_is_fitted_as_in_memory(table, loss):
     assert_allclose(found.components_, wanted.components_, rtol=0, atol=1e-7)
 
 
-def test_rescaled_scores_are_read_rescaled(table):
+@pytest.mark.parametrize("read", ["map", "keep", "round_to", "map_columns"])
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_rescaled_scores_are_read_rescaled(table, where, read):
     """Whichever way they are read next."""
     X = table[0].to_numpy()
-    for read in ("map", "keep", "round_to"):
+    if where == "disk":
+        if read == "map_columns":
+            pytest.skip("only of sparse tables, which are in memory")
         rows = Spill(8, np.float64)
         rows.put(0, X)
-        spilled = SpilledTable(rows, len(X), MemoryTable(X[:100], k=2)).fresh()
-        spilled.start(np.dtype(np.float64), remembers=True)
-        spilled.visit(_set_to_ones)
-        spilled.rescale(np.array([2.0, 3.0]))
-        spilled.rescale(np.array([1.0, 2.0]))
-        if read == "keep":
-            spilled.keep()
-            spilled.take_back()
-        elif read == "round_to":
-            spilled.round_to(np.dtype(np.float32))
-        for _ in range(2):
-            found = set(spilled.map(_means_of_scores))
-            assert found == {(2.0, 6.0, 2.0, 6.0)}
+        scored = SpilledTable(rows, len(X), MemoryTable(X[:100], k=2)).fresh()
+    else:
+        scored = MemoryTable(sparse.csr_array(X) if read == "map_columns" else X, k=2)
+    scored.start(np.dtype(np.float64), remembers=True)
+    scored.visit(_set_to_ones)
+    scored.rescale(np.array([2.0, 3.0]))
+    scored.rescale(np.array([1.0, 2.0]))
+    if read == "keep":
+        scored.keep()
+        scored.take_back()
+    elif read == "round_to":
+        scored.round_to(np.dtype(np.float32))
+    elif read == "map_columns":
+        of_columns = scored.map_columns(lambda block, part, W, *others: W.mean(axis=1).tolist(), np.ones((2, 8)))
+        assert all(means == [2.0, 6.0] for means in of_columns)
+    for _ in range(2):
+        assert set(scored.map(_means_of_scores)) == {(2.0, 6.0, 2.0, 6.0)}
 
 
 def test_scores_are_written_where_they_change(table, monkeypatch):
