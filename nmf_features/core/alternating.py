@@ -182,9 +182,7 @@ class HALS(Alternating):
     def improve(self, F, A, B, l1, weights, sweeps, enough):
         """Sweep over the components."""
         (k, m), even = F.shape, len(F) + len(F) % 2
-        apart = (
-            m // WHOLE + 1 | 1
-        ) * WHOLE  # an odd multiple: else all rows might fall on the same few places in the cache
+        apart = (m // WHOLE + 1 | 1) * WHOLE  # an odd multiple, or all rows might share few places in the cache
         both, C = aligned(2 * even, apart, F), np.zeros((even, even), F.dtype)
         f, b = both[:even], both[even:]
         f[:k, :m], C[:k, :k] = F, A

@@ -857,11 +857,8 @@ def improve_rows(X, rounded, rounds, F, H, A, l1, weights, sweeps, enough, WtW, 
     memory for WIDE such rows, if this function ``rounds`` X.
     """
     (k, n), p = F.shape, X.shape[1]
-    narrow, most, even = (
-        p <= NARROW,
-        k + (k % 4 == 3),
-        k + k % 2,
-    )  # components with those of zeros, as in descend_squares
+    most, even = k + (k % 4 == 3), k + k % 2  # as in descend_squares
+    narrow = p <= NARROW
     width = -(-p // 4) * 4 if narrow else 0
     loadings, C = aligned(even, width, F), aligned(even, even, F)
     for t in range(k):

@@ -43,9 +43,7 @@ SAMPLE_ROWS = 2000  # in the smallest sample that a table is fitted on first (ra
 SAMPLE_TOL, SAMPLE_PASSES = 1e-4, 20
 LONG_CELLS = 1 << 21  # larger tables are fitted on samples first; for smaller ones that saves nothing
 SAMPLE_MARGIN = 0.005  # minima on a sample this close to the best go on to the next
-NEXT_TO_NOTHING = (
-    1e-100  # share of the largest loading below which squares, and what is divided by them, lose all digits
-)
+NEXT_TO_NOTHING = 1e-100  # share of the largest loading: squares of smaller ones may vanish
 JUDGING_PASSES, AFTER_SAMPLES = 8, 3  # passes over all rows that judge loadings found on few rows, and on many
 SUPPORT_CELLS = 1 << 16  # of the sample on which the columns of components are chosen, where their number is limited
 SINGLE = np.dtype(np.float32)
