@@ -45,7 +45,7 @@ def problem(k=7, m=150, p=30, dtype=np.float64, deficient=False, seed=0):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("k", [1, 2, 3, 4, 6, 7])
+@pytest.mark.parametrize("k", [1, 2, 3, 4, 6, 7, 8])
 def test_coordinate_descent_is_its_twin(k, dtype):
     """Without early stop, since tiles stop one by one."""
     A, B = problem(k, dtype=dtype)

@@ -46,7 +46,7 @@ def coordinate_descent(F, A, B, weights, m, sweeps, enough):
     there is one, it becomes zero.
     """
     k, zero, one = len(F), F.dtype.type(0), F.dtype.type(1)
-    four, strip, flat = k // 4 * 4, STRIP // F.itemsize, F.dtype.type(1e-37 if F.itemsize == 4 else 1e-300)
+    four, strip = k // 4 * 4, STRIP // F.itemsize
     # As in aligned, but made here: then the compiler knows that nothing else shares this memory.
     own = np.empty(2 * strip + LINE // F.itemsize, F.dtype)
     at = -own.ctypes.data % LINE // own.itemsize
@@ -54,7 +54,7 @@ def coordinate_descent(F, A, B, weights, m, sweeps, enough):
     for start in range(0, m, strip):
         lanes, v, first = min(strip, m - start), weights[start:], zero
         for t in range(k):
-            if not A[t, t] > flat:
+            if not A[t, t] > zero:
                 ft, bt = F[t, start:], B[t, start:]
                 for i in range(lanes):
                     ft[i] = zero if bt[i] < zero else ft[i]
@@ -78,7 +78,7 @@ def coordinate_descent(F, A, B, weights, m, sweeps, enough):
                         g0[i] -= a00 * f0[i] + a01 * f1[i]
                         g1[i] -= a10 * f0[i] + a11 * f1[i]
                 c0, c1, a10, f0, f1 = A0[t], A1[t + 1], A1[t], F[t, start:], F[t + 1, start:]
-                i0, i1 = one / c0 if c0 > flat else zero, one / c1 if c1 > flat else zero
+                i0, i1 = one / c0 if c0 > zero else zero, one / c1 if c1 > zero else zero
                 for i in range(lanes):
                     d0 = max(g0[i] * i0, -f0[i])
                     d1 = max((g1[i] - a10 * d0) * i1, -f1[i])

@@ -152,9 +152,10 @@ def race(table, rows, k, loss, strengths, watch, effort=1, tol=TOL):
     fair = asks_less(tol, FAIR_TOL, missing) and effort == 1
     enough = 1 if rough else FIRST if fair else effort * SMALL_EFFORT * MOST_STARTS
     field = COUNTS if loss.counts else OBSERVED if loss.squares and missing is not None else SQUARES
-    large = n > few_rows(p, k)
+    m = few_rows(p, k)
+    large = n > m
     at_once = large and n * p <= field.once and not rough  # the one start of a rough fit comes near on few rows
-    m = n if at_once else min(n, few_rows(p, k))
+    m = n if at_once else m
     few, places = Few.of(table, rows, m), np.argsort(rows.columns)
     if not few.full.any():
         return None, False
